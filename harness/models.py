@@ -1,0 +1,48 @@
+"""The models of a track: timm models by name, and two small ones that timm's factories do not allow, registered in timm's registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+from timm.models import build_model_with_cfg, register_model
+from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.efficientnet import EfficientNet
+from timm.models.mlp_mixer import MlpMixer
+from torch import nn
+
+from harness.errors import UserError, unknown
+from harness.params import ModelParams
+
+
+@register_model
+def mobilenetv2_small(pretrained: bool = False, channels: Sequence[int] = (16, 24, 32), **kwargs: Any) -> EfficientNet:
+    """MobileNetV2 for images of 16 to 32 pixels: one depth-wise separable stage and two inverted-residual stages of three blocks, expansion 4."""
+    first, second, third = channels
+    blocks = decode_arch_def([[f"ds_r1_k3_s1_c{first}"], [f"ir_r3_k3_s2_e4_c{second}"], [f"ir_r3_k3_s2_e4_c{third}"]])
+    args = {"block_args": blocks, "stem_size": first, "act_layer": nn.ReLU6, "round_chs_fn": round, **kwargs}
+    return build_model_with_cfg(EfficientNet, "mobilenetv2_small", pretrained, pretrained_cfg={"classifier": "classifier"}, **args)
+
+
+@register_model
+def mixer_small(pretrained: bool = False, **kwargs: Any) -> MlpMixer:
+    """MLP-Mixer with free patch size, which timm's own factories fix."""
+    return build_model_with_cfg(MlpMixer, "mixer_small", pretrained, pretrained_cfg={"classifier": "head"}, **kwargs)
+
+
+def build(params: ModelParams, channels: int, classes: int, width: float = 1.0) -> nn.Module:
+    """Create an untrained timm model for images of `channels` channels, the arguments named in `narrow` multiplied by `width`."""
+    if not timm.is_model(params.timm):
+        raise unknown("timm model", params.timm, timm.list_models())
+    args = {name: _scaled(value, width, params.narrow[name]) if name in params.narrow else value for name, value in params.args.items()}
+    try:
+        return timm.create_model(params.timm, in_chans=channels, num_classes=classes, **args)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise UserError(f"timm cannot create '{params.timm}' with {args}: {error}; correct its args in params.yaml") from error
+
+
+def _scaled(value: Any, width: float, multiple: int) -> Any:
+    if isinstance(value, list):
+        return [_scaled(item, width, multiple) for item in value]
+    return max(multiple, round(value * width / multiple) * multiple)

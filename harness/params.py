@@ -1,0 +1,149 @@
+"""params.yaml as typed, validated values."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from harness.errors import UserError, unknown
+from methods import Schedule
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
+        raise ValueError("names are lower-case letters, digits and '_' (they name DVC stages, which use '-' between them)")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
+class Strict(BaseModel):
+    """A frozen mapping that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScheduleParams(Strict):
+    """See `methods.Schedule`."""
+
+    epochs: Annotated[int, Field(ge=0)]
+    batch: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup: Share
+    label_smoothing: Share
+
+    def schedule(self) -> Schedule:
+        """Return the schedule that methods see."""
+        return Schedule(**self.model_dump())
+
+
+class AugmentParams(Strict):
+    """A random affine map per image: rotation in degrees, shift as a share of half the side, relative scale."""
+
+    degrees: Annotated[float, Field(ge=0, le=180)]
+    shift: Share
+    scale: Share
+
+
+class ModelParams(Strict):
+    """A timm model: its name, its arguments, and the arguments that `slim` scales with the multiple each is rounded to."""
+
+    timm: str
+    args: dict[str, Any] = {}
+    narrow: dict[str, PositiveInt] = {}
+
+
+class TrackParams(Strict):
+    """A dataset with its models and recipes."""
+
+    dataset: str
+    image_size: PositiveInt
+    calibration: PositiveInt
+    augment: AugmentParams
+    scratch: ScheduleParams
+    fine_tune: ScheduleParams
+    models: dict[Name, ModelParams]
+
+
+class MethodParams(Strict):
+    """The settings of one method; each is a mapping of its dataclass fields."""
+
+    settings: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
+class HardwareParams(Strict):
+    """A hardware profile: how latency is measured, on whatever machine runs it."""
+
+    device: Literal["cpu"]
+    runtime: Literal["eager"]
+    threads: PositiveInt
+    batches: Annotated[list[PositiveInt], Field(min_length=1)]
+    rounds: Annotated[int, Field(ge=5)]
+    warmup_rounds: Annotated[int, Field(ge=1)]
+
+
+class RunParams(Strict):
+    """How points are run; none of it decides a result."""
+
+    workers: PositiveInt
+    seconds: PositiveFloat
+    gibibytes: PositiveFloat
+
+
+class Params(Strict):
+    """The whole experiment."""
+
+    version: Annotated[str, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    run: RunParams
+    tracks: dict[Name, TrackParams]
+    methods: dict[Name, MethodParams]
+    hardware: dict[Name, HardwareParams] = {}
+
+    def track(self, name: str) -> TrackParams:
+        """Return the track, or raise UserError with the nearest name."""
+        if name not in self.tracks:
+            raise unknown("track", name, self.tracks)
+        return self.tracks[name]
+
+    def method(self, name: str) -> MethodParams:
+        """Return the method's settings, or raise UserError with the nearest name."""
+        if name not in self.methods:
+            raise unknown("method in params.yaml", name, self.methods)
+        return self.methods[name]
+
+    def profile(self, name: str) -> HardwareParams:
+        """Return the hardware profile, or raise UserError with the nearest name."""
+        if name not in self.hardware:
+            raise unknown("hardware", name, self.hardware)
+        return self.hardware[name]
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate params.yaml; raise UserError naming the key that is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run this in the folder that holds params.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path} does not validate: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """Return the first finding of pydantic, and how many more there are, on one line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the top level"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {first['msg']}, found {str(first['input'])[:80]!r}{more}"

@@ -1,0 +1,72 @@
+"""Fixtures shared by the tests: one thread, and a small stand-in for a track made of the real digits."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import data, models
+from harness.params import Params, TrackParams, load_params
+
+ROOT = Path(__file__).parent.parent
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    """The committed experiment."""
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def track(params: Params) -> TrackParams:
+    """The digits track with budgets of one epoch and 64 calibration images, so that tests are quick."""
+    digits = params.tracks["digits"]
+    short = digits.fine_tune.model_copy(update={"epochs": 1})
+    return digits.model_copy(update={"scratch": short, "fine_tune": short, "calibration": 64})
+
+
+@pytest.fixture(scope="session")
+def track_data(track: TrackParams) -> data.TrackData:
+    """The real digits, split."""
+    return data.load(track)
+
+
+@pytest.fixture(scope="session")
+def data_folder(track_data: data.TrackData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds the track's data as the train stage writes it."""
+    folder = tmp_path_factory.mktemp("data")
+    data.save(track_data, folder)
+    return folder
+
+
+@pytest.fixture
+def make_model(track: TrackParams):
+    """Build the untrained model `name` of the track in eval mode, its norms made non-trivial; the same weights every time."""
+
+    def make(name: str) -> torch.nn.Module:
+        torch.manual_seed(0)
+        model = models.build(track.models[name], 1, 10)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.data.uniform_(0.5, 1.5)
+                module.bias.data.normal_(std=0.1)
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.5, 1.5)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def make_data(track: TrackParams, data_folder: Path):
+    """Return what a method would see of the track for model `name` and `seed`."""
+
+    def make(name: str, seed: int = 0) -> data.MethodData:
+        return data.MethodData.read(data_folder, track, track.models[name], seed)
+
+    return make
