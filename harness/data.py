@@ -121,6 +121,8 @@ class MethodData(Data):
 
     def __init__(self, learn: dict[str, Tensor], params: TrackParams, model: ModelParams, seed: int) -> None:
         self.scratch, self.fine_tune = params.scratch.schedule(), params.fine_tune.schedule()
+        channels, height, width = learn["train.images"].shape[1:]
+        self.image_shape = (channels, height, width)
         self.images_seen = 0
         self._learn, self._augment, self._model, self._seed, self._calls = learn, params.augment, model, seed, 0
 
@@ -166,7 +168,7 @@ class MethodData(Data):
 
     def narrower(self, width: float) -> nn.Module:
         classes = int(self._learn["train.labels"].max()) + 1
-        return models.build(self._model, self._learn["train.images"].shape[1], classes, width)
+        return models.build(self._model, self.image_shape[0], classes, width)
 
     def generator(self, name: str) -> torch.Generator:
         seed = int.from_bytes(hashlib.sha256(f"{self._seed} {name}".encode()).digest()[:8], "big", signed=True)

@@ -1,7 +1,8 @@
 """The one counter: multiply-accumulates of a model that runs, seen at torch's dispatcher.
 
-Formulas are torch's own (`torch.utils.flop_counter`), halved, and the fused CPU attention kernel that they miss. Every operator is either counted, known to
-multiply nothing (views, element-wise, norms, pooling, data movement), or refused when it touches a parameter or a large tensor: never silently zero.
+Formulas are torch's own (`torch.utils.flop_counter`), halved, and the fused CPU attention kernel that they miss. Every operator is either counted,
+known to multiply nothing (views, element-wise, norms, pooling, data movement), or refused when it touches a parameter or a large tensor: never
+silently zero.
 """
 
 from __future__ import annotations
@@ -19,131 +20,19 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 aten = torch.ops.aten
 LARGE = 1024  # elements; an unknown operator on less than this and no parameter cannot matter
 
-FREE_NAMES = [
-    "_adaptive_avg_pool2d",
-    "_native_batch_norm_legit",
-    "_native_batch_norm_legit_no_training",
-    "_softmax",
-    "_log_softmax",
-    "_to_copy",
-    "_unsafe_view",
-    "_unsafe_index",
-    "adaptive_max_pool2d",
-    "alias",
-    "amax",
-    "amin",
-    "any",
-    "all",
-    "arange",
-    "argmax",
-    "argmin",
-    "argsort",
-    "avg_pool2d",
-    "avg_pool1d",
-    "bernoulli",
-    "bincount",
-    "cat",
-    "clone",
-    "constant_pad_nd",
-    "copy_",
-    "count_nonzero",
-    "cudnn_batch_norm",
-    "cumsum",
-    "detach",
-    "embedding",
-    "empty",
-    "empty_like",
-    "empty_strided",
-    "eye",
-    "fill_",
-    "flip",
-    "full",
-    "full_like",
-    "gather",
-    "glu",
-    "im2col",
-    "col2im",
-    "index",
-    "index_put",
-    "index_put_",
-    "index_select",
-    "isin",
-    "lift_fresh",
-    "lift_fresh_copy",
-    "linalg_vector_norm",
-    "linspace",
-    "logsumexp",
-    "masked_fill",
-    "masked_select",
-    "max",
-    "max_pool2d_with_indices",
-    "mean",
-    "min",
-    "multinomial",
-    "native_batch_norm",
-    "native_dropout",
-    "native_group_norm",
-    "native_layer_norm",
-    "new_empty",
-    "new_full",
-    "new_ones",
-    "new_zeros",
-    "nonzero",
-    "norm",
-    "one_hot",
-    "ones",
-    "ones_like",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "prod",
-    "rand",
-    "rand_like",
-    "randn",
-    "randn_like",
-    "randperm",
-    "reflection_pad2d",
-    "replication_pad2d",
-    "repeat",
-    "repeat_interleave",
-    "resize_",
-    "roll",
-    "scalar_tensor",
-    "scatter",
-    "scatter_",
-    "scatter_add",
-    "select_scatter",
-    "slice_scatter",
-    "sort",
-    "stack",
-    "std",
-    "sum",
-    "topk",
-    "tril",
-    "triu",
-    "unfold",
-    "uniform_",
-    "normal_",
-    "upsample_bicubic2d",
-    "upsample_bilinear2d",
-    "upsample_nearest2d",
-    "_upsample_bicubic2d_aa",
-    "_upsample_bilinear2d_aa",
-    "var",
-    "var_mean",
-    "where",
-    "zero_",
-    "zeros",
-    "zeros_like",
-    "_local_scalar_dense",
-    "is_same_size",
-    "equal",
-    "grid_sampler_2d",
-    "avg_pool3d",
-    "max_pool3d_with_indices",
-    "channel_shuffle",
-    "_assert_async",
-    "_assert_tensor_metadata",
-]
+FREE_NAMES = """
+    _adaptive_avg_pool2d _assert_async _assert_tensor_metadata _local_scalar_dense _log_softmax _native_batch_norm_legit
+    _native_batch_norm_legit_no_training _softmax _to_copy _unsafe_index _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa
+    adaptive_max_pool2d alias amax amin any all arange argmax argmin argsort avg_pool1d avg_pool2d avg_pool3d bernoulli bincount cat
+    channel_shuffle clone col2im constant_pad_nd copy_ count_nonzero cudnn_batch_norm cumsum detach embedding empty empty_like empty_strided
+    equal eye fill_ flip full full_like gather glu grid_sampler_2d im2col index index_put index_put_ index_select is_same_size isin
+    lift_fresh lift_fresh_copy linalg_vector_norm linspace logsumexp masked_fill masked_select max max_pool2d_with_indices
+    max_pool3d_with_indices mean min multinomial native_batch_norm native_dropout native_group_norm native_layer_norm new_empty new_full
+    new_ones new_zeros nonzero norm normal_ one_hot ones ones_like pixel_shuffle pixel_unshuffle prod rand rand_like randn randn_like
+    randperm reflection_pad2d repeat repeat_interleave replication_pad2d resize_ roll scalar_tensor scatter scatter_ scatter_add
+    select_scatter slice_scatter sort stack std sum topk tril triu unfold uniform_ upsample_bicubic2d upsample_bilinear2d upsample_nearest2d
+    var var_mean where zero_ zeros zeros_like
+""".split()
 FREE = {getattr(aten, name) for name in FREE_NAMES if hasattr(aten, name)} | {torch.ops.prim.device}
 
 FORMULAS: dict[Any, Any] = dict(flop_registry)
@@ -188,16 +77,13 @@ class Count:
 
 
 def count(model: nn.Module, images: Tensor, bits: Mapping[str, int] | None = None) -> Count:
-    """Count `model` on `images` (N, C, H, W), per image.
+    """Count `model`, in eval mode, on `images` (N, C, H, W), per image.
 
-    bits: stored bits per parameter name where they are not 32. Raises UnknownOperator, and ValueError if the batch does not divide the count.
+    bits: stored bits per parameter name where they are not 32. Raises UnknownOperator.
     """
-    was_training = model.training
     counter = _Counter(model, bits or {})
     with torch.no_grad(), counter:
-        model.eval() if was_training else None
         model(images)
-    model.train(was_training) if was_training else None
     return Count(tuple(_per_image(operator, len(images)) for operator in counter.seen))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import methods  # noqa: F401  # isort: skip  (timm imports only after it, see methods/_torchvision.py)
+
 from collections.abc import Sequence
 from typing import Any
 
 import timm
-from timm.models import build_model_with_cfg, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.efficientnet import EfficientNet
 from timm.models.mlp_mixer import MlpMixer
@@ -15,6 +17,13 @@ from torch import nn
 from harness.errors import UserError, unknown
 from harness.params import ModelParams
 
+default_cfgs = generate_default_cfgs(  # where timm's registry looks
+    {
+        "mobilenetv2_small": {"first_conv": "conv_stem", "classifier": "classifier"},
+        "mixer_small": {"first_conv": "stem.proj", "classifier": "head"},
+    }
+)
+
 
 @register_model
 def mobilenetv2_small(pretrained: bool = False, channels: Sequence[int] = (16, 24, 32), **kwargs: Any) -> EfficientNet:
@@ -22,13 +31,13 @@ def mobilenetv2_small(pretrained: bool = False, channels: Sequence[int] = (16, 2
     first, second, third = channels
     blocks = decode_arch_def([[f"ds_r1_k3_s1_c{first}"], [f"ir_r3_k3_s2_e4_c{second}"], [f"ir_r3_k3_s2_e4_c{third}"]])
     args = {"block_args": blocks, "stem_size": first, "act_layer": nn.ReLU6, "round_chs_fn": round, **kwargs}
-    return build_model_with_cfg(EfficientNet, "mobilenetv2_small", pretrained, pretrained_cfg={"classifier": "classifier"}, **args)
+    return build_model_with_cfg(EfficientNet, "mobilenetv2_small", pretrained, **args)
 
 
 @register_model
 def mixer_small(pretrained: bool = False, **kwargs: Any) -> MlpMixer:
     """MLP-Mixer with free patch size, which timm's own factories fix."""
-    return build_model_with_cfg(MlpMixer, "mixer_small", pretrained, pretrained_cfg={"classifier": "head"}, **kwargs)
+    return build_model_with_cfg(MlpMixer, "mixer_small", pretrained, **kwargs)
 
 
 def build(params: ModelParams, channels: int, classes: int, width: float = 1.0) -> nn.Module:

@@ -53,6 +53,7 @@ class Data(ABC):
 
     scratch: Schedule
     fine_tune: Schedule
+    image_shape: tuple[int, int, int]  # C, H, W
 
     @property
     @abstractmethod

@@ -46,6 +46,7 @@ def fold_batchnorms(model: nn.Module, probe: Tensor) -> nn.Module:
 def _fold(model: nn.Module, conv: nn.Conv2d, name: str, norm: nn.BatchNorm2d) -> None:
     assert norm.running_mean is not None and norm.running_var is not None
     conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    conv.weight.add_(0.0)  # a pruned weight times a negative scale is -0.0; store it as 0.0
     model.set_submodule(name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())
 
 

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Annotated
+
 import torch
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods import Data
+from methods._batchnorm import has_batchnorm, recalibrate
+
+Sparsity = Annotated[float, Field(ge=0, lt=1)]
+Passes = Annotated[int, Field(ge=0, le=10)]
 
 
 def lowest(score: Tensor, k: int) -> Tensor:
@@ -11,3 +21,23 @@ def lowest(score: Tensor, k: int) -> Tensor:
     mask = torch.zeros(score.numel(), dtype=torch.bool)
     mask[score.flatten().sort(stable=True).indices[:k]] = True
     return mask.view(score.shape)
+
+
+@torch.no_grad()
+def zero(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set the weights of the named layers to zero where their mask is True."""
+    for name, mask in masks.items():
+        layer = model.get_submodule(name)
+        layer.weight.masked_fill_(mask, 0.0)  # type: ignore[operator, union-attr]
+
+
+def recover(model: nn.Module, data: Data, bn_passes: int) -> nn.Module:
+    """Re-estimate BatchNorm statistics on `bn_passes` passes of the calibration images, where there are any; return `model`."""
+    if bn_passes and has_batchnorm(model):
+        recalibrate(model, torch.cat([data.calibration for _ in range(bn_passes)]))
+    return model
+
+
+def no_norms(model: nn.Module, bn_passes: int) -> str | None:
+    """Say that a setting without re-estimation repeats the one with it, on a model without BatchNorm."""
+    return "no BatchNorm to re-estimate: bn_passes=0 is the same as the default" if bn_passes == 0 and not has_batchnorm(model) else None

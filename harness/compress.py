@@ -1,0 +1,134 @@
+"""The stage `compress@<track>-<method>`: run the points whose fingerprint does not stand, and write the method's records and predictions."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from tqdm import tqdm
+
+from harness import files, fingerprint, registry, store
+from harness.errors import UserError
+from harness.params import Params
+from harness.points import Paths, Point, expand
+from harness.pool import Outcome, run_all, workers
+from harness.worker import PREDICTIONS, Job, compress_point, evaluate_point
+
+RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many points of a stage stood, were run, were skipped with a reason, and failed."""
+
+    reused: int
+    run: int
+    skipped: int
+    failed: int
+
+
+def compress(params: Params, paths: Paths, track: str, method: str) -> Summary:
+    """Bring the records of `method` on `track` up to date; a failed point is a record with its reason, and is tried again by the next run."""
+    points = expand(params, track, method)
+    track_record = files.read_json(paths.records(track) / "track.json")
+    _same_version(track_record, params)
+    wanted = {point.id: fingerprint.point_fingerprint(params, point, track_record) for point in points}
+    home = paths.artefacts(track, method)
+    home.mkdir(parents=True, exist_ok=True)
+    _clear(home, set(wanted))
+    records = {point.id: record for point in points if (record := _standing(home / point.id, wanted[point.id])) is not None}
+    todo = [point for point in points if point.id not in records]
+    reused = len(records)
+    records |= _run(params, paths, todo, wanted)
+    _write(paths, params, track, method, [records[point.id] for point in points])
+    states = [record["status"] for record in records.values()]
+    return Summary(reused, len(todo), states.count("skipped"), states.count("failed"))
+
+
+def _same_version(track_record: dict[str, Any], params: Params) -> None:
+    if track_record.get("version") != params.version:
+        raise UserError(f"the track's results are of version {track_record.get('version')}, params.yaml says {params.version}: run the train stage")
+
+
+def _clear(home: Path, wanted: set[str]) -> None:
+    """Remove half-written artefacts and those of points that params.yaml no longer names."""
+    for folder in home.iterdir():
+        if folder.name not in wanted:
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+
+
+def _standing(folder: Path, wanted: str) -> dict[str, Any] | None:
+    """Return the record in `folder` if its fingerprint stands, it did not fail, and its files are whole."""
+    try:
+        record: dict[str, Any] = files.read_json(folder / RECORD)
+        if record["fingerprint"] != wanted or record["status"] == "failed":
+            return None
+        if record["status"] == "ok":
+            whole = (folder / store.WEIGHTS).stat().st_size == record["bytes"] and (folder / store.PROGRAM).exists()
+            return record if whole and len(np.load(folder / PREDICTIONS, allow_pickle=False)) == record["images"] else None
+        return record
+    except (UserError, KeyError, OSError, ValueError):
+        return None
+
+
+def _run(params: Params, paths: Paths, todo: list[Point], wanted: dict[str, str]) -> dict[str, dict[str, Any]]:
+    if not todo:
+        return {}
+    by_folder = {_temporary(paths, point): point for point in todo}
+    jobs = [_job(params, paths, point, folder) for folder, point in by_folder.items()]
+    records = {}
+    title = f"{todo[0].track}: {todo[0].method}"
+    with workers(params.run) as pool, tqdm(total=len(jobs), desc=title, unit="point", mininterval=0.5) as bar:
+        for job, outcomes in run_all(pool, jobs, [compress_point, evaluate_point], params.run):
+            point = by_folder[job.folder]
+            records[point.id] = _finish(paths, point, job.folder, outcomes, wanted[point.id])
+            bar.set_postfix_str(point.id)
+            bar.update()
+    return records
+
+
+def _temporary(paths: Paths, point: Point) -> Path:
+    folder = paths.artefacts(point.track, point.method) / f".{point.id}.tmp"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _job(params: Params, paths: Paths, point: Point, folder: Path) -> Job:
+    dense = paths.dense(point.track) / f"{point.model}.safetensors"
+    data = paths.data(point.track)
+    return Job(params.track(point.track), point.method, point.model, point.setting, point.seed, data, dense, folder, params.run.gibibytes)
+
+
+def _finish(paths: Paths, point: Point, folder: Path, outcomes: list[Outcome], wanted: str) -> dict[str, Any]:
+    """Write the point's record into its folder and move the folder to its place in one step."""
+    record: dict[str, Any] = {"id": point.id, "model": point.model, "setting": point.setting, "seed": point.seed}
+    reason = outcomes[-1].reason
+    if reason is not None:
+        record |= {"status": "failed", "reason": reason, "fingerprint": wanted}
+    else:
+        for outcome in outcomes:
+            record |= outcome.value or {}
+        record["fingerprint"] = wanted
+    if record["status"] == "ok":
+        record["timings"] |= {"evaluate": record.pop("evaluate")}
+    files.write_json(folder / RECORD, record)
+    final = paths.artefacts(point.track, point.method) / point.id
+    if final.exists():
+        shutil.rmtree(final)
+    folder.replace(final)
+    return record
+
+
+def _write(paths: Paths, params: Params, track: str, method: str, records: list[dict[str, Any]]) -> None:
+    found = registry.load(method)
+    about = {name: getattr(found, name) for name in ("family", "paper", "needs", "realisation", "stochastic")}
+    content = {"version": params.version, "track": track, "method": {"name": method, **about}, "points": records}
+    home = paths.artefacts(track, method)
+    done = [record["id"] for record in records if record["status"] == "ok"]
+    predictions = {name: np.load(home / name / PREDICTIONS, allow_pickle=False) for name in done}
+    files.write_bytes(paths.predictions(track, method), safetensors.numpy.save(predictions))
+    files.write_json(paths.points(track, method), content)

@@ -1,0 +1,40 @@
+"""Writing files so that a reader sees the old content or the new, never a part."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` through a temporary file beside `path`; raise UserError if the disk refuses."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}: free space or mend the permissions, then run again") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON with a trailing newline."""
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raise UserError if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run the stage that writes it (`dvc repro`)") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): delete it and run its stage again") from error

@@ -1,0 +1,113 @@
+"""What decides a point: a fingerprint over its method's code and the shared parts used, setting, seed, dense weights, data, recipe and version."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import inspect
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import harness
+import methods
+from harness import registry
+from harness.params import Params
+from harness.points import Point
+
+DECIDING = ("data", "macs", "models", "store", "worker")  # files of the harness that decide a record
+LIBRARIES = ("torch", "timm", "numpy", "scikit-learn")
+
+
+@cache
+def code_hash(path: Path) -> str:
+    """Return the sha256 of a file's syntax tree without docstrings, so that comments and layout may change."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def parts_used(path: Path) -> set[Path]:
+    """Return `path` and every file of the package `methods` that it imports, directly or not."""
+    package = Path(methods.__path__[0])
+    found, waiting = set(), [path]
+    while waiting:
+        file = waiting.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for name in _imported(file):
+            candidate = package / f"{name}.py"
+            if candidate.exists():
+                waiting.append(candidate)
+    return found
+
+
+def _imported(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "methods":
+            names |= {"__init__", *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
+            names |= {"__init__", str(node.module).split(".")[1]}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("methods.")}
+    return names
+
+
+@cache
+def method_hash(name: str) -> str:
+    """Return the hash of a method's file and of the shared parts it uses."""
+    file = Path(inspect.getfile(registry.load(name)))
+    return _hash({path.name: code_hash(path) for path in parts_used(file)})
+
+
+def harness_hash() -> str:
+    """Return the hash of the harness's files that decide a record, and of the contract."""
+    folder = Path(harness.__path__[0])
+    return _hash({name: code_hash(folder / f"{name}.py") for name in DECIDING})
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions of the libraries that decide a result, without build tags."""
+    return {name: importlib.metadata.version(name).split("+")[0] for name in LIBRARIES}
+
+
+def dense_fingerprint(params: Params, track: str, model: str) -> str:
+    """Return what decides a dense model: its arguments, the track's data and recipe, the training code, and the first seed."""
+    recipe = params.track(track).model_dump(exclude={"models", "fine_tune"})
+    content = {
+        "version": params.version,
+        "seed": params.seeds[0],
+        "model": params.track(track).models[model].model_dump(),
+        "recipe": recipe,
+        "code": [harness_hash(), *(code_hash(path) for path in sorted(parts_used(Path(methods.__path__[0]) / "_train.py")))],
+        "libraries": libraries(),
+    }
+    return _hash(content)
+
+
+def point_fingerprint(params: Params, point: Point, track_record: dict[str, Any]) -> str:
+    """Return what decides a point; `track_record` is what the train stage wrote (dense weights, data)."""
+    track = params.track(point.track)
+    content = {
+        "version": params.version,
+        "method": method_hash(point.method),
+        "setting": point.setting,
+        "seed": point.seed,
+        "model": track.models[point.model].model_dump(),
+        "recipe": track.model_dump(exclude={"models"}),
+        "dense": track_record["models"][point.model]["weights_sha256"],
+        "data": track_record["content_hash"],
+        "code": harness_hash(),
+        "libraries": libraries(),
+    }
+    return _hash(content)
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,111 @@
+"""The stage `measure@<track>-<hardware>`: latency of the artefacts through pytest-benchmark, interleaved with dense in one process.
+
+Masked points get no latency run. Of a row's seeds the first is measured, and any other whose counted MACs differ from the first one's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+from tqdm import tqdm
+
+from harness import bench_latency, data, files, machine
+from harness.errors import UserError
+from harness.latency_job import LatencyJob
+from harness.params import HardwareParams, Params
+from harness.points import Paths
+
+
+class Latency:
+    """The pytest plugin that hands jobs, profile and images to the benchmark, adds the fingerprint, and shows progress."""
+
+    def __init__(self, jobs: list[LatencyJob], profile: HardwareParams, images_: Tensor, title: str) -> None:
+        self.jobs, self.profile, self.images_ = jobs, profile, images_
+        self.bar = tqdm(total=len(jobs), desc=title, unit="run", mininterval=0.5)
+        self.failed: dict[str, str] = {}
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make one benchmark of each job."""
+        metafunc.parametrize("job", self.jobs, ids=[job.id for job in self.jobs])
+
+    @pytest.fixture
+    def hardware(self) -> HardwareParams:
+        """Return the hardware profile."""
+        return self.profile
+
+    @pytest.fixture
+    def images(self) -> Tensor:
+        """Return test images enough for the largest batch."""
+        return self.images_
+
+    def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
+        """Add our fingerprint: pytest-benchmark's machine info knows no threads, governor or torch build."""
+        machine_info["compressbench"] = machine.fingerprint(self.profile.threads)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Move the bar, and remember why a benchmark failed."""
+        if report.failed:
+            self.failed[report.nodeid.split("[")[-1].rstrip("]")] = str(report.longrepr).strip().splitlines()[-1]
+        if report.when == "call":
+            self.bar.update()
+
+
+def jobs_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -> list[LatencyJob]:
+    """Return what is to be timed: model by model, dense (the A/A control) first."""
+    jobs = []
+    for method in params.methods:
+        content = files.read_json(paths.points(track, method))
+        measured: dict[str, int] = {}
+        for record in content["points"]:
+            row = f"{record['model']} {record['setting']}"
+            if record["status"] != "ok" or content["method"]["realisation"] == "masked" or measured.get(row) == record["macs"]:
+                continue
+            measured.setdefault(row, record["macs"])
+            dense = _dense(params, paths, track, record["model"])
+            folder = paths.artefacts(track, method) / record["id"]
+            row_jobs = (record["id"], record["model"], record["setting"], record["seed"])
+            jobs += [LatencyJob(method, *row_jobs, batch, folder, dense) for batch in profile.batches]
+    order = list(params.track(track).models)
+    return sorted(jobs, key=lambda job: (order.index(job.model), job.method != "dense"))
+
+
+def _dense(params: Params, paths: Paths, track: str, model: str) -> Path:
+    return paths.artefacts(track, "dense") / f"{model}_seed={params.seeds[0]}"
+
+
+def measure(params: Params, paths: Paths, track: str, hardware: str) -> dict[str, str]:
+    """Time every job and write pytest-benchmark's JSON; return the reason for each benchmark that failed."""
+    profile = params.profile(hardware)
+    jobs = jobs_of(params, paths, track, profile)
+    images = data.load_test(paths.data(track)).images
+    if max(profile.batches) > len(images):
+        raise UserError(f"hardware '{hardware}' asks for a batch of {max(profile.batches)}, the test split has {len(images)} images: lower it")
+    plugin = Latency(jobs, profile, images, f"{track}: latency {hardware}")
+    with tempfile.TemporaryDirectory() as temporary:
+        report = Path(temporary) / "latency.json"
+        empty = Path(temporary) / "pytest.ini"
+        empty.write_text("[pytest]\n")
+        options = [
+            f"--benchmark-json={report}",
+            "--benchmark-only",
+            "--benchmark-disable-gc",
+            "--benchmark-quiet",
+            "-q",
+            "--no-header",
+            "--no-summary",
+        ]
+        arguments = [str(Path(bench_latency.__file__)), "-c", str(empty), "-p", "no:cacheprovider", "--capture=no", *options]
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            code = pytest.main(arguments, plugins=[plugin])
+        plugin.bar.close()
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not report.exists():
+            raise UserError(f"pytest-benchmark ended with {code!s}: {' '.join(output.getvalue().split())[-300:]}")
+        files.write_bytes(paths.latency(track, hardware), report.read_bytes())
+    return plugin.failed

@@ -1,0 +1,89 @@
+"""Running jobs in fresh worker processes, a few at a time, each under a time limit, none able to take its neighbours down."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+from harness.errors import UserError
+from harness.params import RunParams
+
+Job = TypeVar("Job")
+PRELOAD = ["harness.worker", "harness.train"]  # imported once, by the server that workers are forked from
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The value a job returned, or the one-line reason why it did not."""
+
+    value: dict[str, Any] | None
+    reason: str | None
+
+
+@contextmanager
+def workers(run: RunParams) -> Iterator[ProcessPool]:
+    """Yield a pool of `run.workers` processes, each used for one job; leaving by an exception kills what is running."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    pool = ProcessPool(max_workers=run.workers, max_tasks=1, context=context)
+    try:
+        yield pool
+        pool.close()
+    except BaseException:
+        pool.stop()
+        raise
+    finally:
+        pool.join()
+
+
+def run_all(
+    pool: ProcessPool, jobs: Sequence[Job], steps: Sequence[Callable[[Job], dict[str, Any]]], run: RunParams
+) -> Iterator[tuple[Job, list[Outcome]]]:
+    """Yield each job with the outcomes of its steps as it ends.
+
+    Each step runs in a process of its own, and only if the one before neither failed nor skipped; a job begun is finished before another begins.
+    """
+    fresh = iter(jobs)
+    running: dict[Future[Any], tuple[Job, list[Outcome]]] = {}
+
+    def schedule(job: Job, outcomes: list[Outcome]) -> None:
+        running[pool.schedule(steps[len(outcomes)], args=[job], timeout=run.seconds)] = (job, outcomes)
+
+    for job in islice(fresh, run.workers):
+        schedule(job, [])
+    while running:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            job, outcomes = running.pop(future)
+            outcomes.append(_outcome(future, run.seconds))
+            value = outcomes[-1].value
+            if value is not None and value.get("status") != "skipped" and len(outcomes) < len(steps):
+                schedule(job, outcomes)
+                continue
+            for following in islice(fresh, 1):
+                schedule(following, [])
+            yield job, outcomes
+
+
+def _outcome(future: Future[Any], seconds: float) -> Outcome:
+    try:
+        return Outcome(future.result(), None)
+    except TimeoutError:
+        return Outcome(None, f"did not finish within its time limit of {seconds:g} s (run.seconds in params.yaml)")
+    except ProcessExpired as error:
+        return Outcome(None, f"its worker process died with exit code {error.exitcode} (a crash, or killed for memory)")
+    except Exception as error:
+        return Outcome(None, _line(error))
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())[:240]
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return f"out of memory (run.gibibytes in params.yaml): {text or 'MemoryError'}"
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,73 @@
+"""Finding methods: `methods/<name>.py` holds one class; packages elsewhere offer theirs through the entry-point group `compressbench.methods`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+import methods
+from harness.errors import UserError, unknown
+from harness.params import describe
+from methods import Method
+
+GROUP = "compressbench.methods"
+
+
+def names() -> list[str]:
+    """Return the names of all methods, without importing any."""
+    files = {path.stem for path in Path(methods.__path__[0]).glob("*.py") if not path.stem.startswith("_")}
+    return sorted(files | {entry.name for entry in entry_points(group=GROUP)})
+
+
+def load(name: str) -> type[Method]:
+    """Import the method `name`; raise UserError if there is none, its import fails, or it does not hold exactly one complete Method."""
+    if name not in names():
+        raise unknown("method", name, names())
+    try:
+        method = _from_file(name) if (Path(methods.__path__[0]) / f"{name}.py").exists() else _from_entry_point(name)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"method '{name}' cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    return _complete(name, method)
+
+
+def _from_file(name: str) -> type[Method]:
+    module = importlib.import_module(f"methods.{name}")
+    found = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Method) and value is not Method]
+    if len(found) != 1:
+        raise UserError(f"methods/{name}.py must hold exactly one class derived from Method, found {len(found)}: keep one")
+    return found[0]
+
+
+def _from_entry_point(name: str) -> type[Method]:
+    (entry,) = entry_points(group=GROUP, name=name)
+    found = entry.load()
+    if not (inspect.isclass(found) and issubclass(found, Method)):
+        raise UserError(f"entry point '{name}' of group {GROUP} is {found!r}, not a class derived from methods.Method")
+    return found
+
+
+def _complete(name: str, method: type[Method]) -> type[Method]:
+    missing = [field for field in Method.__annotations__ if not field.startswith("_") and not hasattr(method, field)]
+    if missing or inspect.isabstract(method):
+        raise UserError(f"method '{name}' lacks {', '.join(missing) or 'compress()'}: see the contract in methods/__init__.py")
+    return method
+
+
+def configure(name: str, setting: dict[str, Any]) -> Method:
+    """Return method `name` at `setting`, validated; raise UserError for an unknown or impossible hyper-parameter."""
+    method = load(name)
+    fields = list(inspect.signature(method).parameters)
+    for key in setting:
+        if key not in fields:
+            raise unknown(f"setting of {name}", key, fields)
+    try:
+        return TypeAdapter(method).validate_python(setting)
+    except ValidationError as error:
+        raise UserError(f"setting {setting} of method '{name}' is impossible: {describe(error)}") from None

@@ -1,0 +1,184 @@
+"""The artefact of a point: a torch.export program and the file of its weights, from which it is evaluated.
+
+`program.pt2` is complete and runs with torch alone. `weights.safetensors` holds the same tensors, each in its cheapest lossless form, and is what the
+tables count. Reading takes the graph from the program and every tensor from the weights file, so that what is evaluated is what was counted.
+
+Forms, named in the file's metadata: plain; `mask` = one bit per entry and the non-zero values; `codes` = integers at their bit width with float16
+scales and uint8 zero points per group (see `methods.Codes`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from methods import Codes
+from methods._batchnorm import fold_batchnorms
+
+PROGRAM, WEIGHTS = "program.pt2", "weights.safetensors"
+HEADER = 160  # bytes that two more entries cost in the file's header; a mask must save more than that
+
+
+class Masked(BaseModel):
+    """A float tensor stored as bitmask and non-zero values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    form: Literal["mask"]
+    shape: list[int]
+
+
+class Coded(BaseModel):
+    """A float32 tensor stored as integer codes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    form: Literal["codes"]
+    shape: list[int]
+    rows: int
+    columns: int
+    bits: Annotated[int, Field(ge=1, le=8)]
+    group: Annotated[int, Field(ge=1)]
+
+
+Forms = TypeAdapter(dict[str, Annotated[Masked | Coded, Field(discriminator="form")]])
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A point read back from disk: the module that runs, stored bits per coded parameter, and the length of the weights file."""
+
+    module: nn.Module
+    bits: dict[str, int]
+    bytes: int
+    parameters: int
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Pack uint8 `codes` below 2**bits into ceil(n * bits / 8) bytes, lowest bit first."""
+    planes = (codes.flatten().numpy()[:, None] >> np.arange(bits, dtype=np.uint8)) & 1
+    return torch.from_numpy(np.packbits(planes.astype(np.uint8).ravel(), bitorder="little"))
+
+
+def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
+    """Return the `count` uint8 codes that `pack` packed; raise ValueError if `packed` is too short."""
+    if packed.numel() != -(-count * bits // 8):
+        raise ValueError(f"{packed.numel()} bytes cannot hold {count} codes of {bits} bits")
+    planes = np.unpackbits(packed.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
+    return torch.from_numpy((planes << np.arange(bits, dtype=np.uint8)).sum(1, dtype=np.uint8))
+
+
+def codes_of(model: nn.Module) -> dict[str, Codes]:
+    """Return the codes that methods left beside weights, by parameter name."""
+    found = {f"{name}.weight": getattr(module, "weight_codes", None) for name, module in model.named_modules()}
+    return {name: codes for name, codes in found.items() if isinstance(codes, Codes)}
+
+
+def encode(tensors: dict[str, Tensor], codes: dict[str, Codes]) -> bytes:
+    """Return the weights file of `tensors`; raise ValueError if a weight differs from what its codes decode to."""
+    entries: dict[str, Tensor] = {}
+    forms: dict[str, Masked | Coded] = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        if name in codes:
+            if not torch.equal(codes[name].decode(tensor.shape), tensor):
+                raise ValueError(f"the codes of {name} do not decode to its weight: the weight was changed after store_as_codes()")
+            forms[name], parts = _coded(codes[name], tensor.shape)
+        elif _mask_pays(tensor):
+            forms[name], parts = _masked(tensor)
+        else:
+            parts = {"": tensor}
+        entries |= {f"{name}|{part}" if part else name: value.contiguous() for part, value in parts.items()}
+    text = json.dumps({name: form.model_dump() for name, form in forms.items()}, sort_keys=True, separators=(",", ":"))
+    return safetensors.torch.save(entries, metadata={"compressbench": text})
+
+
+def _coded(codes: Codes, shape: torch.Size) -> tuple[Coded, dict[str, Tensor]]:
+    rows, columns = codes.codes.shape
+    form = Coded(form="codes", shape=list(shape), rows=rows, columns=columns, bits=codes.bits, group=codes.group)
+    return form, {"codes": pack(codes.codes, codes.bits), "scale": codes.scale, "zero": codes.zero}
+
+
+def _raw(tensor: Tensor) -> Tensor:
+    return tensor.flatten().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+
+
+def _mask_pays(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.element_size() == 1:
+        return False
+    stored = int(torch.count_nonzero(_raw(tensor)))
+    return -(-tensor.numel() // 8) + stored * tensor.element_size() + HEADER < tensor.numel() * tensor.element_size()
+
+
+def _masked(tensor: Tensor) -> tuple[Masked, dict[str, Tensor]]:
+    kept = _raw(tensor) != 0  # by bits, so that -0.0 is kept
+    return Masked(form="mask", shape=list(tensor.shape)), {"mask": pack(kept.to(torch.uint8), 1), "values": tensor.flatten()[kept]}
+
+
+def decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Return tensors and stored bits by name from a weights file; raise ValueError if it is truncated, foreign or inconsistent."""
+    try:
+        entries = safetensors.torch.load(content)
+        length = int.from_bytes(content[:8], "little")
+        forms = Forms.validate_json(json.loads(content[8 : 8 + length])["__metadata__"]["compressbench"])
+        coded = {name: _read(entries, name, form) for name, form in forms.items()}
+    except (safetensors.SafetensorError, ValidationError, KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"not a weights file of compressbench, or damaged ({' '.join(str(error).split())[:120]})") from error
+    plain = {name: tensor for name, tensor in entries.items() if "|" not in name}
+    return {**plain, **coded}, {name: form.bits for name, form in forms.items() if isinstance(form, Coded)}
+
+
+def _read(entries: dict[str, Tensor], name: str, form: Masked | Coded) -> Tensor:
+    shape = torch.Size(form.shape)
+    if isinstance(form, Masked):
+        kept = unpack(entries[f"{name}|mask"], 1, shape.numel()).bool()
+        values = entries[f"{name}|values"]
+        tensor = torch.zeros(shape.numel(), dtype=values.dtype)
+        tensor[kept] = values
+        return tensor.view(shape)
+    codes = unpack(entries[f"{name}|codes"], form.bits, form.rows * form.columns).view(form.rows, form.columns)
+    return Codes(codes, entries[f"{name}|scale"], entries[f"{name}|zero"], form.bits, form.group).decode(shape)
+
+
+def export(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+    """Return `model` (eval mode) as a program for any batch size, its foldable BatchNorms folded, as for deployment; `images` needs two or more."""
+    model = fold_batchnorms(model, images[:1])
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+def write(folder: Path, program: torch.export.ExportedProgram, codes: dict[str, Codes]) -> None:
+    """Write the artefact into the existing, empty `folder`."""
+    (folder / WEIGHTS).write_bytes(encode(_tensors(program), codes))
+    torch.export.save(program, folder / PROGRAM)
+
+
+def _tensors(program: torch.export.ExportedProgram) -> dict[str, Tensor]:
+    constants = {name: value for name, value in program.constants.items() if isinstance(value, Tensor)}
+    return {**program.state_dict, **constants}
+
+
+def read(folder: Path) -> Artefact:
+    """Read the artefact back; raise UserError if it is missing, truncated or foreign."""
+    try:
+        content = (folder / WEIGHTS).read_bytes()
+        tensors, bits = decode(content)
+        program = torch.export.load(folder / PROGRAM)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"artefact {folder.name} cannot be read: {' '.join(str(error).split())[:160]}: delete {folder} and run again") from error
+    if set(tensors) != set(_tensors(program)):
+        raise UserError(f"artefact {folder.name}: weights file and program disagree on tensor names: delete {folder} and run again")
+    for name, tensor in tensors.items():
+        home = program.state_dict if name in program.state_dict else program.constants
+        home[name] = nn.Parameter(tensor, requires_grad=False) if isinstance(home[name], nn.Parameter) else tensor
+    parameters = sum(tensor.numel() for name, tensor in tensors.items() if name in program.state_dict)
+    return Artefact(program.module(), bits, len(content), parameters)

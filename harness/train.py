@@ -1,0 +1,104 @@
+"""The stage `train@<track>`: the data as the workers read it, and every dense model of the track."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from tqdm import tqdm
+
+from harness import data, files, fingerprint
+from harness.errors import UserError
+from harness.params import Params, TrackParams
+from harness.points import Paths
+from harness.pool import run_all, workers
+from methods._train import train
+
+
+@dataclass(frozen=True)
+class DenseJob:
+    """One dense model to train."""
+
+    track: TrackParams
+    model: str
+    seed: int
+    data: Path
+    target: Path
+
+
+def train_track(params: Params, paths: Paths, track: str) -> dict[str, Any]:
+    """Write the track's data, train the dense models whose fingerprint does not stand, and return the track's record."""
+    loaded = data.load(params.track(track))
+    data.save(loaded, paths.data(track))
+    record_file = paths.records(track) / "track.json"
+    wanted = {model: fingerprint.dense_fingerprint(params, track, model) for model in params.track(track).models}
+    records = {model: record for model in wanted if (record := _standing(record_file, paths.dense(track), model, wanted[model])) is not None}
+    records |= _run(params, paths, track, {model: wanted[model] for model in wanted if model not in records})
+    content = {
+        "version": params.version,
+        "track": track,
+        "dataset": params.track(track).dataset,
+        "content_hash": data.content_hash(loaded),
+        "images": {name: len(getattr(loaded, name).labels) for name in ("train", "validation", "test")} | {"calibration": len(loaded.calibration)},
+        "test_labels": loaded.test.labels.tolist(),
+        "models": {model: records[model] for model in wanted},
+    }
+    files.write_json(record_file, content)
+    return content
+
+
+def _standing(record_file: Path, dense: Path, model: str, wanted: str) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = files.read_json(record_file)["models"][model]
+        weights = (dense / f"{model}.safetensors").read_bytes()
+    except (UserError, KeyError, OSError):
+        return None
+    return record if record.get("fingerprint") == wanted and hashlib.sha256(weights).hexdigest() == record["weights_sha256"] else None
+
+
+def _run(params: Params, paths: Paths, track: str, wanted: dict[str, str]) -> dict[str, dict[str, Any]]:
+    if not wanted:
+        return {}
+    paths.dense(track).mkdir(parents=True, exist_ok=True)
+    jobs = [DenseJob(params.track(track), model, params.seeds[0], paths.data(track), paths.dense(track) / f"{model}.safetensors") for model in wanted]
+    records = {}
+    with workers(params.run) as pool, tqdm(total=len(jobs), desc=f"{track}: train dense", unit="model") as bar:
+        for job, outcomes in run_all(pool, jobs, [train_dense], params.run):
+            if outcomes[-1].value is None:
+                raise UserError(f"dense model '{job.model}' of track '{track}' could not be trained: {outcomes[-1].reason}")
+            records[job.model] = {**outcomes[-1].value, "fingerprint": wanted[job.model]}
+            bar.set_postfix_str(job.model)
+            bar.update()
+    return records
+
+
+def train_dense(job: DenseJob) -> dict[str, Any]:
+    """Train one dense model by the track's `scratch` recipe, write its weights, and return its part of the track's record."""
+    torch.set_num_threads(1)
+    torch.manual_seed(job.seed)
+    params = job.track.models[job.model]
+    seen = data.MethodData.read(job.data, job.track, params, job.seed)
+    start = time.perf_counter()
+    model = train(seen.narrower(1.0), seen, seen.scratch)
+    seconds = time.perf_counter() - start
+    content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    files.write_bytes(job.target, content)
+    return {
+        "timm": params.timm,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "validation_accuracy": _accuracy(model, seen.validation),
+        "test_accuracy": _accuracy(model, data.load_test(job.data)),
+        "epochs": seen.scratch.epochs,
+        "seconds": round(seconds, 3),
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+@torch.inference_mode()
+def _accuracy(model: torch.nn.Module, split: data.Split) -> float:
+    return float((model(split.images).argmax(1) == split.labels).double().mean())

@@ -1,0 +1,150 @@
+"""What a worker process does with a point: compress it, and, in another process, evaluate what was read back from disk.
+
+The first never holds test images; the second never runs a method. Each returns a part of the point's record (see `harness.compress`).
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from harness import data, macs, models, registry, store
+from harness.errors import UserError
+from harness.params import TrackParams
+
+PREDICTIONS = "predictions.npy"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A point with all that a worker needs to run it; `folder` exists and is empty."""
+
+    track: TrackParams
+    method: str
+    model: str
+    setting: dict[str, Any]
+    seed: int
+    data: Path
+    dense: Path
+    folder: Path
+    gibibytes: float
+
+
+class Refused(Exception):
+    """The method returned something that cannot be a compressed model."""
+
+
+def load_dense(job: Job) -> nn.Module:
+    """Build the job's model in eval mode with its dense weights; raise UserError if the file is missing, truncated or of another model."""
+    learn = safetensors.torch.load_file(job.data / "learn.safetensors")
+    model = models.build(job.track.models[job.model], learn["train.images"].shape[1], int(learn["train.labels"].max()) + 1)
+    try:
+        model.load_state_dict(safetensors.torch.load_file(job.dense))
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"dense weights {job.dense.name} cannot be read: {reason}: delete {job.dense} and run the train stage again") from error
+    return model.eval()
+
+
+def compress_point(job: Job) -> dict[str, Any]:
+    """Run the method on a private copy of dense and write the artefact; return status, reason, cost and timings."""
+    _prepare(job)
+    dense = load_dense(job)
+    method = registry.configure(job.method, job.setting)
+    reason = method.skip(copy.deepcopy(dense))
+    if reason is not None:
+        return {"status": "skipped", "reason": reason}
+    seen = data.MethodData.read(job.data, job.track, job.track.models[job.model], job.seed)
+    before = data.digest(dense.state_dict())
+    private = copy.deepcopy(dense)
+    compressed, cost = _measured(lambda: method.compress(private, seen), seen)
+    if data.digest(dense.state_dict()) != before:
+        raise Refused("the method changed the dense model: change only the model passed to compress()")
+    start = time.perf_counter()
+    probe = data.MethodData.read(job.data, job.track, job.track.models[job.model], job.seed).calibration[:2]
+    _check(compressed, dense, probe)
+    store.write(job.folder, store.export(compressed, probe), store.codes_of(compressed))
+    timings = {"compress": cost["seconds"], "export": round(time.perf_counter() - start, 3)}
+    return {"status": "ok", "reason": None, "cost": cost, "timings": timings}
+
+
+def _prepare(job: Job) -> None:
+    torch.set_num_threads(1)
+    used = psutil.Process().memory_info().vms
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(job.gibibytes * 2**30), hard))
+    random.seed(job.seed)
+    np.random.seed(job.seed)
+    torch.manual_seed(job.seed)
+
+
+def _measured(compress: Callable[[], nn.Module], seen: data.MethodData) -> tuple[nn.Module, dict[str, Any]]:
+    steps = 0
+
+    def count(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+
+    handle = register_optimizer_step_post_hook(count)
+    memory, start = _peak_mib(), time.perf_counter()
+    compressed = compress()
+    cost = {"seconds": round(time.perf_counter() - start, 3), "peak_mib": round(_peak_mib() - memory, 1), "images": seen.images_seen, "steps": steps}
+    handle.remove()
+    return compressed, cost
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@torch.no_grad()
+def _check(compressed: Any, dense: nn.Module, images: Tensor) -> None:
+    if not isinstance(compressed, nn.Module):
+        raise Refused(f"compress() returned {type(compressed).__name__}, not a torch.nn.Module")
+    compressed.eval()
+    output, expected = compressed(images), dense(images)
+    if not isinstance(output, Tensor) or output.shape != expected.shape:
+        found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise Refused(f"the compressed model returns {found}, dense returns {tuple(expected.shape)}")
+    if not torch.isfinite(output).all():
+        raise Refused("the compressed model returns NaN or infinity")
+
+
+@torch.inference_mode()
+def evaluate_point(job: Job) -> dict[str, Any]:
+    """Read the artefact back, predict the test split, count, and return the measured part of the record; writes the predictions beside it."""
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    artefact = store.read(job.folder)
+    test = data.load_test(job.data)
+    logits = torch.cat([artefact.module(batch) for batch in test.images.split(256)])
+    if not torch.isfinite(logits).all():
+        raise Refused("the artefact returns NaN or infinity on test images")
+    predictions = logits.argmax(1)
+    counted = macs.count(artefact.module, test.images[:1], artefact.bits)
+    correct = int((predictions == test.labels).sum())
+    np.save(job.folder / PREDICTIONS, predictions.numpy().astype(np.uint8))
+    return {
+        "accuracy": correct / len(predictions),
+        "correct": correct,
+        "images": len(predictions),
+        "bytes": artefact.bytes,
+        "parameters": artefact.parameters,
+        "macs": counted.macs,
+        "effective_macs": counted.effective_macs,
+        "bit_operations": counted.bit_operations,
+        "evaluate": round(time.perf_counter() - start, 3),
+    }

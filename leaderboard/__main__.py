@@ -1,0 +1,77 @@
+"""The command line: `python -m leaderboard build` and `python -m leaderboard show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leaderboard.errors import ResultsError, UnknownName
+
+app = typer.Typer(
+    help="Tables of the benchmark, from its results alone. Example: python -m leaderboard show --track digits",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Results = Annotated[Path, typer.Option(help="The folder of results.")]
+Version = Annotated[str | None, typer.Option(help="The version of the results; by default that of params.yaml.")]
+ParamsFile = Annotated[Path, typer.Option("--params", help="The experiment: default version, and the order of tracks, methods and hardware.")]
+Readme = Annotated[Path, typer.Option(help="The file whose digest is rewritten.")]
+Track = Annotated[str | None, typer.Option(help="The track to show; by default the first of params.yaml.")]
+Hardware = Annotated[str | None, typer.Option(help="The hardware to show; by default the first of params.yaml.")]
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the command with one line on stderr: exit code 2 for a name that does not exist, 1 for results that cannot be shown."""
+    try:
+        yield
+    except ResultsError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, UnknownName) else 1) from None
+
+
+@app.command("build", epilog="Example: python -m leaderboard build --version v1")
+def build_command(
+    results: Results = Path("results"),
+    version: Version = None,
+    readme: Readme = Path("README.md"),
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Write every table, metrics.json, curves.csv and the README's digest."""
+    with one_line_errors():
+        from leaderboard.build import build  # here, because scipy takes a second to import and --help needs none of it
+        from leaderboard.experiment import read_experiment
+
+        experiment = read_experiment(params)
+        for page in build(results, experiment.chosen_version(version), readme, experiment):
+            typer.echo(page.as_posix())
+
+
+@app.command(epilog="Example: python -m leaderboard show --track digits --hardware cpu")
+def show(
+    track: Track = None,
+    hardware: Hardware = None,
+    results: Results = Path("results"),
+    version: Version = None,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Print the rows that are best, Pareto members or sanity rows, and say where the full tables lie."""
+    with one_line_errors():
+        from leaderboard.board import board_text, choose, find_tables, read_table
+        from leaderboard.experiment import read_experiment
+
+        experiment = read_experiment(params)
+        asked = experiment.chosen_version(version)
+        choice = choose(find_tables(results, asked, experiment), track, hardware)
+        typer.echo(f"{choice.track} on {choice.hardware}, version {asked}\n\n{board_text(read_table(choice.path))}\n")
+        typer.echo(f"tables: {choice.path.with_suffix('.md').as_posix()} and {choice.path.as_posix()}")
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m leaderboard")

@@ -1,0 +1,50 @@
+"""The best row of each budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from leaderboard.rows import DENSE, Row
+
+RULE = (
+    "`best` marks, per model and needs class, the largest compression ratio (`size`) and the largest realised speed-up beyond the noise "
+    "floor at the smallest batch (`speed`) among rows whose accuracy is not significantly below dense (adjusted p >= 0.05 or no loss) "
+    "and whose ratio or speed-up exceeds 1"
+)
+
+
+def lossless(row: Row) -> bool:
+    """Say whether a measured row's accuracy is not significantly below dense."""
+    if row.measured is None or row.measured.quality.delta is None or row.measured.quality.adjusted_p is None:
+        return False
+    return row.measured.quality.delta.value >= 0 or row.measured.quality.adjusted_p >= 0.05
+
+
+def size_gain(row: Row) -> float | None:
+    """Return the compression ratio if the row is smaller than dense."""
+    ratio = row.measured.ratios.compression if row.measured else None
+    return ratio if ratio is not None and ratio > 1 else None
+
+
+def speed_gain(row: Row, batch: int) -> float | None:
+    """Return the realised speed-up if the row is faster than dense beyond the noise floor."""
+    timed = row.measured.latency.get(batch) if row.measured else None
+    return timed.speedup.value if timed is not None and not timed.tie and timed.speedup.value > 1 else None
+
+
+def marked_best(rows: Sequence[Row], batch: int) -> tuple[Row, ...]:
+    """Return the rows with `best` filled by the rule above; equals share the mark."""
+    size = _winners(rows, size_gain)
+    speed = _winners(rows, lambda row: speed_gain(row, batch))
+    marks = {"size": size, "speed": speed}
+    return tuple(replace(row, best=tuple(name for name, winners in marks.items() if index in winners)) for index, row in enumerate(rows))
+
+
+def _winners(rows: Sequence[Row], gain: Callable[[Row], float | None]) -> set[int]:
+    gains: dict[tuple[str, str], dict[int, float]] = {}
+    for index, row in enumerate(rows):
+        value = gain(row)
+        if row.method.name != DENSE and value is not None and lossless(row):
+            gains.setdefault((row.model, row.method.needs), {})[index] = value
+    return {index for group in gains.values() for index, value in group.items() if value == max(group.values())}

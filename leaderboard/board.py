@@ -1,0 +1,112 @@
+"""The leaderboard in a terminal, from a table's CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+from tabulate import tabulate
+
+from leaderboard.errors import ResultsError, one_line, unknown
+from leaderboard.experiment import Experiment, in_order
+from leaderboard.files import read_text
+
+SANITY = ("dense", "finetune_only", "slim", "random_pruning", "magnitude")  # shown whether they win or not
+WIDTH = 160
+Record = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A table that was built."""
+
+    track: str
+    hardware: str
+    path: Path
+
+
+def find_tables(results: Path, version: str, experiment: Experiment) -> list[Choice]:
+    """Return the tables that `build` wrote, in the order of params.yaml."""
+    if not results.is_dir():
+        raise ResultsError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
+    if not (results / version).is_dir():
+        raise unknown("version", version, [folder.name for folder in results.iterdir() if folder.is_dir()])
+    found = [Choice(*path.stem.partition("-")[::2], path) for path in (results / version / "tables").glob("*-*.csv")]
+    if not found:
+        raise ResultsError(f"{results / version} holds no tables: run `python -m leaderboard build`")
+    tracks = in_order([choice.track for choice in found], list(experiment.tracks))
+    hardware = in_order([choice.hardware for choice in found], list(experiment.hardware))
+    return sorted(found, key=lambda choice: (tracks.index(choice.track), hardware.index(choice.hardware)))
+
+
+def choose(tables: Sequence[Choice], track: str | None, hardware: str | None) -> Choice:
+    """Return the table asked for, by default the first; raise UnknownName with the nearest name."""
+    if track is not None and track not in {choice.track for choice in tables}:
+        raise unknown("track", track, {choice.track for choice in tables})
+    of_track = [choice for choice in tables if choice.track == (track or tables[0].track)]
+    if hardware is not None and hardware not in {choice.hardware for choice in of_track}:
+        raise unknown("hardware", hardware, {choice.hardware for choice in of_track})
+    return next(choice for choice in of_track if choice.hardware == (hardware or of_track[0].hardware))
+
+
+def read_table(path: Path) -> list[Record]:
+    """Return the records of a table's CSV, as text."""
+    records = list(csv.DictReader(StringIO(read_text(path), newline="")))
+    needed = {"model", "method", "setting", "accuracy_percent", "delta_points", "bytes", "compression_ratio", "best", "pareto", "status"}
+    if not records or not needed <= set(records[0]) or any(None in record.values() for record in records):
+        raise ResultsError(f"{path} is not a table of this leaderboard: run `python -m leaderboard build`")
+    return records
+
+
+def board_text(records: Sequence[Record]) -> str:
+    """Return per model the rows that are best, Pareto members or sanity rows, at most 160 columns wide."""
+    models = dict.fromkeys(record["model"] for record in records)
+    shown = {model: [record for record in records if record["model"] == model and _is_shown(record)] for model in models}
+    return "\n\n".join(_fitted(model, part) for model, part in shown.items() if part)
+
+
+def _is_shown(record: Record) -> bool:
+    return bool(record["best"] or record["pareto"]) or record["method"] in SANITY
+
+
+def _fitted(model: str, records: Sequence[Record]) -> str:
+    """Return one model's table, each line cut at the width of the board."""
+    text = tabulate([_line(record) for record in records], headers="keys", disable_numparse=True, colalign=_align(records[0]))
+    return "\n".join(line[:WIDTH].rstrip() for line in [f"{one_line(model)}:", *text.splitlines()])
+
+
+def _align(record: Record) -> list[str]:
+    text = ("method", "setting", "needs", "best", "pareto", "status")
+    return ["left" if name in text else "right" for name in _line(record)]
+
+
+def _line(record: Record) -> Record:
+    line = {"method": _cut(record["method"], 16), "setting": _cut(record["setting"], 30), "needs": _cut(record["needs"], 11)}
+    line |= {"acc %": _fixed(record["accuracy_percent"], 1), "Δ": f"{_fixed(record['delta_points'], 1)}{record.get('significance', ''):3}"}
+    line |= {"KiB": _fixed(record["bytes"], 1, 1 / 1024), "size ×": _fixed(record["compression_ratio"], 2)}
+    line |= {"MACs ×": _fixed(record.get("theoretical_speedup", ""), 2)}
+    for column in record:
+        if column.startswith("verdict_b"):
+            line[f"{column.removeprefix('verdict_')} ×"] = _speedup(record, column.removeprefix("verdict_"))
+    line |= {"best": record["best"], "pareto": record["pareto"]}
+    return line | {"status": record["status"].replace("ok", "")}
+
+
+def _speedup(record: Record, batch: str) -> str:
+    word = record[f"verdict_{batch}"]
+    return _fixed(record.get(f"speedup_{batch}", ""), 2) if word in ("faster", "slower") else word.replace("not measured", "")
+
+
+def _fixed(text: str, digits: int, scale: float = 1.0) -> str:
+    try:
+        return f"{float(text) * scale:.{digits}f}" if text else ""
+    except ValueError:
+        raise ResultsError(f"the table holds '{one_line(text)}' where a number belongs: run `python -m leaderboard build`") from None
+
+
+def _cut(text: str, width: int) -> str:
+    line = one_line(text)
+    return line if len(line) <= width else line[: width - 1] + "…"

@@ -1,0 +1,37 @@
+"""Errors that end a command with one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from pydantic import ValidationError
+
+
+class ResultsError(Exception):
+    """Results that cannot be shown: the message says in one line what was wrong, what was found and what to do."""
+
+
+class UnknownName(ResultsError):
+    """A track, hardware or version that the results do not hold."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+    """Return the error for a misspelt `name`, with the nearest of `known`."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(names) or 'none'}"
+    return UnknownName(f"unknown {kind} '{one_line(name)}': {hint}")
+
+
+def describe(error: ValidationError) -> str:
+    """Return the first finding of pydantic, and how many more there are, on one line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the top level"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return one_line(f"{where}: {first['msg']}, found {str(first['input'])[:60]!r}{more}")
+
+
+def one_line(text: str) -> str:
+    """Return `text` with every run of white space and control characters made one space."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

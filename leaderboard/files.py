@@ -1,0 +1,30 @@
+"""Text files that are either whole or absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from leaderboard.errors import ResultsError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` beside `path` and move it there in one step; a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResultsError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def read_text(path: Path) -> str:
+    """Return the text of `path`, or raise ResultsError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ResultsError(f"cannot read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ResultsError(f"{path} is not UTF-8 text: restore it with git") from None

@@ -1,0 +1,121 @@
+"""Results read into frozen values, and refused where they do not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from leaderboard.errors import ResultsError, describe, one_line, unknown
+from leaderboard.schema import Measured, MethodInfo, MethodPoints, Stamp, TrackInfo, Unmeasured
+
+Correct = NDArray[np.bool_]
+Document = TypeVar("Document", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class MethodResults:
+    """A method's points and, by the id of its measured points, which test images it got right."""
+
+    method: MethodInfo
+    points: tuple[Measured | Unmeasured, ...]
+    correct: Mapping[str, Correct]
+
+
+@dataclass(frozen=True)
+class TrackResults:
+    """All results of one track, methods by name."""
+
+    folder: Path
+    info: TrackInfo
+    methods: tuple[MethodResults, ...]
+
+
+def read_json(path: Path, kind: type[Document]) -> Document:
+    """Return `path` as a `kind`; raise ResultsError if it is missing, truncated or of another form."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ResultsError(f"cannot read {path}: {error.strerror or error}; run `dvc repro`") from None
+    except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            raise ResultsError(f"{path} is not valid JSON ({one_line(error.errors()[0]['msg'])}): restore it with git or run `dvc repro`") from None
+        raise ResultsError(f"{path} is not a file of results: {describe(error)}") from None
+
+
+def find_tracks(results: Path, version: str) -> list[str]:
+    """Return the names of the tracks that have results of `version`."""
+    if not results.is_dir():
+        raise ResultsError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
+    if not (results / version).is_dir():
+        raise unknown("version", version, [folder.name for folder in results.iterdir() if folder.is_dir()])
+    tracks = sorted(path.parent.name for path in (results / version).glob("*/track.json"))
+    if not tracks:
+        raise ResultsError(f"{results / version} holds no track.json: run `dvc repro`")
+    return tracks
+
+
+def read_track(results: Path, version: str, track: str) -> TrackResults:
+    """Read one track's results; raise ResultsError where files are missing, broken, of another version or contradict each other."""
+    folder = results / version / track
+    info = _read_stamped(folder / "track.json", TrackInfo, version, track)
+    if len(info.test_labels) != info.images.test:
+        raise ResultsError(f"{folder / 'track.json'}: {info.images.test} test images but {len(info.test_labels)} test labels; run `dvc repro`")
+    labels = np.asarray(info.test_labels)
+    methods = tuple(_read_method(path, version, track, labels) for path in sorted((folder / "points").glob("*.json")))
+    dense = [point for method in methods if method.method.name == "dense" for point in method.points if point.status == "ok"]
+    if not dense:
+        raise ResultsError(
+            f"{folder} has no measured point of 'dense', which every ratio refers to: put `dense` into params.yaml and run `dvc repro`"
+        )
+    return TrackResults(folder, info, methods)
+
+
+def _read_stamped(path: Path, kind: type[Document], version: str, track: str) -> Document:
+    """Read `path` after its stamp, so that results of another version are named as such whatever their form."""
+    stamp = read_json(path, Stamp)
+    if (stamp.version, stamp.track) != (version, track):
+        found = one_line(f"version '{stamp.version}' of track '{stamp.track}'")
+        raise ResultsError(f"{path} is {found}, not version '{version}' of '{track}': versions are never mixed; remove it and run `dvc repro`")
+    return read_json(path, kind)
+
+
+def _read_method(path: Path, version: str, track: str, labels: NDArray[np.int_]) -> MethodResults:
+    content = _read_stamped(path, MethodPoints, version, track)
+    if content.method.name != path.stem:
+        raise ResultsError(f"{path} holds the method '{one_line(content.method.name)}', not '{path.stem}': rename or remove it")
+    ids = [point.id for point in content.points]
+    twice = next((name for name in ids if ids.count(name) > 1), None)
+    if twice is not None:
+        raise ResultsError(f"{path} holds the point '{one_line(twice)}' twice: run `dvc repro`")
+    measured = [point for point in content.points if isinstance(point, Measured)]
+    return MethodResults(content.method, content.points, _correct(path.parent.parent / "predictions" / f"{path.stem}.safetensors", measured, labels))
+
+
+def _correct(path: Path, points: list[Measured], labels: NDArray[np.int_]) -> dict[str, Correct]:
+    """Return which test images each point got right, checked against the count that the point carries."""
+    if not points:
+        return {}
+    try:
+        predictions = load_file(path)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ResultsError(f"predictions {path} cannot be read ({one_line(str(error))[:80]}): run `dvc repro`") from None
+    return {point.id: _hits(path, point, predictions.get(point.id), labels) for point in points}
+
+
+def _hits(path: Path, point: Measured, predicted: NDArray[np.int_] | None, labels: NDArray[np.int_]) -> Correct:
+    if predicted is None:
+        raise ResultsError(f"{path} lacks the predictions of point '{one_line(point.id)}', which is ok: run `dvc repro`")
+    if predicted.shape != labels.shape or point.images != len(labels):
+        raise ResultsError(f"{path}: point '{one_line(point.id)}' has predictions {predicted.shape} for {len(labels)} test images: run `dvc repro`")
+    hits: Correct = predicted == labels
+    if int(hits.sum()) != point.correct:
+        raise ResultsError(f"{path}: point '{one_line(point.id)}' says {point.correct} correct, its predictions {int(hits.sum())}: run `dvc repro`")
+    return hits

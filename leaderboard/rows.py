@@ -1,0 +1,77 @@
+"""A row of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from leaderboard.latency import Latency
+from leaderboard.schema import MethodInfo
+from leaderboard.statistics import Estimate
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Accuracy, its spread over seeds, and the difference from dense (shares of 1); None where there is nothing to compare."""
+
+    accuracy: Estimate
+    seed_std: float | None
+    delta: Estimate | None
+    p: float | None
+    adjusted_p: float | None = None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Means over seeds: of the model (per image) and of compressing it."""
+
+    bytes: float
+    parameters: float
+    macs: float
+    effective_macs: float
+    bit_operations: float
+    seconds: float
+    peak_mib: float
+    images: float
+    steps: float
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Dense / compressed; None where dense was not measured or the compressed cost is zero."""
+
+    compression: float | None
+    theoretical_speedup: float | None
+    bit_operations: float | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All numbers of a row; latency by batch size."""
+
+    quality: Quality
+    costs: Costs
+    ratios: Ratios
+    latency: Mapping[int, Latency]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table; `measured` is None where every seed was skipped or failed."""
+
+    method: MethodInfo
+    model: str
+    setting: str
+    seeds: int
+    status: str
+    reason: str
+    measured: Measurement | None
+    best: tuple[str, ...] = ()
+    pareto: tuple[str, ...] = ()
+
+    @property
+    def masked(self) -> bool:
+        """Say whether the saving is zeros in dense tensors, which no clock can show."""
+        return self.method.realisation == "masked"

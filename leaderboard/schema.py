@@ -1,0 +1,109 @@
+"""The files of results as the harness writes them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+
+class Frozen(BaseModel):
+    """A frozen mapping of finite numbers; keys it does not know are for other readers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Stamp(Frozen):
+    """What every file of results begins with."""
+
+    version: str
+    track: str
+
+
+class Images(Frozen):
+    """How many images each split holds."""
+
+    train: NonNegativeInt
+    validation: NonNegativeInt
+    test: PositiveInt
+    calibration: NonNegativeInt
+
+
+class Trained(Frozen):
+    """A dense model as it was trained."""
+
+    timm: str
+    parameters: PositiveInt
+    test_accuracy: float
+
+
+class TrackInfo(Stamp):
+    """track.json."""
+
+    dataset: str
+    content_hash: str
+    images: Images
+    test_labels: tuple[NonNegativeInt, ...]
+    models: dict[str, Trained]
+
+
+class MethodInfo(Frozen):
+    """Who a method is."""
+
+    name: str
+    family: str
+    paper: str = ""
+    needs: str
+    realisation: str
+    stochastic: bool = False
+
+
+class Cost(Frozen):
+    """What the method itself used."""
+
+    seconds: NonNegativeFloat
+    peak_mib: NonNegativeFloat
+    images: NonNegativeInt
+    steps: NonNegativeInt
+
+
+class Point(Frozen):
+    """One method on one model at one setting and seed."""
+
+    id: str
+    model: str
+    setting: dict[str, JsonValue]
+    seed: int
+
+
+class Measured(Point):
+    """A point with all its numbers; `correct` of `images` test images."""
+
+    status: Literal["ok"]
+    reason: str | None = None
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    correct: NonNegativeInt
+    images: PositiveInt
+    bytes: PositiveInt
+    parameters: NonNegativeInt
+    macs: NonNegativeInt
+    effective_macs: NonNegativeFloat
+    bit_operations: NonNegativeFloat
+    cost: Cost
+
+
+class Unmeasured(Point):
+    """A point without numbers, and why."""
+
+    status: Literal["skipped", "failed"]
+    reason: str | None = None
+
+
+AnyPoint = Annotated[Measured | Unmeasured, Field(discriminator="status")]
+
+
+class MethodPoints(Stamp):
+    """points/<method>.json."""
+
+    method: MethodInfo
+    points: tuple[AnyPoint, ...]

@@ -1,0 +1,130 @@
+"""One table per track and hardware, and its CSV: every column in full at a fixed precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from leaderboard.aggregate import make_rows
+from leaderboard.best import marked_best
+from leaderboard.latency import Latency, LatencyRun
+from leaderboard.pareto import marked_pareto
+from leaderboard.results import TrackResults
+from leaderboard.rows import Measurement, Row
+from leaderboard.schema import TrackInfo
+from leaderboard.statistics import Estimate, stars
+
+Cells = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a track with the latency of one hardware; `run` is None if that was not measured."""
+
+    info: TrackInfo
+    hardware: str
+    run: LatencyRun | None
+    batches: tuple[int, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def batch(self) -> int:
+        """Return the batch size that is ranked: the smallest."""
+        return self.batches[0]
+
+    @property
+    def name(self) -> str:
+        """Return the file name of the table without its ending."""
+        return f"{self.info.track}-{self.hardware}"
+
+
+def make_table(track: TrackResults, hardware: str, run: LatencyRun | None, batches: Sequence[int], order: Sequence[str]) -> Table:
+    """Return the finished table; `batches` are the columns shown where nothing was measured, `order` that of the methods."""
+    sizes = tuple(sorted(run.floors if run is not None and run.floors else batches)) or (1,)
+    rows = make_rows(track, run, order)
+    return Table(track.info, hardware, run, sizes, marked_pareto(marked_best(rows, sizes[0]), sizes[0]))
+
+
+def csv_text(table: Table) -> str:
+    """Return the table as CSV; the same results give the same bytes."""
+    text: str = pd.DataFrame([_record(table, row) for row in table.rows]).to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def verdict(row: Row, timed: Latency | None) -> str:
+    """Return in one word what the clock says of a row."""
+    if row.measured is None:
+        return ""
+    if row.masked:
+        return "masked"
+    if timed is None:
+        return "not measured"
+    if timed.tie:
+        return "tie"
+    return "faster" if timed.speedup.value > 1 else "slower"
+
+
+def _record(table: Table, row: Row) -> Cells:
+    measured = row.measured
+    fingerprint = table.run.machine.fingerprint if table.run is not None else ""
+    cells = {"version": table.info.version, "track": table.info.track, "hardware": table.hardware, "fingerprint": fingerprint}
+    cells |= {"model": row.model, "method": row.method.name, "family": row.method.family, "setting": row.setting}
+    cells |= {"needs": row.method.needs, "realisation": row.method.realisation, "seeds": str(row.seeds)}
+    cells |= _quality(measured) | _costs(measured)
+    for batch in table.batches:
+        cells |= _latency(row, batch)
+    cells |= _spent(measured)
+    return cells | {"best": " ".join(row.best), "pareto": " ".join(row.pareto), "status": row.status, "reason": row.reason}
+
+
+def _quality(measured: Measurement | None) -> Cells:
+    quality = measured.quality if measured else None
+    cells = _interval("accuracy_percent", quality.accuracy if quality else None, 100.0, 4)
+    cells["seed_std_points"] = number(quality.seed_std if quality else None, 4, 100.0)
+    cells |= _interval("delta_points", quality.delta if quality else None, 100.0, 4)
+    cells["p_adjusted"] = number(quality.adjusted_p if quality else None, 6)
+    return cells | {"significance": stars(quality.adjusted_p if quality else None)}
+
+
+def _costs(measured: Measurement | None) -> Cells:
+    costs, ratios = (measured.costs, measured.ratios) if measured else (None, None)
+    return {
+        "bytes": number(costs.bytes if costs else None, 0),
+        "compression_ratio": number(ratios.compression if ratios else None, 4),
+        "parameters": number(costs.parameters if costs else None, 0),
+        "macs": number(costs.macs if costs else None, 0),
+        "flops": number(costs.macs if costs else None, 0, 2.0),
+        "theoretical_speedup": number(ratios.theoretical_speedup if ratios else None, 4),
+        "effective_macs": number(costs.effective_macs if costs else None, 0),
+        "bit_operations_ratio": number(ratios.bit_operations if ratios else None, 4),
+    }
+
+
+def _latency(row: Row, batch: int) -> Cells:
+    timed = row.measured.latency.get(batch) if row.measured else None
+    cells = _interval(f"p50_ms_b{batch}", timed.p50 if timed else None, 1000.0, 5)
+    cells[f"p95_ms_b{batch}"] = number(timed.p95 if timed else None, 5, 1000.0)
+    cells |= _interval(f"speedup_b{batch}", timed.speedup if timed else None, 1.0, 4)
+    return cells | {f"verdict_b{batch}": verdict(row, timed)}
+
+
+def _spent(measured: Measurement | None) -> Cells:
+    costs = measured.costs if measured else None
+    return {
+        "compress_seconds": number(costs.seconds if costs else None, 3),
+        "peak_mib": number(costs.peak_mib if costs else None, 1),
+        "images": number(costs.images if costs else None, 0),
+        "steps": number(costs.steps if costs else None, 0),
+    }
+
+
+def _interval(name: str, estimate: Estimate | None, scale: float, digits: int) -> Cells:
+    parts = {"": estimate.value, "_low": estimate.low, "_high": estimate.high} if estimate else {"": None, "_low": None, "_high": None}
+    return {f"{name}{part}": number(value, digits, scale) for part, value in parts.items()}
+
+
+def number(value: float | None, digits: int, scale: float = 1.0) -> str:
+    """Return `value * scale` at a fixed precision, never as negative zero; nothing for None."""
+    return "" if value is None else f"{round(value * scale, digits) + 0.0:.{digits}f}"

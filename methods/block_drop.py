@@ -1,0 +1,142 @@
+"""LLM-Drop: remove the attention layers, MLPs or whole blocks that change the direction of the residual stream least.
+
+He, Sun, Li, "What Matters in Transformers? Not All Attention is Needed", arXiv 2406.15786. The score of a unit is the mean over tokens and images of
+cos(X, Y), X the residual stream before and Y = X + f(norm(X)) after it, in the original model on unlabelled images. The `count` units of highest score
+go at once, norm and residual addition included; "joint" ranks attention layers and MLPs together.
+ASSUMED, because the paper is about language models: all tokens count alike; in an MLP-Mixer the token-mixing MLP takes the part of attention; in a CNN
+a position of the feature map is a token, the units are blocks with an identity shortcut (ResNet blocks without downsampling, InvertedResidual with
+skip), and after a drop the statistics of batch norms are re-estimated on the calibration images. Ties go to the earlier unit.
+Checked against: the authors' scoring rules (layer_drop.py with layer_drop_norm, block_drop.py), rewritten with hooks on norm and branch in the tests.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from timm.models._efficientnet_blocks import InvertedResidual
+from timm.models.mlp_mixer import MixerBlock
+from timm.models.resnet import BasicBlock, Bottleneck
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from methods import Data, Method, Needs, Realisation
+from methods._batchnorm import has_batchnorm, recalibrate
+
+SUBLAYERS = {"attention": ("attention",), "mlp": ("mlp",), "joint": ("attention", "mlp")}
+
+
+class Residual(nn.Sequential):
+    """A branch (norm, f, scale, ...) with its residual addition: x + branch(x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + super().forward(x)
+        return y
+
+
+class Transposed(nn.Module):
+    """`inner` applied along the tokens of x (B, N, C)."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.inner(x.transpose(1, 2)).transpose(1, 2)
+        return y
+
+
+def halves(block: Any) -> nn.Sequential:
+    """Return a transformer or mixer block as its two residual units in series, `attention` and `mlp`; the same function."""
+    if isinstance(block, MixerBlock):
+        attention = Residual(block.norm1, Transposed(block.mlp_tokens), block.drop_path)
+        mlp = Residual(block.norm2, block.mlp_channels, block.drop_path)
+    else:
+        attention = Residual(block.norm1, block.attn, block.ls1, block.drop_path1)
+        mlp = Residual(block.norm2, block.mlp, block.ls2, block.drop_path2)
+    return nn.Sequential(OrderedDict(attention=attention, mlp=mlp))
+
+
+def droppable(module: Any) -> bool:
+    """Say whether `module` is a block that may be left out whole: its shortcut is the identity."""
+    if isinstance(module, (BasicBlock, Bottleneck)):
+        return module.downsample is None
+    return isinstance(module, (Block, MixerBlock)) or (isinstance(module, InvertedResidual) and bool(module.has_skip))
+
+
+def cosine(X: Tensor, Y: Tensor) -> Tensor:
+    """Return cos(X, Y) over the channels of each token (B, N, C) or position (B, C, H, W), in float32."""
+    return cosine_similarity(X.float(), Y.float(), dim=1 if X.ndim == 4 else -1)
+
+
+@torch.no_grad()
+def similarity(model: nn.Module, units: list[str], images: Tensor) -> Tensor:
+    """Return the mean cosine of input and output of each of `units` (units,) over all tokens of `images`."""
+    total = torch.zeros(len(units))
+
+    def hook(number: int) -> Callable[..., None]:
+        def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            total[number] += cosine(args[0], output).flatten(1).mean(1).sum()
+
+        return add
+
+    handles = [model.get_submodule(name).register_forward_hook(hook(number)) for number, name in enumerate(units)]
+    try:
+        for batch in images.split(128):
+            model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return total / len(images)
+
+
+def most_similar(s: Tensor, count: int) -> list[int]:
+    """Return the indices of the `count` highest of `s`; ties go to the lower index."""
+    return sorted(s.sort(descending=True, stable=True).indices[:count].tolist())
+
+
+@dataclass(frozen=True)
+class BlockDrop(Method):
+    """Drop the `count` most redundant units of a kind."""
+
+    unit: Literal["attention", "mlp", "block", "joint"] = "attention"
+    count: Annotated[int, Field(ge=0)] = 1
+
+    family: ClassVar[str] = "depth"
+    paper: ClassVar[str] = "He et al. 2024, arXiv 2406.15786"
+    needs: ClassVar[Needs] = "calibration"
+    realisation: ClassVar[Realisation] = "structural"
+    stochastic: ClassVar[bool] = False
+    identity: ClassVar[Mapping[str, Any]] = {"unit": "block", "count": 0}
+    strongest: ClassVar[Mapping[str, Any]] = {"unit": "block", "count": 4}
+
+    def compress(self, model: nn.Module, data: Data) -> nn.Module:
+        if self.count == 0:
+            return model
+        units, images = self.units(model), data.calibration
+        if self.unit != "block":
+            for name in dict.fromkeys(unit.rpartition(".")[0] for unit in units):
+                model.set_submodule(name, halves(model.get_submodule(name)))
+        for index in most_similar(similarity(model, units, images), self.count):
+            model.set_submodule(units[index], nn.Identity())
+        if has_batchnorm(model):
+            recalibrate(model, images)
+        return model
+
+    def units(self, model: nn.Module) -> list[str]:
+        """Return the names of the units, first to last; sub-layers are named as `halves` will name them."""
+        if self.unit == "block":
+            return [name for name, module in model.named_modules() if droppable(module)]
+        blocks = [name for name, module in model.named_modules() if isinstance(module, (Block, MixerBlock))]
+        return [f"{name}.{part}" for name in blocks for part in SUBLAYERS[self.unit]]
+
+    def skip(self, model: nn.Module) -> str | None:
+        found = len(self.units(model))
+        if not found:
+            return f"no unit of kind '{self.unit}' that can be dropped" + ("" if self.unit == "block" else ": drop 'block' in a CNN")
+        return f"{self.count} units of kind '{self.unit}' asked for, but only {found} can be dropped" if self.count > found else None

@@ -1,0 +1,36 @@
+"""Fine-tune only: dense with the fine-tuning budget of the track and nothing else.
+
+The control of every method that fine-tunes: what the extra training alone is worth (see Blalock et al., "What is the state of neural network pruning?",
+MLSys 2020, on baselines that train longer).
+
+Checked against: its limiting case (no epochs equals dense) and the counted gradient steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from methods import Data, Method, Needs, Realisation
+from methods._train import train
+
+
+@dataclass(frozen=True)
+class FinetuneOnly(Method):
+    """Train on for `share` of the track's fine-tuning epochs, rounded."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    family: ClassVar[str] = "reference"
+    paper: ClassVar[str] = "control, see Blalock et al. 2020, arXiv 2003.03033"
+    needs: ClassVar[Needs] = "fine-tune"
+    realisation: ClassVar[Realisation] = "structural"
+    stochastic: ClassVar[bool] = True
+    identity: ClassVar[dict[str, object]] = {"share": 0.0}
+    strongest: ClassVar[dict[str, object]] = {"share": 1.0}
+
+    def compress(self, model: nn.Module, data: Data) -> nn.Module:
+        return train(model, data, replace(data.fine_tune, epochs=round(self.share * data.fine_tune.epochs)))

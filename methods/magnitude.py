@@ -1,0 +1,52 @@
+"""Global magnitude pruning: zero the smallest weights of all layers together (sheet B2).
+
+Han, Pool, Tran, Dally, "Learning both weights and connections for efficient neural networks", NeurIPS 2015: score |w|; here one-shot, without retraining.
+All prunable weights are ranked in one list and exactly k = round(s n) are zeroed, ties broken by position (the sheets' rule 0.5). The weights are ranked as
+trained, before any BatchNorm folding. Afterwards BatchNorm statistics are re-estimated on the calibration images (`bn_passes`; convention 0.10).
+
+Checked against: the sheet's worked example and torch.nn.utils.prune.global_unstructured (same masks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from methods import Data, Method, Needs, Realisation
+from methods._layers import prunable
+from methods._masks import Passes, Sparsity, lowest, no_norms, recover, zero
+
+
+def global_masks(weights: Mapping[str, Tensor], s: float) -> dict[str, Tensor]:
+    """Mark the round(s n) smallest of all n weights, by layer."""
+    flat = torch.cat([weight.detach().abs().flatten() for weight in weights.values()])
+    parts = lowest(flat, round(s * flat.numel())).split([weight.numel() for weight in weights.values()])
+    return {name: part.view(weight.shape) for (name, weight), part in zip(weights.items(), parts, strict=True)}
+
+
+@dataclass(frozen=True)
+class Magnitude(Method):
+    """Zero the smallest `sparsity` of the prunable weights."""
+
+    sparsity: Sparsity = 0.5
+    bn_passes: Passes = 1
+
+    family: ClassVar[str] = "pruning"
+    paper: ClassVar[str] = "Han et al., NeurIPS 2015, arXiv 1506.02626"
+    needs: ClassVar[Needs] = "calibration"
+    realisation: ClassVar[Realisation] = "masked"
+    stochastic: ClassVar[bool] = False
+    identity: ClassVar[dict[str, object]] = {"sparsity": 0.0, "bn_passes": 0}
+    strongest: ClassVar[dict[str, object]] = {"sparsity": 0.99}
+
+    def skip(self, model: nn.Module) -> str | None:
+        return no_norms(model, self.bn_passes)
+
+    def compress(self, model: nn.Module, data: Data) -> nn.Module:
+        weights = {name: layer.weight for name, layer in prunable(model).items()}
+        zero(model, global_masks(weights, self.sparsity))
+        return recover(model, data, self.bn_passes)

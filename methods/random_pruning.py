@@ -1,0 +1,49 @@
+"""Random pruning: zero a random share of each layer's weights (sheet B1, unstructured).
+
+The control of every pruning criterion (Blalock et al., "What is the state of neural network pruning?", MLSys 2020). Per layer, i.i.d. N(0, 1) scores are
+drawn from a generator that depends on the seed and the layer's name alone, and the k = round(s n) lowest are zeroed; densities are uniform over layers.
+Afterwards BatchNorm statistics are re-estimated on the calibration images (`bn_passes`; convention 0.10 of the sheets), as for every one-shot pruning here.
+
+Checked against: exact counts and the expected overlap 0.5 of two masks at s = 0.5 (sheet B1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from methods import Data, Method, Needs, Realisation
+from methods._layers import prunable
+from methods._masks import Passes, Sparsity, lowest, no_norms, recover, zero
+
+
+def random_mask(shape: torch.Size, s: float, generator: torch.Generator) -> Tensor:
+    """Mark round(s n) entries of a tensor of `shape` at random."""
+    return lowest(torch.randn(shape, generator=generator), round(s * shape.numel()))
+
+
+@dataclass(frozen=True)
+class RandomPruning(Method):
+    """Zero a random `sparsity` of the weights of every prunable layer."""
+
+    sparsity: Sparsity = 0.5
+    bn_passes: Passes = 1
+
+    family: ClassVar[str] = "pruning"
+    paper: ClassVar[str] = "control, see Blalock et al. 2020, arXiv 2003.03033"
+    needs: ClassVar[Needs] = "calibration"
+    realisation: ClassVar[Realisation] = "masked"
+    stochastic: ClassVar[bool] = True
+    identity: ClassVar[dict[str, object]] = {"sparsity": 0.0, "bn_passes": 0}
+    strongest: ClassVar[dict[str, object]] = {"sparsity": 0.99}
+
+    def skip(self, model: nn.Module) -> str | None:
+        return no_norms(model, self.bn_passes)
+
+    def compress(self, model: nn.Module, data: Data) -> nn.Module:
+        layers = prunable(model)
+        zero(model, {name: random_mask(layer.weight.shape, self.sparsity, data.generator(name)) for name, layer in layers.items()})
+        return recover(model, data, self.bn_passes)

@@ -1,0 +1,48 @@
+"""Slim: a narrower dense model of the same family at equal MACs, trained from scratch by the same recipe.
+
+The control of every method that makes a model cheaper: what simply choosing a smaller model would have given (Liu et al., "Rethinking the value of network
+pruning", ICLR 2019). The width multiplier is found by bisection to 1/256; which arguments it scales stands beside the model in params.yaml.
+
+Checked against: the counter (MACs never above the target) and its limiting case (width 1 is dense's architecture).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from methods import Data, Method, Needs, Realisation
+from methods._train import train
+
+
+def widest(data: Data, limit: float) -> nn.Module:
+    """Return the widest untrained model of the family with at most `limit` MACs, or the narrowest there is."""
+    low, high = 1, 257  # in 1/256 of the width; low fits or is the narrowest
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = data.macs(data.narrower(middle / 256).eval()) <= limit
+        low, high = (middle, high) if fits else (low, middle)
+    return data.narrower(low / 256)
+
+
+@dataclass(frozen=True)
+class Slim(Method):
+    """Train the widest model of the family that needs at most `macs` of dense's multiply-accumulates; 1 keeps dense."""
+
+    macs: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    family: ClassVar[str] = "reference"
+    paper: ClassVar[str] = "control, see Liu et al. 2019, arXiv 1810.05270"
+    needs: ClassVar[Needs] = "scratch"
+    realisation: ClassVar[Realisation] = "structural"
+    stochastic: ClassVar[bool] = True
+    identity: ClassVar[dict[str, object]] = {"macs": 1.0}
+    strongest: ClassVar[dict[str, object]] = {"macs": 0.1}
+
+    def compress(self, model: nn.Module, data: Data) -> nn.Module:
+        if self.macs == 1:
+            return model
+        return train(widest(data, self.macs * data.macs(model)), data, data.scratch)

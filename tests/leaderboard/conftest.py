@@ -1,0 +1,130 @@
+"""Small made-up results, written as the harness writes them."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+IMAGES = 200
+ROUNDS = 31
+
+
+class Results:
+    """A folder of results that tests fill and damage."""
+
+    def __init__(self, root):
+        self.root = root / "results"
+        self.labels = np.arange(IMAGES) % 10
+        self.benchmarks = []
+        self.readme = root / "README.md"
+        self.readme.write_text("# Title\n<!-- digest:begin -->\nold\n<!-- digest:end -->\ntail\n")
+        self.params = root / "params.yaml"
+        self.params.write_text("version: v1\ntracks: {digits: {}}\nmethods: {dense: {}, wanda: {}, rtn: {}}\nhardware: {cpu: {batches: [1, 32]}}\n")
+
+    def folder(self, track="digits"):
+        return self.root / "v1" / track
+
+    def write_track(self, track="digits", version="v1", models=("resnet", "vit")):
+        trained = {"timm": "x", "parameters": 10, "validation_accuracy": 0.9, "test_accuracy": 0.9, "seconds": 1, "epochs": 1, "weights_sha256": "a"}
+        content = {
+            "version": version,
+            "track": track,
+            "dataset": "digits",
+            "content_hash": "abc123",
+            "images": {"train": 100, "validation": 20, "test": IMAGES, "calibration": 10},
+            "test_labels": self.labels.tolist(),
+            "models": {name: trained for name in models},
+        }
+        self.write_json(self.folder(track) / "track.json", content)
+
+    def write_json(self, path, content):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+
+    def write_method(self, name, points, track="digits", **who):
+        """Write points [(point, wrong images or None)] and their predictions."""
+        method = {"name": name, "family": "f", "paper": "p", "needs": "data-free", "realisation": "structural", "stochastic": False} | who
+        content = {"version": "v1", "track": track, "method": method, "points": [point for point, _ in points]}
+        self.write_json(self.folder(track) / "points" / f"{name}.json", content)
+        predictions = {point["id"]: self.predictions(wrong) for point, wrong in points if wrong is not None}
+        path = self.folder(track) / "predictions" / f"{name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if predictions:
+            save_file(predictions, path)
+
+    def predictions(self, wrong):
+        predicted = self.labels.astype(np.uint8)
+        predicted[list(wrong)] = (predicted[list(wrong)] + 1) % 10
+        return predicted
+
+    def time(self, name, identity, factor, batch=1, model="resnet", noise=0.002):
+        """Add a benchmark of a point that takes `factor` times as long as dense."""
+        generator = np.random.default_rng(len(self.benchmarks))
+        dense = 0.001 * batch * (1 + noise * generator.standard_normal(ROUNDS + 1))
+        data = factor * 0.001 * batch * (1 + noise * generator.standard_normal(ROUNDS))
+        info = {"method": name, "model": model, "setting": {}, "seed": 0, "id": identity, "batch": batch, "dense": dense.tolist()}
+        self.benchmarks.append({"stats": {"data": data.tolist()}, "extra_info": info})
+
+    def write_latency(self, hardware="cpu", track="digits"):
+        machine = {"cpu": "A <CPU>", "flags": "avx2", "cores": 2, "governor": None, "threads": 1, "torch": "2.13", "fingerprint": "f00d"}
+        content = {"machine_info": {"compressbench": machine}, "benchmarks": self.benchmarks}
+        self.write_json(self.folder(track) / "latency" / f"{hardware}.json", content)
+
+
+def ok(identity, wrong, model="resnet", seed=0, setting=None, size=1000, macs=100, **more):
+    """Return a measured point and the images it gets wrong."""
+    correct = IMAGES - len(wrong)
+    point = {"id": identity, "model": model, "setting": setting or {}, "seed": seed, "status": "ok", "reason": None, "fingerprint": "x"}
+    point |= {"accuracy": correct / IMAGES, "correct": correct, "images": IMAGES, "bytes": size, "parameters": 10, "macs": macs}
+    point |= {"effective_macs": macs, "bit_operations": macs * 1024, "cost": {"seconds": 1.5, "peak_mib": 20.0, "images": 64, "steps": 2}}
+    return point | {"timings": {"compress": 1.5}, "weights_sha256": "a"} | more, wrong
+
+
+def lost(identity, status, reason, model="resnet", seed=0, setting=None):
+    """Return a skipped or failed point."""
+    return {"id": identity, "model": model, "setting": setting or {}, "seed": seed, "status": status, "reason": reason, "accuracy": None}, None
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Results without any content."""
+    return Results(tmp_path)
+
+
+@pytest.fixture
+def point():
+    """The maker of measured points."""
+    return ok
+
+
+@pytest.fixture
+def lost_point():
+    """The maker of skipped and failed points."""
+    return lost
+
+
+@pytest.fixture
+def filled(results):
+    """One track with two models: dense, a masked, a packed method with several settings, a stochastic one, skips and failures."""
+    few, many = range(4), range(60)
+    results.write_track()
+    results.write_method("dense", [ok("d-r", few), ok("d-v", few, "vit")])
+    halves = [{"sparsity": 0.5}, {"sparsity": 0.9}]
+    wanda = [ok("w-r-5", range(5), setting=halves[0], size=600, effective_macs=50), ok("w-r-9", many, setting=halves[1], size=200, effective_macs=10)]
+    skips = [lost(f"w-v-{i}", "skipped", "no Linear | here\n<script>alert(1)</script>", "vit", setting=half) for i, half in enumerate(halves)]
+    results.write_method("wanda", wanda + skips, needs="calibration", realisation="masked", family="pruning")
+    rtn = [ok("r-r-8", few, setting={"bits": 8}, size=250), ok("r-r-4", range(6), setting={"bits": 4}, size=125), ok("r-r-2", many, setting={"bits": 2}, size=80)]
+    results.write_method("rtn", [*rtn, lost("r-v-8", "failed", "returned NaN", "vit", setting={"bits": 8})], realisation="packed", family="quantisation")
+    seeds = [ok(f"l-r-{seed}", range(seed, seed + 3 + seed), seed=seed, setting={"keep": 0.5}, size=500, macs=50) for seed in (0, 1)]
+    cut = [*seeds, lost("l-r-2", "failed", "time limit", seed=2, setting={"keep": 0.5}), ok("l-v", range(3), "vit", setting={"keep": 0.5}, size=500, macs=50)]
+    results.write_method("l1_channels", cut, needs="fine-tune", stochastic=True, family="pruning")
+    for batch in (1, 32):
+        results.time("dense", "d-r", 1.0, batch)
+        results.time("dense", "d-v", 1.0, batch, "vit")
+        results.time("rtn", "r-r-8", 1.0001, batch)
+        results.time("rtn", "r-r-4", 1.5, batch)
+        results.time("l1_channels", "l-r-0", 0.5, batch)
+        results.time("l1_channels", "l-r-1", 0.5, batch)
+    results.write_latency()
+    return results

@@ -1,0 +1,64 @@
+"""Fronts and marks."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leaderboard.build import track_tables
+from leaderboard.experiment import read_experiment
+from leaderboard.pareto import front
+
+
+def test_dominated_points_are_off_the_front():
+    assert front([0.9, 0.8, 0.85, 0.7], [10, 5, 10, 5]) == (True, True, False, False)
+
+
+def test_points_that_tie_on_both_axes_all_stay():
+    assert front([0.9, 0.9, 0.9], [5, 5, 6]) == (True, True, False)
+
+
+def test_an_empty_front_is_empty():
+    assert front([], []) == ()
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1))
+def test_the_most_accurate_of_the_cheapest_is_always_on_the_front(points):
+    members = front(*zip(*points, strict=True))
+    cheapest = min(points, key=lambda point: (point[1], -point[0]))
+    assert members[points.index(cheapest)]
+
+
+@pytest.fixture
+def rows(filled):
+    """The rows of the filled results by (model, method, setting)."""
+    table = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))[0]
+    return {(row.model, row.method.name, row.setting): row for row in table.rows}
+
+
+def test_membership_is_per_model_and_axis(rows):
+    assert "bytes" in rows["resnet", "rtn", "bits=8"].pareto
+    assert "bytes" not in rows["resnet", "dense", ""].pareto  # rtn at 8 bits is as accurate and smaller
+    assert rows["vit", "l1_channels", "keep=0.5"].pareto == ("bytes", "macs")  # not timed
+
+
+def test_lost_rows_are_members_of_nothing(rows):
+    assert rows["vit", "rtn", "bits=8"].pareto == ()
+
+
+def test_a_tie_in_latency_counts_as_dense(rows):
+    assert "latency" in rows["resnet", "l1_channels", "keep=0.5"].pareto
+    assert ("latency" in rows["resnet", "rtn", "bits=8"].pareto) == ("latency" in rows["resnet", "dense", ""].pareto)
+
+
+def test_best_size_is_the_smallest_without_a_significant_loss(rows):
+    assert rows["resnet", "rtn", "bits=4"].best == ("size",)
+    assert rows["resnet", "rtn", "bits=2"].best == ()  # smaller, but far less accurate
+
+
+def test_best_is_per_needs_class(rows):
+    assert rows["resnet", "wanda", "sparsity=0.5"].best == ("size",)
+    assert rows["resnet", "l1_channels", "keep=0.5"].best == ("size", "speed")
+
+
+def test_dense_is_best_at_nothing(rows):
+    assert rows["resnet", "dense", ""].best == ()

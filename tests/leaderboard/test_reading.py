@@ -1,0 +1,153 @@
+"""Results that cannot be trusted end in one clear line."""
+
+import json
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from leaderboard.errors import ResultsError
+from leaderboard.latency import read_latency
+from leaderboard.results import find_tracks, read_track
+
+
+def refused(results, *words, track="digits"):
+    """Assert that reading fails with one line that holds `words`."""
+    with pytest.raises(ResultsError) as caught:
+        read_track(results.root, "v1", track)
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def edited(path, edit):
+    """Change a JSON file in place."""
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def test_whole_results_are_read(filled):
+    track = read_track(filled.root, "v1", "digits")
+    assert [method.method.name for method in track.methods] == ["dense", "l1_channels", "rtn", "wanda"]
+    assert track.methods[0].correct["d-r"].sum() == 196
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ResultsError, match=r"nowhere not found: run `dvc repro`"):
+        find_tracks(tmp_path / "nowhere", "v1")
+
+
+def test_a_misspelt_version_is_corrected(filled):
+    with pytest.raises(ResultsError, match="unknown version 'v2': did you mean 'v1'"):
+        find_tracks(filled.root, "v2")
+
+
+def test_a_version_without_tracks_is_refused(results):
+    (results.root / "v1").mkdir(parents=True)
+    with pytest.raises(ResultsError, match="holds no track.json"):
+        find_tracks(results.root, "v1")
+
+
+def test_truncated_json_is_refused(filled):
+    path = filled.folder() / "points" / "rtn.json"
+    path.write_text(path.read_text()[:100])
+    refused(filled, "rtn.json", "not valid JSON", "dvc repro")
+
+
+def test_results_of_another_version_are_never_mixed(filled):
+    edited(filled.folder() / "points" / "rtn.json", lambda content: content.update(version="v0", points="of another form"))
+    refused(filled, "rtn.json", "version 'v0'", "never mixed")
+
+
+def test_results_of_another_track_are_refused(filled):
+    edited(filled.folder() / "track.json", lambda content: content.update(track="cifar10"))
+    refused(filled, "track 'cifar10'")
+
+
+def test_an_ok_point_without_numbers_is_refused(filled):
+    edited(filled.folder() / "points" / "rtn.json", lambda content: content["points"][0].pop("bytes"))
+    refused(filled, "rtn.json", "points.0.ok.bytes", "Field required")
+
+
+def test_nan_is_refused(filled):
+    edited(filled.folder() / "points" / "rtn.json", lambda content: content["points"][0].update(effective_macs=float("nan")))
+    refused(filled, "rtn.json")
+
+
+def test_a_missing_predictions_file_is_refused(filled):
+    (filled.folder() / "predictions" / "rtn.safetensors").unlink()
+    refused(filled, "rtn.safetensors", "cannot be read")
+
+
+def test_a_truncated_predictions_file_is_refused(filled):
+    path = filled.folder() / "predictions" / "rtn.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    refused(filled, "rtn.safetensors", "cannot be read")
+
+
+def changed_predictions(filled, edit):
+    """Change the stored predictions of rtn."""
+    path = filled.folder() / "predictions" / "rtn.safetensors"
+    content = load_file(path)
+    edit(content)
+    save_file(content, path)
+
+
+def test_predictions_missing_for_an_ok_point_are_refused(filled):
+    changed_predictions(filled, lambda content: content.pop("r-r-4"))
+    refused(filled, "lacks the predictions of point 'r-r-4'")
+
+
+def test_predictions_of_the_wrong_length_are_refused(filled):
+    changed_predictions(filled, lambda content: content.update({"r-r-4": content["r-r-4"][:-1].copy()}))
+    refused(filled, "'r-r-4'", "(199,) for 200")
+
+
+def test_predictions_that_contradict_the_count_are_refused(filled):
+    changed_predictions(filled, lambda content: content.update({"r-r-4": content["r-r-8"].copy()}))
+    refused(filled, "'r-r-4' says 194 correct, its predictions 196")
+
+
+def test_a_point_stored_twice_is_refused(filled):
+    edited(filled.folder() / "points" / "rtn.json", lambda content: content["points"].append(content["points"][0]))
+    refused(filled, "'r-r-8' twice")
+
+
+def test_a_file_of_another_method_is_refused(filled):
+    path = filled.folder() / "points" / "rtn.json"
+    path.rename(path.with_name("gptq.json"))
+    refused(filled, "gptq.json holds the method 'rtn'")
+
+
+def test_a_track_without_dense_is_refused(filled):
+    (filled.folder() / "points" / "dense.json").unlink()
+    refused(filled, "no measured point of 'dense'")
+
+
+def test_labels_that_contradict_the_split_are_refused(filled):
+    edited(filled.folder() / "track.json", lambda content: content["test_labels"].pop())
+    refused(filled, "200 test images but 199 test labels")
+
+
+def test_an_unmeasured_hardware_is_no_error(filled):
+    assert read_latency(filled.folder() / "latency" / "gpu.json") is None
+
+
+def test_latency_without_an_a_a_control_is_refused(results):
+    results.time("rtn", "r", 1.0)
+    results.write_latency()
+    with pytest.raises(ResultsError, match="no A/A control at batch 1"):
+        read_latency(results.folder() / "latency" / "cpu.json")
+
+
+def test_latency_that_is_not_interleaved_is_refused(results):
+    results.time("dense", "d", 1.0)
+    results.benchmarks[0]["extra_info"]["dense"].pop()
+    results.write_latency()
+    with pytest.raises(ResultsError, match="31 rounds and 31 of dense"):
+        read_latency(results.folder() / "latency" / "cpu.json")
+
+
+def test_the_floor_of_each_batch_covers_its_controls(filled):
+    run = read_latency(filled.folder() / "latency" / "cpu.json")
+    assert set(run.floors) == {1, 32}
+    assert all(0 < floor < 0.01 for floor in run.floors.values())
