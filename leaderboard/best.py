@@ -10,7 +10,7 @@ from leaderboard.rows import DENSE, Row
 RULE = (
     "`best` marks, per model and needs class, the largest compression ratio (`size`) and the largest realised speed-up beyond the noise "
     "floor at the smallest batch (`speed`) among rows whose accuracy is not significantly below dense (adjusted p >= 0.05 or no loss) "
-    "and whose ratio or speed-up exceeds 1"
+    "and whose ratio or speed-up exceeds 1; speed-ups within the noise floor of the largest share its mark"
 )
 
 
@@ -33,18 +33,18 @@ def speed_gain(row: Row, batch: int) -> float | None:
     return timed.speedup.value if timed is not None and not timed.tie and timed.speedup.value > 1 else None
 
 
-def marked_best(rows: Sequence[Row], batch: int) -> tuple[Row, ...]:
-    """Return the rows with `best` filled by the rule above; equals share the mark."""
-    size = _winners(rows, size_gain)
-    speed = _winners(rows, lambda row: speed_gain(row, batch))
+def marked_best(rows: Sequence[Row], batch: int, floor: float) -> tuple[Row, ...]:
+    """Return the rows with `best` filled by the rule above; `floor` is the noise floor at `batch`; equals share the mark."""
+    size = _winners(rows, size_gain, 0.0)
+    speed = _winners(rows, lambda row: speed_gain(row, batch), floor)
     marks = {"size": size, "speed": speed}
     return tuple(replace(row, best=tuple(name for name, winners in marks.items() if index in winners)) for index, row in enumerate(rows))
 
 
-def _winners(rows: Sequence[Row], gain: Callable[[Row], float | None]) -> set[int]:
+def _winners(rows: Sequence[Row], gain: Callable[[Row], float | None], noise: float) -> set[int]:
     gains: dict[tuple[str, str], dict[int, float]] = {}
     for index, row in enumerate(rows):
         value = gain(row)
         if row.method.name != DENSE and value is not None and lossless(row):
             gains.setdefault((row.model, row.method.needs), {})[index] = value
-    return {index for group in gains.values() for index, value in group.items() if value == max(group.values())}
+    return {index for group in gains.values() for index, value in group.items() if value * (1 + noise) >= max(group.values())}

@@ -46,7 +46,7 @@ def machine_text(run: LatencyRun | None) -> str:
         return "no latency was measured on this hardware"
     machine = run.machine
     floors = ", ".join(f"{100 * floor:.1f} % at batch {batch}" for batch, floor in run.floors.items())
-    who = f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads, governor {machine.governor or 'unknown'}, torch {machine.torch}"
+    who = f"{machine.cpu}, {machine.cores} cores of which {machine.threads} used, governor {machine.governor or 'unknown'}, torch {machine.torch}"
     return f"{escape(who)}, fingerprint `{escape(machine.fingerprint)}`; A/A noise floor ±{floors}"
 
 
@@ -67,7 +67,8 @@ def _caption(table: Table) -> str:
             "- `bN` is a batch of N: milliseconds at the median / 95th percentile, and the realised speed-up, the median of ratios to dense timed just"
             " before and after. `tie`: within the noise floor or with 1 in its interval, not ranked. `masked`: zeros in dense tensors, no claim of speed.",
             f"- {RULE}.",
-            "- `pareto`: no row of the model has more accuracy at no more bytes, MACs or time (smallest batch; a tie counts as dense).",
+            "- `pareto`: no row of the model has more accuracy at no more bytes, MACs or time (smallest batch; a tie counts as dense, times within the"
+            " noise floor of each other as equal).",
         ]
     )
 

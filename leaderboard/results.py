@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from leaderboard.errors import ResultsError, describe, one_line, unknown
 from leaderboard.schema import Measured, MethodInfo, MethodPoints, Stamp, TrackInfo, Unmeasured
 
+RECORDS = "records"  # results/<version>/records/<track>/ is what the harness writes; all else below <version> is made of it
 Correct = NDArray[np.bool_]
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -56,15 +57,15 @@ def find_tracks(results: Path, version: str) -> list[str]:
         raise ResultsError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
     if not (results / version).is_dir():
         raise unknown("version", version, [folder.name for folder in results.iterdir() if folder.is_dir()])
-    tracks = sorted(path.parent.name for path in (results / version).glob("*/track.json"))
+    tracks = sorted(path.parent.name for path in (results / version / RECORDS).glob("*/track.json"))
     if not tracks:
-        raise ResultsError(f"{results / version} holds no track.json: run `dvc repro`")
+        raise ResultsError(f"{results / version / RECORDS} holds no <track>/track.json: run `dvc repro`")
     return tracks
 
 
 def read_track(results: Path, version: str, track: str) -> TrackResults:
     """Read one track's results; raise ResultsError where files are missing, broken, of another version or contradict each other."""
-    folder = results / version / track
+    folder = results / version / RECORDS / track
     info = _read_stamped(folder / "track.json", TrackInfo, version, track)
     if len(info.test_labels) != info.images.test:
         raise ResultsError(f"{folder / 'track.json'}: {info.images.test} test images but {len(info.test_labels)} test labels; run `dvc repro`")

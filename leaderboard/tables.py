@@ -44,7 +44,8 @@ def make_table(track: TrackResults, hardware: str, run: LatencyRun | None, batch
     """Return the finished table; `batches` are the columns shown where nothing was measured, `order` that of the methods."""
     sizes = tuple(sorted(run.floors if run is not None and run.floors else batches)) or (1,)
     rows = make_rows(track, run, order)
-    return Table(track.info, hardware, run, sizes, marked_pareto(marked_best(rows, sizes[0]), sizes[0]))
+    floor = run.floors[sizes[0]] if run is not None and run.floors else 0.0
+    return Table(track.info, hardware, run, sizes, marked_pareto(marked_best(rows, sizes[0], floor), sizes[0], floor))
 
 
 def csv_text(table: Table) -> str:

@@ -16,16 +16,17 @@ def fold_batchnorms(model: nn.Module, probe: Tensor) -> nn.Module:
     activation inside timm's BatchNormAct2d stays. Changes `model` in place (which must be in eval mode) and returns it.
     """
     maker: dict[int, nn.Conv2d] = {}
-    outputs: list[Tensor] = []  # keeps the ids alive
+    alive: list[Tensor] = []  # a freed tensor would pass its id on
     readers: dict[int, list[tuple[str, nn.Module]]] = {}
     names = {module: name for name, module in model.named_modules()}
 
     def seen(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         if args and isinstance(args[0], Tensor):
+            alive.append(args[0])
             readers.setdefault(id(args[0]), []).append((names[module], module))
         if isinstance(module, nn.Conv2d):
             maker[id(output)] = module
-            outputs.append(output)
+            alive.append(output)
 
     leaves = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)) or not list(module.children())]
     handles = [module.register_forward_hook(seen) for module in leaves]

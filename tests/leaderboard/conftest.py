@@ -23,7 +23,7 @@ class Results:
         self.params.write_text("version: v1\ntracks: {digits: {}}\nmethods: {dense: {}, wanda: {}, rtn: {}}\nhardware: {cpu: {batches: [1, 32]}}\n")
 
     def folder(self, track="digits"):
-        return self.root / "v1" / track
+        return self.root / "v1" / "records" / track
 
     def write_track(self, track="digits", version="v1", models=("resnet", "vit")):
         trained = {"timm": "x", "parameters": 10, "validation_accuracy": 0.9, "test_accuracy": 0.9, "seconds": 1, "epochs": 1, "weights_sha256": "a"}
@@ -34,7 +34,7 @@ class Results:
             "content_hash": "abc123",
             "images": {"train": 100, "validation": 20, "test": IMAGES, "calibration": 10},
             "test_labels": self.labels.tolist(),
-            "models": {name: trained for name in models},
+            "models": dict.fromkeys(models, trained),
         }
         self.write_json(self.folder(track) / "track.json", content)
 
@@ -114,10 +114,20 @@ def filled(results):
     wanda = [ok("w-r-5", range(5), setting=halves[0], size=600, effective_macs=50), ok("w-r-9", many, setting=halves[1], size=200, effective_macs=10)]
     skips = [lost(f"w-v-{i}", "skipped", "no Linear | here\n<script>alert(1)</script>", "vit", setting=half) for i, half in enumerate(halves)]
     results.write_method("wanda", wanda + skips, needs="calibration", realisation="masked", family="pruning")
-    rtn = [ok("r-r-8", few, setting={"bits": 8}, size=250), ok("r-r-4", range(6), setting={"bits": 4}, size=125), ok("r-r-2", many, setting={"bits": 2}, size=80)]
-    results.write_method("rtn", [*rtn, lost("r-v-8", "failed", "returned NaN", "vit", setting={"bits": 8})], realisation="packed", family="quantisation")
+    rtn = [
+        ok("r-r-8", few, setting={"bits": 8}, size=250),
+        ok("r-r-4", range(6), setting={"bits": 4}, size=125),
+        ok("r-r-2", many, setting={"bits": 2}, size=80),
+    ]
+    results.write_method(
+        "rtn", [*rtn, lost("r-v-8", "failed", "returned NaN", "vit", setting={"bits": 8})], realisation="packed", family="quantisation"
+    )
     seeds = [ok(f"l-r-{seed}", range(seed, seed + 3 + seed), seed=seed, setting={"keep": 0.5}, size=500, macs=50) for seed in (0, 1)]
-    cut = [*seeds, lost("l-r-2", "failed", "time limit", seed=2, setting={"keep": 0.5}), ok("l-v", range(3), "vit", setting={"keep": 0.5}, size=500, macs=50)]
+    cut = [
+        *seeds,
+        lost("l-r-2", "failed", "time limit", seed=2, setting={"keep": 0.5}),
+        ok("l-v", range(3), "vit", setting={"keep": 0.5}, size=500, macs=50),
+    ]
     results.write_method("l1_channels", cut, needs="fine-tune", stochastic=True, family="pruning")
     for batch in (1, 32):
         results.time("dense", "d-r", 1.0, batch)

@@ -10,22 +10,33 @@ from leaderboard.pareto import front
 
 
 def test_dominated_points_are_off_the_front():
-    assert front([0.9, 0.8, 0.85, 0.7], [10, 5, 10, 5]) == (True, True, False, False)
+    assert front([0.9, 0.8, 0.85, 0.7], [10, 5, 10, 5], 0) == (True, True, False, False)
 
 
 def test_points_that_tie_on_both_axes_all_stay():
-    assert front([0.9, 0.9, 0.9], [5, 5, 6]) == (True, True, False)
+    assert front([0.9, 0.9, 0.9], [5, 5, 6], 0) == (True, True, False)
 
 
 def test_an_empty_front_is_empty():
-    assert front([], []) == ()
+    assert front([], [], 0) == ()
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1))
 def test_the_most_accurate_of_the_cheapest_is_always_on_the_front(points):
-    members = front(*zip(*points, strict=True))
+    members = front(*zip(*points, strict=True), 0)
     cheapest = min(points, key=lambda point: (point[1], -point[0]))
     assert members[points.index(cheapest)]
+
+
+def test_costs_within_the_noise_are_not_ranked():
+    assert front([0.9, 0.8], [1.01, 1.0], 0.02) == (True, False)  # not really faster, and less accurate
+    assert front([0.9, 0.9], [1.01, 1.0], 0.02) == (True, True)
+    assert front([0.9, 0.8], [1.03, 1.0], 0.02) == (True, True)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(0.5, 2)), min_size=1), st.floats(0, 0.5))
+def test_noise_never_empties_the_front(points, noise):
+    assert any(front(*zip(*points, strict=True), noise))
 
 
 @pytest.fixture
@@ -62,3 +73,13 @@ def test_best_is_per_needs_class(rows):
 
 def test_dense_is_best_at_nothing(rows):
     assert rows["resnet", "dense", ""].best == ()
+
+
+def test_speedups_within_the_floor_of_the_best_share_its_mark(filled, point):
+    filled.write_method("slim", [point("s", range(4), size=900), point("t", range(4), setting={"width": 0.9}, size=900)], needs="fine-tune")
+    filled.time("slim", "s", 0.5002)
+    filled.time("slim", "t", 0.6)
+    filled.write_latency()
+    table = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))[0]
+    speed = {(row.method.name, row.setting) for row in table.rows if "speed" in row.best}
+    assert speed == {("l1_channels", "keep=0.5"), ("slim", "")}

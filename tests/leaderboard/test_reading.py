@@ -43,7 +43,7 @@ def test_a_misspelt_version_is_corrected(filled):
 
 def test_a_version_without_tracks_is_refused(results):
     (results.root / "v1").mkdir(parents=True)
-    with pytest.raises(ResultsError, match="holds no track.json"):
+    with pytest.raises(ResultsError, match=r"holds no <track>/track\.json"):
         find_tracks(results.root, "v1")
 
 

@@ -1,0 +1,89 @@
+"""The digest, the metrics and the curves."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from leaderboard.build import build
+from leaderboard.digest import updated
+from leaderboard.errors import ResultsError
+from leaderboard.experiment import read_experiment
+
+
+@pytest.fixture
+def built(filled):
+    """The filled results with everything made of them."""
+    build(filled.root, "v1", filled.readme, read_experiment(filled.params))
+    return filled
+
+
+def line_of(readme, method):
+    """Return the cells of a method's line in the digest."""
+    line = next(line for line in readme.read_text().splitlines() if line.startswith(f"| {method}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_line_says_what_a_method_reaches_without_a_significant_loss(built):
+    assert line_of(built.readme, "rtn") == ["rtn", "quantisation", "data-free", "packed", "8.00 / 1.00 / tie", "failed"]
+    assert line_of(built.readme, "wanda")[4:] == ["1.67 / 1.00 / masked", "skipped"]
+    assert line_of(built.readme, "l1_channels")[4:] == ["2.00 / 2.00 / 2.00", "2.00 / 2.00 / not measured"]
+    assert line_of(built.readme, "dense")[4:] == ["98.0 %", "98.0 %"]
+
+
+def test_a_method_that_always_loses_shows_its_mildest_loss(filled, point):
+    filled.write_method("rtn", [point("a", range(60), setting={"bits": 2}), point("b", range(40), setting={"bits": 3})])
+    build(filled.root, "v1", filled.readme, read_experiment(filled.params))
+    assert line_of(filled.readme, "rtn")[4:] == ["- (-18.0)", ""]
+
+
+def test_only_the_text_between_the_markers_is_replaced(built):
+    text = built.readme.read_text()
+    assert text.startswith("# Title\n<!-- digest:begin -->\n") and text.endswith("\n<!-- digest:end -->\ntail\n")
+    assert "old" not in text.split()
+
+
+def test_the_digest_is_rewritten_to_the_same_text(built):
+    before = built.readme.read_bytes()
+    build(built.root, "v1", built.readme, read_experiment(built.params))
+    assert built.readme.read_bytes() == before
+
+
+def test_the_digest_links_to_a_table_that_exists(built):
+    link = built.readme.read_text().partition("](")[2].partition(")")[0]
+    assert (built.readme.parent / link).is_file()
+
+
+@pytest.mark.parametrize("text", ["", "<!-- digest:begin -->", "<!-- digest:end --> <!-- digest:begin -->"])
+def test_missing_markers_are_an_error(text):
+    with pytest.raises(ResultsError, match=r"README.md lacks the lines <!-- digest:begin --> and <!-- digest:end -->"):
+        updated(text, "new", Path("README.md"))
+
+
+def test_nothing_is_written_when_the_readme_has_no_markers(filled):
+    filled.readme.write_text("# Title\n")
+    with pytest.raises(ResultsError):
+        build(filled.root, "v1", filled.readme, read_experiment(filled.params))
+    assert not (filled.root / "v1" / "tables").exists()
+
+
+def test_metrics_are_flat_numbers(built):
+    metrics = json.loads((built.root / "v1" / "digits" / "metrics.json").read_text())
+    assert all(isinstance(value, (int, float)) for value in metrics.values())
+    assert (metrics["rows/ok"], metrics["rows/skipped"], metrics["rows/failed"]) == (9, 2, 1)
+    assert metrics["resnet/dense/accuracy"] == 0.98
+    assert (metrics["resnet/rtn/compression_ratio"], metrics["resnet/rtn/accuracy"]) == (8.0, 0.97)
+    assert metrics["resnet/best_speedup/cpu"] == pytest.approx(2, abs=0.01)
+    assert 0 < metrics["noise_floor/cpu/b1"] < 0.01
+
+
+def test_curves_hold_every_measured_row(built):
+    curves = pd.read_csv(built.root / "v1" / "digits" / "curves.csv")
+    assert list(curves.columns) == ["method", "model", "setting", "compression_ratio", "theoretical_speedup", "accuracy"]
+    assert len(curves) == 9
+    assert curves[curves.setting == "bits=2"].iloc[0].accuracy == 0.7
+
+
+def test_no_temporary_file_is_left(built):
+    assert not list(built.root.rglob(".*"))

@@ -1,0 +1,147 @@
+"""The command line: what it prints, and one line for whatever is wrong."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from leaderboard.__main__ import app
+
+
+def run(results, command, *options):
+    """Run a command on `results`."""
+    files = ["--results", str(results.root), "--params", str(results.params)]
+    readme = ["--readme", str(results.readme)] if command == "build" else []
+    return CliRunner().invoke(app, [command, *files, *readme, *options])
+
+
+def assert_fails(outcome, code, *words):
+    """Assert an exit code and one line on stderr that holds `words`."""
+    assert outcome.exit_code == code, outcome.output
+    lines = outcome.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+@pytest.fixture
+def built(filled):
+    """The filled results, built."""
+    assert run(filled, "build").exit_code == 0
+    return filled
+
+
+def test_build_prints_the_pages_that_it_wrote(filled):
+    outcome = run(filled, "build")
+    assert outcome.stdout.split() == [(filled.root / "v1" / "tables" / "digits-cpu.md").as_posix()]
+    assert (filled.root / "v1" / "tables" / "digits-cpu.csv").is_file()
+
+
+def test_show_prints_winners_and_sanity_rows_and_where_the_tables_lie(built):
+    outcome = run(built, "show")
+    assert outcome.exit_code == 0
+    assert "digits on cpu, version v1" in outcome.stdout and "digits-cpu.csv" in outcome.stdout
+    rows = [line.split()[:2] for line in outcome.stdout.splitlines()]
+    assert ["dense", "data-free"] in rows and ["l1_channels", "keep=0.5"] in rows
+    assert ["wanda", "sparsity=0.9"] not in rows  # neither best nor a member
+
+
+def test_show_fits_160_columns(filled, point):
+    setting = {"a_long_name_of_a_hyper_parameter": "x" * 100, "bits": 12}
+    filled.write_method("magnitude", [point("m", range(3), setting=setting, size=123456789)], needs="calibration")
+    run(filled, "build")
+    text = run(filled, "show").stdout.split("tables:")[0]
+    assert max(len(line) for line in text.splitlines()) <= 160
+    assert "a_long_name" in text
+
+
+def test_show_takes_track_and_hardware(built):
+    assert run(built, "show", "--track", "digits", "--hardware", "cpu").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--track", "digist"], "unknown track 'digist': did you mean 'digits'?"),
+        (["--hardware", "cpuu"], "unknown hardware 'cpuu': did you mean 'cpu'?"),
+        (["--version", "v11"], "unknown version 'v11': did you mean 'v1'?"),
+        (["--track", "zzz"], "unknown track 'zzz': known are: digits"),
+    ],
+)
+def test_an_unknown_name_gets_did_you_mean(built, options, words):
+    assert_fails(run(built, "show", *options), 2, words)
+
+
+def test_an_unknown_version_is_not_built(filled):
+    assert_fails(run(filled, "build", "--version", "v2"), 2, "did you mean 'v1'?")
+
+
+def test_show_before_build_says_what_to_run(filled):
+    assert_fails(run(filled, "show"), 1, "holds no tables", "python -m leaderboard build")
+
+
+@pytest.mark.parametrize("command", ["build", "show"])
+def test_a_missing_results_folder_is_one_line(results, command):
+    assert_fails(run(results, command), 1, "not found", "dvc repro")
+
+
+def test_truncated_json_is_one_line(filled):
+    (filled.folder() / "points" / "rtn.json").write_text('{"version": "v1", "tr')
+    assert_fails(run(filled, "build"), 1, "rtn.json is not valid JSON")
+
+
+def test_truncated_latency_is_one_line(filled):
+    (filled.folder() / "latency" / "cpu.json").write_text('{"machine_info":')
+    assert_fails(run(filled, "build"), 1, "cpu.json is not valid JSON")
+
+
+def test_results_of_another_version_are_one_line(filled):
+    filled.write_track(version="v0")
+    assert_fails(run(filled, "build"), 1, "version 'v0'", "never mixed")
+
+
+def test_missing_predictions_are_one_line(filled):
+    (filled.folder() / "predictions" / "rtn.safetensors").unlink()
+    assert_fails(run(filled, "build"), 1, "rtn.safetensors", "run `dvc repro`")
+
+
+def test_a_missing_readme_is_one_line(filled):
+    filled.readme.unlink()
+    assert_fails(run(filled, "build"), 1, "cannot read", "README.md")
+
+
+@pytest.mark.parametrize("text", ["version: [", "hardware: 3", "- a list", "version: 1"])
+def test_broken_params_are_one_line(filled, text):
+    filled.params.write_text(text)
+    assert_fails(run(filled, "build"), 1, "params.yaml")
+
+
+def test_without_params_the_version_must_be_given(filled):
+    filled.params.unlink()
+    assert_fails(run(filled, "build"), 1, "give --version")
+    assert run(filled, "build", "--version", "v1").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: "a,b\n1,2\n", lambda text: text[:-30], lambda text: text.replace("98.0000", "oops"), lambda text: ""]
+)
+def test_a_damaged_table_is_one_line(built, damage):
+    path = built.root / "v1" / "tables" / "digits-cpu.csv"
+    path.write_text(damage(path.read_text()))
+    assert_fails(run(built, "show"), 1, "python -m leaderboard build")
+
+
+@pytest.mark.parametrize("command", ["build", "show"])
+def test_every_command_has_help_with_an_example(command):
+    outcome = CliRunner().invoke(app, [command, "--help"])
+    assert outcome.exit_code == 0 and f"Example: python -m leaderboard {command}" in outcome.stdout
+
+
+def test_the_package_imports_neither_torch_nor_the_other_packages():
+    code = "import sys, leaderboard.__main__, leaderboard.build, leaderboard.board; print({'torch', 'methods', 'harness'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+def test_help_does_not_wait_for_scipy():
+    code = "import sys, leaderboard.__main__; print({'scipy', 'pandas'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"

@@ -1,0 +1,104 @@
+"""The contract test: every method found, on every model of the default track, at the setting that must change nothing and at the strongest one."""
+
+import copy
+import json
+from math import floor
+
+import pytest
+import torch
+
+from harness import data, registry, store
+from methods import Method
+from methods._layers import prunable
+
+MODELS = ["resnet", "mobilenet", "vit", "mixer"]
+CASES = [(method, model) for method in registry.names() for model in MODELS]
+
+
+def compressed_by(method: Method, model: torch.nn.Module, seen: data.MethodData, seed: int = 0) -> torch.nn.Module:
+    """Compress a private copy as the worker does."""
+    torch.manual_seed(seed)
+    return method.compress(copy.deepcopy(model), seen).eval()
+
+
+def applicable(method: Method, model: torch.nn.Module) -> None:
+    """Skip the test, with the method's reason, where the method skips the model; a reason is one line."""
+    reason = method.skip(copy.deepcopy(model))
+    if reason is not None:
+        assert reason and "\n" not in reason
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize(("name", "model_name"), CASES)
+def test_the_identity_setting_equals_dense(name, model_name, make_model, make_data, track_data):
+    method, dense = registry.configure(name, dict(registry.load(name).identity)), make_model(model_name)
+    applicable(method, dense)
+    images = track_data.validation.images[:32]
+    with torch.no_grad():
+        torch.testing.assert_close(compressed_by(method, dense, make_data(model_name))(images), dense(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "model_name"), CASES)
+def test_the_strongest_setting_keeps_the_contract(name, model_name, make_model, make_data, track_data, tmp_path):
+    method, dense = registry.configure(name, dict(registry.load(name).strongest)), make_model(model_name)
+    applicable(method, dense)
+    before, images = data.digest(dense.state_dict()), track_data.validation.images[:32]
+    compressed = compressed_by(method, dense, make_data(model_name))
+    with torch.no_grad():
+        output = compressed(images)
+    assert data.digest(dense.state_dict()) == before, "dense was changed"
+    assert output.shape == dense(images).shape and torch.isfinite(output).all()
+    same = compressed_by(method, dense, make_data(model_name))
+    assert data.digest(same.state_dict()) == data.digest(compressed.state_dict()), "same seed, other result"
+    if not method.stochastic:
+        other = compressed_by(method, dense, make_data(model_name, seed=1), seed=1)
+        assert data.digest(other.state_dict()) == data.digest(compressed.state_dict()), "declares stochastic = False, but the seed matters"
+    assert_budget_met(method, dense, compressed, make_data(model_name))
+    assert_artefact_equals(compressed, output, images, tmp_path)
+
+
+def assert_budget_met(method: Method, dense: torch.nn.Module, compressed: torch.nn.Module, seen: data.MethodData) -> None:
+    """Check the fields whose names the contract gives a meaning."""
+    if hasattr(method, "macs"):
+        assert seen.macs(compressed) <= method.macs * seen.macs(dense)
+    if hasattr(method, "sparsity"):
+        for layer in prunable(compressed).values():
+            weight = layer.weight.flatten(1)
+            assert hasattr(method, "sparsity")
+            zeros, rows, columns = int((weight == 0).sum()), *weight.shape
+            if method.realisation == "masked" and type(method).__name__ != "Magnitude":
+                assert zeros >= rows * floor(method.sparsity * columns)
+        weights = [layer.weight for layer in prunable(compressed).values()]
+        least = sum(weight.shape[0] * floor(method.sparsity * weight[0].numel()) for weight in weights)
+        assert sum(int((weight == 0).sum()) for weight in weights) >= least
+    if hasattr(method, "bits"):
+        codes = store.codes_of(compressed)
+        assert all(codes[f"{name}.weight"].bits == method.bits for name in prunable(compressed))
+
+
+def assert_artefact_equals(compressed: torch.nn.Module, output: torch.Tensor, images: torch.Tensor, folder) -> None:
+    """Check that what is written, read back and run equals the compressed model, and that the file is as long as counted."""
+    codes = store.codes_of(compressed)
+    program = store.export(copy.deepcopy(compressed), images[:2])
+    store.write(folder, program, codes)
+    artefact = store.read(folder)
+    with torch.no_grad():
+        torch.testing.assert_close(artefact.module(images), output, rtol=1e-3, atol=1e-3)
+    content = (folder / store.WEIGHTS).read_bytes()
+    header = int.from_bytes(content[:8], "little")
+    forms = json.loads(json.loads(content[8 : 8 + header])["__metadata__"]["compressbench"])
+    assert artefact.bytes == len(content) == 8 + header + sum(counted(tensor, forms.get(name), codes.get(name)) for name, tensor in tensors(program))
+
+
+def tensors(program: torch.export.ExportedProgram) -> list[tuple[str, torch.Tensor]]:
+    """List what the program holds."""
+    return [*program.state_dict.items(), *program.constants.items()]
+
+
+def counted(tensor: torch.Tensor, form: dict | None, codes) -> int:
+    """Return the bytes that a tensor must take, from first principles."""
+    if form is None:
+        return tensor.numel() * tensor.element_size()
+    if form["form"] == "mask":
+        return -(-tensor.numel() // 8) + int(torch.count_nonzero(tensor)) * tensor.element_size()
+    return -(-tensor.numel() * codes.bits // 8) + codes.scale.numel() * 2 + codes.zero.numel()
