@@ -8,13 +8,20 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: one thread i
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None)
+if TYPE_CHECKING:  # the modules are imported inside the commands, so that --help does not wait for torch
+    from harness.params import Params
+    from harness.points import Paths
+
+OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
+app = typer.Typer(help=__doc__, **OPTIONS)
+check = typer.Typer(help="Check params or committed results.", **OPTIONS)
+app.add_typer(check, name="check")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="the experiment")]
 Track = Annotated[str, typer.Argument(help="a track of params.yaml, e.g. digits")]
@@ -62,7 +69,64 @@ def measure(
         typer.echo(f"not measured: {name}: {reason}", err=True)
 
 
-def _open(params: Path):  # type: ignore[no-untyped-def]
+@app.command()
+def new(name: Annotated[str, typer.Argument(help="the method's name, e.g. my_method")], params: ParamsFile = Path("params.yaml")) -> None:
+    """Write the skeleton of a method, its test and its line in params.yaml.
+
+    Example: python -m harness new my_method
+    """
+    from harness.new import create
+
+    _open(params)
+    for path in create(params.resolve().parent, name):
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def macs(
+    model: Annotated[str, typer.Argument(help="a timm name, e.g. resnet50")],
+    top: Annotated[int, typer.Option(help="how many of the costliest operators to list")] = 20,
+) -> None:
+    """Count a timm model at its default input size, operator by operator.
+
+    Example: python -m harness macs deit_small_patch16_224 --top 5
+    """
+    from harness import listing
+
+    typer.echo(listing.of_timm_model(model, top))
+
+
+@check.command("params")
+def check_params(params: ParamsFile = Path("params.yaml")) -> None:
+    """Say whether params.yaml is well formed, down to every setting of every method.
+
+    Example: python -m harness check params
+    """
+    from harness.points import expand
+
+    loaded, _ = _open(params)
+    points = sum(len(expand(loaded, track, method)) for track in loaded.tracks for method in loaded.methods)
+    typer.echo(f"{params}: {len(loaded.tracks)} tracks, {len(loaded.methods)} methods, {points} points")
+
+
+@check.command("results")
+def check_results(params: ParamsFile = Path("params.yaml")) -> None:
+    """Say whether the committed results belong to the committed code and params; exit 1 if not.
+
+    Example: python -m harness check results
+    """
+    from harness.check import check_results as run
+
+    loaded, paths = _open(params)
+    findings = run(loaded, paths)
+    for finding in findings:
+        typer.echo(f"error: {finding}", err=True)
+    if findings:
+        sys.exit(1)
+    typer.echo(f"results of version {loaded.version} belong to this code and params")
+
+
+def _open(params: Path) -> tuple[Params, Paths]:
     from harness.params import load_params
     from harness.points import Paths
 
@@ -77,9 +141,6 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: finished points are kept, run again to go on", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

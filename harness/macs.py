@@ -22,16 +22,16 @@ LARGE = 1024  # elements; an unknown operator on less than this and no parameter
 
 FREE_NAMES = """
     _adaptive_avg_pool2d _assert_async _assert_tensor_metadata _local_scalar_dense _log_softmax _native_batch_norm_legit
-    _native_batch_norm_legit_no_training _softmax _to_copy _unsafe_index _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa
-    adaptive_max_pool2d alias amax amin any all arange argmax argmin argsort avg_pool1d avg_pool2d avg_pool3d bernoulli bincount cat
-    channel_shuffle clone col2im constant_pad_nd copy_ count_nonzero cudnn_batch_norm cumsum detach embedding empty empty_like empty_strided
-    equal eye fill_ flip full full_like gather glu grid_sampler_2d im2col index index_put index_put_ index_select is_same_size isin
-    lift_fresh lift_fresh_copy linalg_vector_norm linspace logsumexp masked_fill masked_select max max_pool2d_with_indices
-    max_pool3d_with_indices mean min multinomial native_batch_norm native_dropout native_group_norm native_layer_norm new_empty new_full
-    new_ones new_zeros nonzero norm normal_ one_hot ones ones_like pixel_shuffle pixel_unshuffle prod rand rand_like randn randn_like
-    randperm reflection_pad2d repeat repeat_interleave replication_pad2d resize_ roll scalar_tensor scatter scatter_ scatter_add
-    select_scatter slice_scatter sort stack std sum topk tril triu unfold uniform_ upsample_bicubic2d upsample_bilinear2d upsample_nearest2d
-    var var_mean where zero_ zeros zeros_like
+    _native_batch_norm_legit_no_training _prelu_kernel _softmax _to_copy _unsafe_index _unsafe_view _upsample_bicubic2d_aa
+    _upsample_bilinear2d_aa adaptive_max_pool2d alias all amax amin any arange argmax argmin argsort avg_pool1d avg_pool2d avg_pool3d
+    bernoulli bincount cat channel_shuffle clone col2im constant_pad_nd copy_ count_nonzero cudnn_batch_norm cumsum detach embedding empty
+    empty_like empty_strided equal eye fill_ flip floor_divide full full_like gather glu grid_sampler_2d hardswish hardswish_ im2col index
+    index_put index_put_ index_select is_same_size isin lift_fresh lift_fresh_copy linalg_vector_norm linspace log_sigmoid_forward logsumexp
+    masked_fill masked_fill_ masked_select max max_pool2d_with_indices max_pool3d_with_indices mean min mish_ multinomial native_batch_norm
+    native_dropout native_group_norm native_layer_norm new_empty new_full new_ones new_zeros nonzero norm normal_ one_hot ones ones_like
+    pixel_shuffle pixel_unshuffle prod rand rand_like randn randn_like randperm reflection_pad2d repeat repeat_interleave replication_pad2d
+    resize_ roll scalar_tensor scatter scatter_ scatter_add select_scatter slice_scatter sort stack std sum threshold_ topk tril triu unfold
+    uniform_ upsample_bicubic2d upsample_bilinear2d upsample_nearest2d var var_mean where zero_ zeros zeros_like
 """.split()
 FREE = {getattr(aten, name) for name in FREE_NAMES if hasattr(aten, name)} | {torch.ops.prim.device}
 

@@ -36,6 +36,9 @@ def workers(run: RunParams) -> Iterator[ProcessPool]:
     try:
         yield pool
         pool.close()
+    except KeyboardInterrupt:
+        pool.stop()
+        raise UserError("interrupted: finished points are kept, run again to go on") from None
     except BaseException:
         pool.stop()
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from leaderboard.rows import DENSE, Row
+from leaderboard.rows import Row
 
 RULE = (
     "`best` marks, per model and needs class, the largest compression ratio (`size`) and the largest realised speed-up beyond the noise "
@@ -15,7 +15,7 @@ RULE = (
 
 
 def lossless(row: Row) -> bool:
-    """Say whether a measured row's accuracy is not significantly below dense."""
+    """Say whether a measured row's accuracy is not significantly below dense; dense itself is not compared."""
     if row.measured is None or row.measured.quality.delta is None or row.measured.quality.adjusted_p is None:
         return False
     return row.measured.quality.delta.value >= 0 or row.measured.quality.adjusted_p >= 0.05
@@ -45,6 +45,6 @@ def _winners(rows: Sequence[Row], gain: Callable[[Row], float | None], noise: fl
     gains: dict[tuple[str, str], dict[int, float]] = {}
     for index, row in enumerate(rows):
         value = gain(row)
-        if row.method.name != DENSE and value is not None and lossless(row):
+        if value is not None and lossless(row):
             gains.setdefault((row.model, row.method.needs), {})[index] = value
     return {index for group in gains.values() for index, value in group.items() if value * (1 + noise) >= max(group.values())}

@@ -24,8 +24,8 @@ def build(results: Path, version: str, readme: Path, experiment: Experiment) -> 
     folder = results / version / "tables"
     update_readme(readme, [_shown(group) for group in tables], folder)
     for group in tables:
-        write_text(results / version / group[0].info.track / "metrics.json", metrics_text(group))
-        write_text(results / version / group[0].info.track / "curves.csv", curves_text(group[0]))
+    write_text(folder / "metrics.json", metrics_text(tables))
+    write_text(folder / "curves.csv", curves_text([group[0] for group in tables]))
     return tuple(_write(folder, table) for group in tables for table in group)
 
 

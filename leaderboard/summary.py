@@ -1,4 +1,4 @@
-"""What DVC shows of a track: a few numbers (`dvc metrics`) and the curves (`dvc plots`)."""
+"""What DVC shows of the tracks: a few numbers (`dvc metrics`) and the curves (`dvc plots`)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,29 @@ from leaderboard.rows import DENSE, Row
 from leaderboard.tables import Table, number
 
 Numbers = dict[str, float | int]
-CURVE_COLUMNS = ("method", "model", "setting", "compression_ratio", "theoretical_speedup", "accuracy")
+CURVE_COLUMNS = ("track", "method", "model", "setting", "compression_ratio", "theoretical_speedup", "accuracy")
 
 
-def metrics_text(tables: Sequence[Table]) -> str:
+def metrics_text(groups: Sequence[Sequence[Table]]) -> str:
+    """Return the numbers of each track, from its tables of one per hardware."""
+    return json.dumps({tables[0].info.track: _numbers(tables) for tables in groups}, indent=1) + "\n"
+
+
+def _numbers(tables: Sequence[Table]) -> Numbers:
     """Return one track's numbers, flat: what its rows are, dense accuracies, noise floors, and the gains per model and method."""
     rows = tables[0].rows
     numbers = _counts(rows) | _dense(rows) | _gains(rows)
     for table in tables:
         numbers |= _noise(table) | _speeds(table)
     rounded = {name: value if isinstance(value, int) else round(value, 6) for name, value in numbers.items()}
-    return json.dumps(dict(sorted(rounded.items())), indent=1) + "\n"
+    return dict(sorted(rounded.items()))
 
 
-def curves_text(table: Table) -> str:
-    """Return one track's measured rows as points of the curves, as CSV."""
+def curves_text(tables: Sequence[Table]) -> str:
+    """Return the measured rows of one table per track as points of the curves, as CSV."""
     records = [
         {
+            "track": table.info.track,
             "method": row.method.name,
             "model": row.model,
             "setting": row.setting,
@@ -37,6 +43,7 @@ def curves_text(table: Table) -> str:
             "theoretical_speedup": number(row.measured.ratios.theoretical_speedup, 4),
             "accuracy": number(row.measured.quality.accuracy.value, 6),
         }
+        for table in tables
         for row in table.rows
         if row.measured is not None
     ]
@@ -72,6 +79,6 @@ def _speeds(table: Table) -> Numbers:
     numbers: Numbers = {}
     for row in table.rows:
         speed, name = speed_gain(row, table.batch), f"{row.model}/best_speedup/{table.hardware}"
-        if speed is not None and row.method.name != DENSE and lossless(row):
+        if speed is not None and lossless(row):
             numbers[name] = max(speed, numbers.get(name, 1.0))
     return numbers

@@ -69,7 +69,7 @@ def test_nothing_is_written_when_the_readme_has_no_markers(filled):
 
 
 def test_metrics_are_flat_numbers(built):
-    metrics = json.loads((built.root / "v1" / "digits" / "metrics.json").read_text())
+    metrics = json.loads((built.root / "v1" / "tables" / "metrics.json").read_text())["digits"]
     assert all(isinstance(value, (int, float)) for value in metrics.values())
     assert (metrics["rows/ok"], metrics["rows/skipped"], metrics["rows/failed"]) == (9, 2, 1)
     assert metrics["resnet/dense/accuracy"] == 0.98
@@ -79,7 +79,7 @@ def test_metrics_are_flat_numbers(built):
 
 
 def test_curves_hold_every_measured_row(built):
-    curves = pd.read_csv(built.root / "v1" / "digits" / "curves.csv")
+    curves = pd.read_csv(built.root / "v1" / "tables" / "curves.csv")
     assert list(curves.columns) == ["method", "model", "setting", "compression_ratio", "theoretical_speedup", "accuracy"]
     assert len(curves) == 9
     assert curves[curves.setting == "bits=2"].iloc[0].accuracy == 0.7

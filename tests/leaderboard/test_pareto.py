@@ -83,3 +83,12 @@ def test_speedups_within_the_floor_of_the_best_share_its_mark(filled, point):
     table = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))[0]
     speed = {(row.method.name, row.setting) for row in table.rows if "speed" in row.best}
     assert speed == {("l1_channels", "keep=0.5"), ("slim", "")}
+
+
+def test_a_row_significantly_above_dense_may_be_best(filled, point):
+    filled.write_method("dense", [point("d-r", range(60)), point("d-v", range(4), "vit")])
+    filled.write_method("slim", [point("s", range(4), size=400)], needs="scratch")
+    rows = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))[0].rows
+    slim = next(row for row in rows if row.method.name == "slim")
+    assert slim.measured.quality.adjusted_p < 0.001
+    assert slim.best == ("size",)

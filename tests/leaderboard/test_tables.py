@@ -163,3 +163,13 @@ def test_every_model_has_its_section_with_dense_first(filled):
 
 def test_numbers_are_printed_without_negative_zero():
     assert (number(-0.00001, 2), number(1.005, 1), number(None, 3)) == ("0.00", "1.0", "")
+
+
+def test_p95_is_the_95th_percentile_of_the_rounds_of_all_seeds(filled):
+    for benchmark in filled.benchmarks:
+        if benchmark["extra_info"]["id"] in ("l-r-0", "l-r-1") and benchmark["extra_info"]["batch"] == 1:
+            start = 0.001 if benchmark["extra_info"]["id"] == "l-r-0" else 0.032
+            benchmark["stats"]["data"] = [start + 0.001 * index for index in range(31)]  # 1 to 62 ms together
+    filled.write_latency()
+    row = frame(table_of(filled)).loc["resnet", "l1_channels", "keep=0.5"]
+    assert (row.p50_ms_b1, row.p95_ms_b1) == ("31.50000", "58.95000")

@@ -1,0 +1,43 @@
+# `make repro` reruns the benchmark and prints the leaderboard; `make test` runs the tests. Both make their own environment in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export OMP_NUM_THREADS := 1
+
+.PHONY: repro test lint check-results tiny benchmark clean
+
+repro: $(READY)
+	dvc repro
+	python -m leaderboard show
+
+test: $(READY)
+	python -m pytest -n 2
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	mypy
+
+# Do the committed results belong to the committed code and params, and are the tables what they regenerate?
+check-results: $(READY)
+	python -m harness check results
+	dvc repro --dry --allow-missing | grep -q "Data and pipelines are up to date" || { echo "error: dvc.lock is behind the code: run make repro and commit"; exit 1; }
+	python -m leaderboard check
+
+# The whole pipeline on two models, a handful of settings and one epoch, in a copy of this checkout.
+tiny: $(READY)
+	python benchmarks/tiny_pipeline.py
+
+# Where the time of the default pipeline goes; runs it in a fresh clone.
+benchmark: $(READY)
+	python benchmarks/pipeline_time.py
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) artefacts

@@ -1,0 +1,54 @@
+"""A method that misbehaves is a visible failed row with one line of reason; its neighbours are untouched."""
+
+import pytest
+
+from harness import files
+from harness.compress import compress
+from harness.errors import UserError
+
+CASES = [
+    ("outside_raises", "RuntimeError: the spectrum of this model is empty"),
+    ("outside_wrong_shape", "returns (2, 7), dense returns (2, 10)"),
+    ("outside_returns_nan", "returns NaN or infinity"),
+    ("outside_no_module", "not a torch.nn.Module"),
+    ("outside_changes_dense", "changed the dense model"),
+    ("outside_eats_memory", "out of memory"),
+    ("outside_crashes", "exit code 9"),
+]
+
+
+def only_record(paths, method):
+    (record,) = files.read_json(paths.points("digits", method))["points"]
+    return record
+
+
+@pytest.mark.parametrize(("method", "reason"), CASES)
+def test_a_misbehaving_method_is_a_failed_row_with_its_reason(small, with_methods, method, reason):
+    _, paths = small
+    summary = compress(with_methods({method: [{}]}, gibibytes=2), paths, "digits", method)
+    record = only_record(paths, method)
+    assert (summary.failed, record["status"]) == (1, "failed")
+    assert reason in record["reason"] and "\n" not in record["reason"]
+
+
+def test_a_method_that_never_returns_is_stopped_at_its_time_limit(small, with_methods):
+    _, paths = small
+    compress(with_methods({"outside_never_returns": [{}]}, seconds=3), paths, "digits", "outside_never_returns")
+    assert "time limit of 3 s" in only_record(paths, "outside_never_returns")["reason"]
+
+
+def test_a_failed_point_is_tried_again_and_finished_ones_are_not(small, with_methods):
+    _, paths = small
+    again = with_methods({"outside_raises": [{}], "outside_scale": [{"factor": 0.5}]})
+    assert [compress(again, paths, "digits", "outside_raises").run for _ in range(2)] == [1, 1]
+    assert [compress(again, paths, "digits", "outside_scale").run for _ in range(2)] == [1, 0]
+
+
+def test_a_plugin_that_cannot_be_imported_ends_the_run_with_one_line(small, with_methods):
+    with pytest.raises(UserError, match="cannot be imported: ModuleNotFoundError: No module named 'a_package_that_is_not_there'"):
+        compress(with_methods({"outside_broken_import": [{}]}), small[1], "digits", "outside_broken_import")
+
+
+def test_an_entry_point_that_is_no_method_ends_the_run_with_one_line(small, with_methods):
+    with pytest.raises(UserError, match="not a class derived from"):
+        compress(with_methods({"outside_not_a_method": [{}]}), small[1], "digits", "outside_not_a_method")

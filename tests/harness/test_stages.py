@@ -1,0 +1,169 @@
+"""Stages on a small experiment: what is stored, what is run again and what is not, and what damage does."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from harness import files, fingerprint
+from harness.check import check_results
+from harness.compress import compress
+from harness.errors import UserError
+from harness.measure import measure
+from harness.params import Params
+from harness.train import train_track
+
+
+@pytest.fixture(scope="module")
+def ran(small):
+    """Run all methods of the small experiment once."""
+    params, paths = small
+    return params, paths, {method: compress(params, paths, "digits", method) for method in params.methods}
+
+
+def points(paths, method):
+    return files.read_json(paths.points("digits", method))["points"]
+
+
+def test_every_point_is_recorded_with_all_its_costs(ran):
+    params, paths, summaries = ran
+    (dense,) = points(paths, "dense")
+    assert summaries["random_pruning"].run == 2 and summaries["magnitude"].run == 2
+    for record in points(paths, "magnitude"):
+        assert record["bytes"] < dense["bytes"] and record["macs"] == dense["macs"] > record["effective_macs"]
+        assert record["cost"]["images"] == 64 and record["cost"]["steps"] == 0
+    (rtn,) = points(paths, "rtn")
+    assert rtn["bytes"] < dense["bytes"] and rtn["bit_operations"] < dense["bit_operations"] == dense["macs"] * 32 * 32
+
+
+def test_the_dense_point_repeats_the_accuracy_of_the_train_stage(ran):
+    _, paths, _ = ran
+    record = files.read_json(paths.records("digits") / "track.json")
+    assert points(paths, "dense")[0]["accuracy"] == pytest.approx(record["models"]["mobilenet"]["test_accuracy"], abs=0.002)
+
+
+def test_stored_predictions_give_the_recorded_accuracy(ran):
+    _, paths, _ = ran
+    labels = np.array(files.read_json(paths.records("digits") / "track.json")["test_labels"])
+    predictions = safetensors.numpy.load(paths.predictions("digits", "magnitude").read_bytes())
+    for record in points(paths, "magnitude"):
+        assert (predictions[record["id"]] == labels).mean() == record["accuracy"]
+
+
+def test_a_method_that_skips_a_model_is_a_row_with_its_reason(ran):
+    _, paths, summaries = ran
+    assert summaries["layer_collapse"].skipped == 2
+    assert {record["status"] for record in points(paths, "layer_collapse")} == {"skipped"}
+    assert all(record["reason"] for record in points(paths, "layer_collapse"))
+
+
+def test_nothing_is_run_twice(ran):
+    params, paths, _ = ran
+    before = paths.points("digits", "magnitude").read_bytes()
+    summary = compress(params, paths, "digits", "magnitude")
+    assert (summary.run, summary.reused) == (0, 2) and paths.points("digits", "magnitude").read_bytes() == before
+
+
+def test_a_new_setting_runs_alone_and_a_dropped_one_leaves_nothing_behind(ran, with_methods):
+    params, paths, _ = ran
+    other = with_methods({"magnitude": [{"sparsity": 0.5}, {"sparsity": 0.7}]})
+    summary = compress(other, paths, "digits", "magnitude")
+    assert (summary.run, summary.reused) == (1, 1)
+    assert not (paths.artefacts("digits", "magnitude") / "mobilenet_sparsity=0.9_seed=0").exists()
+    assert compress(params, paths, "digits", "magnitude").run == 1
+
+
+@pytest.mark.parametrize("damaged", ["weights.safetensors", "record.json", "predictions.npy"])
+def test_a_truncated_artefact_is_made_again(ran, damaged):
+    params, paths, _ = ran
+    file = paths.artefacts("digits", "rtn") / "mobilenet_bits=4_seed=0" / damaged
+    whole, before = file.read_bytes(), points(paths, "rtn")[0]
+    file.write_bytes(whole[:-7])
+    assert compress(params, paths, "digits", "rtn").run == 1
+    after = points(paths, "rtn")[0]
+    assert {key: after[key] for key in ("accuracy", "bytes", "macs")} == {key: before[key] for key in ("accuracy", "bytes", "macs")}
+
+
+def test_half_written_folders_of_a_killed_run_are_removed(ran):
+    params, paths, _ = ran
+    left = paths.artefacts("digits", "dense") / ".mobilenet_seed=0.tmp"
+    left.mkdir()
+    (left / "weights.safetensors").write_bytes(b"half")
+    compress(params, paths, "digits", "dense")
+    assert not left.exists()
+
+
+def test_a_second_train_stage_trains_nothing(ran, capsys):
+    params, paths, _ = ran
+    before = paths.records("digits").joinpath("track.json").read_bytes()
+    train_track(params, paths, "digits")
+    assert paths.records("digits").joinpath("track.json").read_bytes() == before and "train dense" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "cannot be read"), (b"PK\x03\x04 not ours", "cannot be read")])
+def test_truncated_or_foreign_dense_weights_are_a_failed_row_that_says_what_to_do(ran, with_methods, content, reason):
+    params, paths, _ = ran
+    file = paths.dense("digits") / "mobilenet.safetensors"
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(content)
+        compress(with_methods({"outside_scale": [{"factor": 0.25}]}), paths, "digits", "outside_scale")
+    finally:
+        file.write_bytes(whole)
+    (record,) = points(paths, "outside_scale")
+    assert record["status"] == "failed" and reason in record["reason"] and "run the train stage again" in record["reason"]
+
+
+def test_results_of_another_version_are_refused(ran):
+    params, paths, _ = ran
+    newer = Params.model_validate(params.model_dump() | {"version": "v2"})
+    with pytest.raises(UserError, match="version v1, params.yaml says v2"):
+        compress(newer, paths, "digits", "dense")
+
+
+def test_a_track_without_records_says_which_stage_writes_them(ran, tmp_path):
+    params, paths, _ = ran
+    with pytest.raises(UserError, match=r"track.json not found: run the stage that writes it"):
+        compress(params, type(paths)(tmp_path, "v1"), "digits", "dense")
+
+
+def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ran):
+    params, paths, _ = ran
+    assert measure(params, paths, "digits", "cpu") == {}
+    report = json.loads(paths.latency("digits", "cpu").read_text())
+    assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "rtn"]
+    for row in report["benchmarks"]:
+        assert len(row["stats"]["data"]) == 5 and len(row["extra_info"]["dense"]) == 6
+        assert min(row["stats"]["data"]) > 0 and min(row["extra_info"]["dense"]) > 0
+    assert {"cpu", "flags", "cores", "governor", "threads", "torch", "fingerprint"} <= set(report["machine_info"]["compressbench"])
+
+
+def test_a_batch_larger_than_the_test_split_is_refused(ran):
+    params, paths, _ = ran
+    content = params.model_dump()
+    content["hardware"]["cpu"]["batches"] = [541]
+    with pytest.raises(UserError, match="batch of 541"):
+        measure(Params.model_validate(content), paths, "digits", "cpu")
+
+
+def test_committed_results_are_told_apart_from_those_of_other_code_params_or_predictions(ran, tmp_path, monkeypatch):
+    params, paths, _ = ran
+    measure(params, paths, "digits", "cpu")
+    shutil.copytree(paths.root / "results", tmp_path / "results")
+    paths = type(paths)(tmp_path, "v1")
+    for stray in ("outside_scale", "outside_raises"):
+        paths.points("digits", stray).unlink(missing_ok=True)
+    for path in sorted(paths.points("digits", "x").parent.glob("outside_*")):
+        path.unlink()
+    assert check_results(params, paths) == []
+    content = params.model_dump()
+    content["methods"]["rtn"]["settings"] = [{"bits": 3}]
+    assert any("points differ from params.yaml" in line for line in check_results(Params.model_validate(content), paths))
+    record = files.read_json(paths.points("digits", "rtn"))
+    record["points"][0]["correct"] += 1
+    files.write_json(paths.points("digits", "rtn"), record)
+    assert any("differs from its stored predictions" in line for line in check_results(params, paths))
+    monkeypatch.setattr(fingerprint, "method_hash", lambda name: "other source")
+    assert any("not made by this code" in line for line in check_results(params, paths))

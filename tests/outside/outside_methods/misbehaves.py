@@ -1,0 +1,71 @@
+"""One method for each way to misbehave."""
+
+import gc
+import os
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from methods import Method
+
+
+@dataclass(frozen=True)
+class Misbehaves(Method):
+    """Carry what every method must declare."""
+
+    family: ClassVar[str] = "outside"
+    paper: ClassVar[str] = "-"
+    needs: ClassVar[str] = "data-free"
+    realisation: ClassVar[str] = "structural"
+    stochastic: ClassVar[bool] = False
+    identity: ClassVar[dict[str, object]] = {}
+    strongest: ClassVar[dict[str, object]] = {}
+
+
+class Raises(Misbehaves):
+    def compress(self, model, data):
+        raise RuntimeError("the spectrum\nof this model is empty")
+
+
+class WrongShape(Misbehaves):
+    def compress(self, model, data):
+        return nn.Sequential(model, nn.Linear(10, 7))
+
+
+class ReturnsNan(Misbehaves):
+    def compress(self, model, data):
+        next(model.parameters()).data.fill_(float("nan"))
+        return model
+
+
+class NoModule(Misbehaves):
+    def compress(self, model, data):
+        return model.state_dict()
+
+
+class ChangesDense(Misbehaves):
+    def compress(self, model, data):
+        for other in gc.get_objects():
+            if type(other) is type(model) and other is not model:
+                for parameter in other.parameters():
+                    parameter.data.zero_()
+        return model
+
+
+class NeverReturns(Misbehaves):
+    def compress(self, model, data):
+        while True:
+            time.sleep(1)
+
+
+class EatsMemory(Misbehaves):
+    def compress(self, model, data):
+        return model, [torch.ones(2**28) for _ in range(64)]
+
+
+class Crashes(Misbehaves):
+    def compress(self, model, data):
+        os._exit(9)
