@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.errors import UserError
+from harness.pool import start_server
 
 if TYPE_CHECKING:  # the modules are imported inside the commands, so that --help does not wait for torch
     from harness.params import Params
@@ -33,9 +34,10 @@ def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
 
     Example: python -m harness train digits
     """
+    loaded, paths = _open(params)
+    start_server()
     from harness.train import train_track
 
-    loaded, paths = _open(params)
     record = train_track(loaded, paths, track)
     for name, model in record["models"].items():
         typer.echo(f"{track} {name}: {model['parameters']:,} parameters, test accuracy {100 * model['test_accuracy']:.2f} %")
@@ -47,9 +49,10 @@ def compress(track: Track, method: Annotated[str, typer.Argument(help="a method,
 
     Example: python -m harness compress digits wanda
     """
+    loaded, paths = _open(params)
+    start_server()
     from harness.compress import compress as run
 
-    loaded, paths = _open(params)
     summary = run(loaded, paths, track, method)
     typer.echo(f"{track} {method}: {summary.run} run, {summary.reused} stood, {summary.skipped} skipped, {summary.failed} failed")
 

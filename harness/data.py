@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -41,6 +39,8 @@ class TrackData:
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     """Return scikit-learn's handwritten digits (UCI, 1,797 8x8 images of 0..16) as (N, 1, 8, 8) float32 in [0, 1], and labels."""
+    from sklearn.datasets import load_digits  # here, for workers need not wait for scikit-learn
+
     bunch = load_digits()
     return bunch.images[:, None].astype(np.float32) / 16, bunch.target
 
@@ -53,6 +53,8 @@ def load(params: TrackParams) -> TrackData:
 
     Raises UserError for an unknown dataset or more calibration images than train has.
     """
+    from sklearn.model_selection import train_test_split
+
     if params.dataset not in DATASETS:
         raise unknown("dataset", params.dataset, DATASETS)
     images, labels = DATASETS[params.dataset]()

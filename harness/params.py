@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from harness.errors import UserError, unknown
-from methods import Schedule
+
+if TYPE_CHECKING:
+    from methods import Schedule  # imports torch, which a command that only checks names need not wait for
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -42,6 +44,8 @@ class ScheduleParams(Strict):
 
     def schedule(self) -> Schedule:
         """Return the schedule that methods see."""
+        from methods import Schedule
+
         return Schedule(**self.model_dump())
 
 

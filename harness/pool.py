@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import forkserver
 from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -16,7 +17,8 @@ from harness.errors import UserError
 from harness.params import RunParams
 
 Job = TypeVar("Job")
-PRELOAD = ["harness.worker", "harness.train"]  # imported once, by the server that workers are forked from
+PRELOAD = ["harness.worker", "harness.train", "harness.warm"]  # imported once, by the server that workers are forked from
+CONTEXT = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,17 @@ class Outcome:
     reason: str | None
 
 
+def start_server() -> None:
+    """Start the server that workers are forked from, so that its imports run beside those of the caller."""
+    CONTEXT.set_forkserver_preload(PRELOAD)
+    forkserver.ensure_running()
+
+
 @contextmanager
 def workers(run: RunParams) -> Iterator[ProcessPool]:
     """Yield a pool of `run.workers` processes, each used for one job; leaving by an exception kills what is running."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    pool = ProcessPool(max_workers=run.workers, max_tasks=1, context=context)
+    start_server()
+    pool = ProcessPool(max_workers=run.workers, max_tasks=1, context=CONTEXT)
     try:
         yield pool
         pool.close()

@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import safetensors
@@ -173,7 +174,7 @@ def read(folder: Path) -> Artefact:
         content = (folder / WEIGHTS).read_bytes()
         tensors, bits = decode(content)
         program = torch.export.load(folder / PROGRAM)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, BadZipFile) as error:
         raise UserError(f"artefact {folder.name} cannot be read: {' '.join(str(error).split())[:160]}: delete {folder} and run again") from error
     if set(tensors) != set(_tensors(program)):
         raise UserError(f"artefact {folder.name}: weights file and program disagree on tensor names: delete {folder} and run again")

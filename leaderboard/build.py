@@ -23,7 +23,6 @@ def build(results: Path, version: str, readme: Path, experiment: Experiment) -> 
     tables = [track_tables(results, version, track, experiment) for track in tracks]
     folder = results / version / "tables"
     update_readme(readme, [_shown(group) for group in tables], folder)
-    for group in tables:
     write_text(folder / "metrics.json", metrics_text(tables))
     write_text(folder / "curves.csv", curves_text([group[0] for group in tables]))
     return tuple(_write(folder, table) for group in tables for table in group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -77,17 +78,30 @@ def feature_rows(layer: Layer, x: Tensor) -> Tensor:
     return windows.transpose(1, 2).flatten(0, 1)
 
 
+class _AllSeen(Exception):
+    """Every layer asked for has had its input: the rest of the forward pass is not needed."""
+
+
 @torch.no_grad()
 def visit_inputs(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, visit: Callable[[str, Tensor], None]) -> None:
-    """Run `images` through `model` in batches of 128 and call `visit(name, rows)` with the input rows of each of `layers`."""
+    """Run `images` through `model` in batches of 128, as far as needed, and call `visit(name, rows)` with the input rows of each of `layers`."""
+    missing: set[str] = set()
 
     def hook(name: str, layer: Layer) -> Callable[..., None]:
-        return lambda _module, args: visit(name, feature_rows(layer, args[0]))
+        def seen(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            visit(name, feature_rows(layer, args[0]))
+            missing.discard(name)
+            if not missing:
+                raise _AllSeen
+
+        return seen
 
     handles = [layer.register_forward_pre_hook(hook(name, layer)) for name, layer in layers.items()]
     try:
         for batch in images.split(128):
-            model(batch)
+            missing.update(layers)
+            with contextlib.suppress(_AllSeen):
+                model(batch)
     finally:
         for handle in handles:
             handle.remove()

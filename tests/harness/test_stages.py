@@ -1,7 +1,10 @@
 """Stages on a small experiment: what is stored, what is run again and what is not, and what damage does."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from harness.errors import UserError
 from harness.measure import measure
 from harness.params import Params
 from harness.train import train_track
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +27,20 @@ def ran(small):
     return params, paths, {method: compress(params, paths, "digits", method) for method in params.methods}
 
 
+def measure_alone(paths):
+    """Measure in a process of its own: pytest does not nest."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "harness", "measure", "digits", "cpu", "--params", str(paths.root / "params.yaml")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "not measured" not in done.stderr, done.stderr
+
+
 def points(paths, method):
     return files.read_json(paths.points("digits", method))["points"]
 
 
 def test_every_point_is_recorded_with_all_its_costs(ran):
-    params, paths, summaries = ran
+    _, paths, summaries = ran
     (dense,) = points(paths, "dense")
     assert summaries["random_pruning"].run == 2 and summaries["magnitude"].run == 2
     for record in points(paths, "magnitude"):
@@ -104,7 +116,7 @@ def test_a_second_train_stage_trains_nothing(ran, capsys):
 
 @pytest.mark.parametrize(("content", "reason"), [(b"", "cannot be read"), (b"PK\x03\x04 not ours", "cannot be read")])
 def test_truncated_or_foreign_dense_weights_are_a_failed_row_that_says_what_to_do(ran, with_methods, content, reason):
-    params, paths, _ = ran
+    _, paths, _ = ran
     file = paths.dense("digits") / "mobilenet.safetensors"
     whole = file.read_bytes()
     try:
@@ -119,7 +131,7 @@ def test_truncated_or_foreign_dense_weights_are_a_failed_row_that_says_what_to_d
 def test_results_of_another_version_are_refused(ran):
     params, paths, _ = ran
     newer = Params.model_validate(params.model_dump() | {"version": "v2"})
-    with pytest.raises(UserError, match="version v1, params.yaml says v2"):
+    with pytest.raises(UserError, match="version v1"):
         compress(newer, paths, "digits", "dense")
 
 
@@ -130,8 +142,8 @@ def test_a_track_without_records_says_which_stage_writes_them(ran, tmp_path):
 
 
 def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ran):
-    params, paths, _ = ran
-    assert measure(params, paths, "digits", "cpu") == {}
+    _, paths, _ = ran
+    measure_alone(paths)
     report = json.loads(paths.latency("digits", "cpu").read_text())
     assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "rtn"]
     for row in report["benchmarks"]:
@@ -150,7 +162,7 @@ def test_a_batch_larger_than_the_test_split_is_refused(ran):
 
 def test_committed_results_are_told_apart_from_those_of_other_code_params_or_predictions(ran, tmp_path, monkeypatch):
     params, paths, _ = ran
-    measure(params, paths, "digits", "cpu")
+    measure_alone(paths)
     shutil.copytree(paths.root / "results", tmp_path / "results")
     paths = type(paths)(tmp_path, "v1")
     for stray in ("outside_scale", "outside_raises"):

@@ -80,7 +80,7 @@ def test_metrics_are_flat_numbers(built):
 
 def test_curves_hold_every_measured_row(built):
     curves = pd.read_csv(built.root / "v1" / "tables" / "curves.csv")
-    assert list(curves.columns) == ["method", "model", "setting", "compression_ratio", "theoretical_speedup", "accuracy"]
+    assert list(curves.columns) == ["track", "method", "model", "setting", "compression_ratio", "theoretical_speedup", "accuracy"]
     assert len(curves) == 9
     assert curves[curves.setting == "bits=2"].iloc[0].accuracy == 0.7
 

@@ -1,0 +1,79 @@
+"""Where the time of the default pipeline goes: runs `dvc repro` in a fresh clone of HEAD and prints the split.
+
+Run it as `make benchmark`. Overhead is all wall time that is neither a method's own work, nor evaluation of the artefact read back, nor latency timing:
+exporting and writing, starting stages and workers, DVC, tables, and idle cores. `--keep FOLDER` keeps the clone, to compare two runs byte by byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tabulate import tabulate
+
+from harness.params import load_params
+from harness.points import Paths
+
+ROOT = Path(__file__).parent.parent
+
+
+def stage_seconds(folder: Path) -> dict[str, float]:
+    """Run `dvc repro` in `folder` and return the wall seconds of each stage."""
+    seconds, name, start = {}, "dvc start", time.perf_counter()
+    process = subprocess.Popen(["dvc", "repro"], cwd=folder, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("Running stage '"):
+            now = time.perf_counter()
+            seconds[name], name, start = now - start, line.split("'")[1], now
+    seconds[name] = time.perf_counter() - start
+    if process.wait() != 0:
+        sys.exit("error: dvc repro failed, see above")
+    return seconds
+
+
+def split(folder: Path) -> tuple[Counter[str], int]:
+    """Return the seconds of work by kind, spread over the workers, and the number of points run."""
+    params = load_params(folder / "params.yaml")
+    paths, work, points = Paths(folder, params.version), Counter[str](), 0
+    for track in params.tracks:
+        record = json.loads((paths.records(track) / "track.json").read_text())
+        work["train dense"] += sum(model["seconds"] for model in record["models"].values()) / params.run.workers
+        for method in params.methods:
+            for point in json.loads(paths.points(track, method).read_text())["points"]:
+                if point["status"] == "ok":
+                    points += 1
+                    work.update({kind: seconds / params.run.workers for kind, seconds in point["timings"].items()})
+        for hardware in params.hardware:
+            runs = json.loads(paths.latency(track, hardware).read_text())["benchmarks"]
+            work["latency"] += sum(run["extra_info"]["seconds"] for run in runs)
+    return work, points
+
+
+def main() -> None:
+    """Print the seconds of every stage, the split by kind, and the share of overhead."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", type=Path, help="clone into this folder and leave it there")
+    keep = parser.parse_args().keep
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = keep or Path(temporary) / "clone"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+        stages = stage_seconds(folder)
+        work, points = split(folder)
+    total = sum(stages.values())
+    print(tabulate(stages.items(), headers=["stage", "seconds"], floatfmt=".1f"), "\n")
+    useful = sum(seconds for kind, seconds in work.items() if kind != "export")
+    rows = [(kind, seconds, 100 * seconds / total) for kind, seconds in work.items()]
+    rows += [("everything else", total - sum(work.values()), 100 * (total - sum(work.values())) / total), ("total", total, 100.0)]
+    print(tabulate(rows, headers=["work, spread over the workers", "seconds", "% of the run"], floatfmt=".1f"), "\n")
+    print(f"{points} points, overhead (all but train, compress, evaluate and latency): {100 * (1 - useful / total):.1f} %")
+
+
+if __name__ == "__main__":
+    main()

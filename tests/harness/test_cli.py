@@ -1,0 +1,89 @@
+"""The command line: help with examples, and one line with a non-zero exit for bad input."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from harness import new
+from harness.errors import UserError
+from tests.conftest import ROOT
+
+COMMANDS = [["train"], ["compress"], ["measure"], ["new"], ["macs"], ["check", "params"], ["check", "results"]]
+
+
+def run(*arguments, cwd=ROOT, package="harness"):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-m", package, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command):
+    done = run(*command, "--help")
+    assert done.returncode == 0 and f"Example: python -m harness {' '.join(command)}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compress", "digits", "wnda"], "did you mean 'wanda'"),
+        (["compress", "digit", "wanda"], "did you mean 'digits'"),
+        (["measure", "digits", "gpu"], "unknown hardware 'gpu'"),
+        (["train", "cifar"], "unknown track 'cifar'"),
+        (["macs", "resnet_50"], "did you mean"),
+        (["check", "params", "--params", "nothing.yaml"], "nothing.yaml not found"),
+        (["new", "wanda"], "already"),
+        (["new", "My-Method"], "cannot name a method"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_non_zero_exit(arguments, said):
+    done = run(*arguments)
+    assert done.returncode == 2 and said in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_check_params_counts_the_points():
+    done = run("check", "params")
+    assert done.returncode == 0 and "12 methods" in done.stdout
+
+
+def test_an_unwritable_results_folder_is_one_line(tmp_path):
+    from harness import files
+
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot write .*: free space or mend the permissions"):
+        files.write_json(tmp_path / "file" / "x.json", {})
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Return a folder with a params.yaml and the folders that `new` writes into."""
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "tests" / "methods").mkdir(parents=True)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return tmp_path
+
+
+def test_new_writes_a_skeleton_a_test_and_one_line_of_params(checkout):
+    from harness.params import load_params
+
+    written = new.create(checkout, "my_method")
+    assert [path.name for path in written] == ["my_method.py", "test_my_method.py", "params.yaml"]
+    before, after = load_params(ROOT / "params.yaml"), load_params(checkout / "params.yaml")
+    assert list(after.methods) == [*before.methods, "my_method"] and after.hardware == before.hardware
+    kept = [line for line in (checkout / "params.yaml").read_text().splitlines() if "my_method" not in line and "strength" not in line]
+    assert kept == (ROOT / "params.yaml").read_text().splitlines()
+
+
+def test_the_skeleton_is_clean_keeps_the_contract_s_form_and_says_that_it_is_to_be_written(checkout, make_model, make_data):
+    new.create(checkout, "my_method")
+    code = (checkout / "methods" / "my_method.py").read_text()
+    lint = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml"), "-"], input=code, capture_output=True, text=True
+    )
+    assert lint.returncode == 0, lint.stdout
+    space = {"__name__": "my_method"}
+    exec(compile(code.replace("from __future__ import annotations\n", ""), "my_method.py", "exec"), space)
+    with pytest.raises(NotImplementedError, match="yet to be written"):
+        space["MyMethod"]().compress(make_model("vit"), make_data("vit"))

@@ -1,0 +1,97 @@
+"""params.yaml: what is wrong with it is said in one line that names the key."""
+
+import copy
+
+import pytest
+import yaml
+
+from harness import registry
+from harness.errors import UserError
+from harness.params import load_params
+from harness.points import expand
+from tests.conftest import ROOT
+
+GOOD = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def write(tmp_path, content):
+    (tmp_path / "params.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return tmp_path / "params.yaml"
+
+
+def changed(*path_and_value):
+    content = copy.deepcopy(GOOD)
+    *path, last, value = path_and_value
+    place = content
+    for key in path:
+        place = place[key]
+    place[last] = value
+    return content
+
+
+BAD = [
+    (changed("version", "one"), "version"),
+    (changed("seeds", []), "seeds"),
+    (changed("seed", 3), "seed: Extra inputs"),
+    (changed("run", "workers", 0), "run.workers"),
+    (changed("tracks", "digits", "calibration", -1), "tracks.digits.calibration"),
+    (changed("tracks", "digits", "scratch", "epochs", "many"), "tracks.digits.scratch.epochs"),
+    (changed("tracks", "digits", "models", "vit", "tim", "x"), "tracks.digits.models.vit.tim"),
+    (changed("methods", "rtn", {"setting": []}), "methods.rtn"),
+    (changed("methods", "rtn", "settings", []), "methods.rtn.settings"),
+    (changed("methods", "my-method", {"settings": [{}]}), "names are lower-case letters"),
+    (changed("hardware", "cpu", "threads", 0), "hardware.cpu.threads"),
+    ("version: [", "not valid YAML"),
+    ("", "Input should be"),
+    ("- a\n- b\n", "Input should be"),
+]
+
+
+@pytest.mark.parametrize(("content", "named"), BAD)
+def test_what_does_not_validate_is_named_on_one_line(tmp_path, content, named):
+    with pytest.raises(UserError) as error:
+        load_params(write(tmp_path, content))
+    assert named in str(error.value) and "params.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path):
+    with pytest.raises(UserError, match="not found: run this in the folder"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_the_committed_experiment_is_well_formed_down_to_every_setting(params):
+    assert sum(len(expand(params, "digits", method)) for method in params.methods) > 200
+
+
+def test_point_names_are_unique_and_only_stochastic_methods_get_every_seed(params):
+    names = [point.id for point in expand(params, "digits", "random_pruning")]
+    assert len(set(names)) == len(names) == 4 * 4 * 3
+    assert {point.seed for point in expand(params, "digits", "wanda")} == {0}
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "said"),
+    [
+        ("wanda", {"sparsity": 1.0}, "sparsity"),
+        ("wanda", {"sparsity": "half"}, "sparsity"),
+        ("wanda", {"sparsty": 0.5}, "did you mean 'sparsity'"),
+        ("rtn", {"bits": 1}, "bits"),
+        ("svd", {"rho": 0}, "rho"),
+        ("l1_channels", {"macs": 1.5}, "macs"),
+        ("layer_collapse", {"pairs": -1}, "pairs"),
+        ("block_drop", {"unit": "blok", "count": 1}, "unit"),
+        ("wnda", {}, "did you mean 'wanda'"),
+        ("zzzzzz", {}, "known are: block_drop"),
+    ],
+)
+def test_an_impossible_setting_or_misspelt_name_is_one_line(method, setting, said):
+    with pytest.raises(UserError) as error:
+        registry.configure(method, setting)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("ask", "said"), [("track", "did you mean 'digits'"), ("method", "did you mean 'wanda'"), ("profile", "did you mean 'cpu'")])
+def test_misspelt_names_in_params_get_a_suggestion(params, ask, said):
+    names = {"track": "digit", "method": "wnda", "profile": "cpuu"}
+    with pytest.raises(UserError, match=said):
+        getattr(params, ask)(names[ask])

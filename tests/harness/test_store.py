@@ -1,0 +1,125 @@
+"""What is stored is read back bit for bit, in its cheapest form; what is damaged or foreign is refused in one line."""
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import store
+from harness.errors import UserError
+from methods import Codes, store_as_codes
+
+
+@given(st.integers(1, 8).flatmap(lambda bits: st.tuples(st.just(bits), st.lists(st.integers(0, 2**bits - 1), max_size=70))))
+def test_packing_loses_nothing_and_takes_the_bits_rounded_up_to_bytes(case):
+    bits, values = case
+    codes = torch.tensor(values, dtype=torch.uint8)
+    packed = store.pack(codes, bits)
+    assert packed.numel() == -(-len(values) * bits // 8)
+    assert torch.equal(store.unpack(packed, bits, len(values)), codes)
+
+
+def test_four_bits_put_the_lower_code_into_the_lower_half_and_three_bits_put_eight_codes_into_three_bytes():
+    assert store.pack(torch.tensor([0x3, 0xA], dtype=torch.uint8), 4).tolist() == [0xA3]
+    assert store.pack(torch.arange(8, dtype=torch.uint8), 3).tolist() == [0b10001000, 0b11000110, 0b11111010]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 400), st.floats(0, 1), st.sampled_from([torch.float32, torch.float16, torch.float64]))
+def test_sparse_tensors_are_read_back_bit_for_bit_and_never_stored_larger_than_plain(size, density, dtype):
+    generator = torch.Generator().manual_seed(size)
+    tensor = torch.randn(size, generator=generator).to(dtype) * (torch.rand(size, generator=generator) < density)
+    plain = store.encode({"w": torch.ones_like(tensor)}, {})
+    content = store.encode({"w": tensor}, {})
+    (back,), _ = store.decode(content)[0].values(), None
+    assert back.dtype == dtype and torch.equal(store._raw(back), store._raw(tensor))
+    assert len(content) <= len(plain)
+
+
+def test_negative_zero_nan_and_infinity_survive():
+    tensor = torch.zeros(4000)
+    tensor[:4] = torch.tensor([-0.0, float("nan"), float("inf"), 1e-45])
+    back = store.decode(store.encode({"w": tensor}, {}))[0]["w"]
+    assert torch.equal(store._raw(back), store._raw(tensor))
+
+
+def test_a_mostly_zero_tensor_takes_a_bit_per_entry_and_its_values():
+    tensor = torch.zeros(8000)
+    tensor[::80] = 1.5
+    content = store.encode({"w": tensor}, {})
+    header = int.from_bytes(content[:8], "little")
+    assert len(content) - 8 - header == 1000 + 400
+
+
+def quantized() -> tuple[torch.nn.Linear, Codes]:
+    codes = Codes(
+        codes=torch.randint(0, 8, (5, 7), dtype=torch.uint8),
+        scale=torch.rand(5, 2).half(),
+        zero=torch.randint(0, 8, (5, 2), dtype=torch.uint8),
+        bits=3,
+        group=4,
+    )
+    layer = torch.nn.Linear(7, 5)
+    store_as_codes(layer, codes)
+    return layer, codes
+
+
+def test_codes_are_read_back_as_the_weight_they_stand_for_at_their_bit_width():
+    layer, codes = quantized()
+    content = store.encode({"weight": layer.weight}, {"weight": codes})
+    tensors, bits = store.decode(content)
+    assert torch.equal(tensors["weight"], layer.weight) and bits == {"weight": 3}
+    header = int.from_bytes(content[:8], "little")
+    assert len(content) - 8 - header == 14 + 20 + 10  # ceil(35 * 3 / 8), 10 float16 scales, 10 zero points
+
+
+def test_a_weight_changed_after_its_codes_were_attached_is_refused():
+    layer, codes = quantized()
+    with torch.no_grad():
+        layer.weight[0, 0] += 1e-3
+    with pytest.raises(ValueError, match=r"codes of weight do not decode to its weight"):
+        store.encode({"weight": layer.weight}, {"weight": codes})
+
+
+def test_the_same_tensors_give_the_same_bytes():
+    tensors = {f"t{index}": torch.randn(3, index + 1) for index in range(9)}
+    assert store.encode(tensors, {}) == store.encode(dict(reversed(tensors.items())), {})
+
+
+@pytest.fixture
+def artefact(make_model, track_data, tmp_path):
+    program = store.export(make_model("mobilenet"), track_data.validation.images[:2])
+    store.write(tmp_path, program, {})
+    return tmp_path
+
+
+def test_an_artefact_runs_from_the_weights_file_not_from_the_weights_inside_the_program(artefact, track_data):
+    images = track_data.validation.images[:4]
+    before = store.read(artefact).module(images)
+    tensors, _ = store.decode((artefact / store.WEIGHTS).read_bytes())
+    (artefact / store.WEIGHTS).write_bytes(store.encode({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, {}))
+    assert before.abs().max() > 0 and store.read(artefact).module(images).abs().max() == 0
+
+
+def test_logits_of_an_image_do_not_depend_on_its_batch_mates(artefact, track_data):
+    images, module = track_data.validation.images[:8], store.read(artefact).module
+    torch.testing.assert_close(module(images)[3:4], module(images[3:4]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"", lambda content: content[:100], lambda content: b"\xff" * 64])
+@pytest.mark.parametrize("name", [store.WEIGHTS, store.PROGRAM])
+def test_a_damaged_file_is_one_line_that_says_what_to_do(artefact, name, damage):
+    (artefact / name).write_bytes(damage((artefact / name).read_bytes()))
+    with pytest.raises(UserError, match=r"cannot be read: .*: delete .* and run again") as error:
+        store.read(artefact)
+    assert "\n" not in str(error.value)
+
+
+def test_a_foreign_safetensors_file_and_one_of_another_model_are_refused(artefact):
+    safetensors.torch.save_file({"w": torch.zeros(3)}, artefact / store.WEIGHTS)
+    with pytest.raises(UserError, match="not a weights file of compressbench"):
+        store.read(artefact)
+    (artefact / store.WEIGHTS).write_bytes(store.encode({"w": torch.zeros(3)}, {}))
+    with pytest.raises(UserError, match="disagree on tensor names"):
+        store.read(artefact)

@@ -1,0 +1,69 @@
+"""The rules of the house that a script can see: which way imports run, and what a method may not reach for."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+METHODS = sorted(path for path in (ROOT / "methods").glob("[a-z]*.py"))
+PARTS = sorted(path for path in (ROOT / "methods").glob("_*.py"))
+MAY_IMPORT = {"__future__", "abc", "collections", "contextlib", "copy", "dataclasses", "enum", "functools", "itertools", "math", "methods", "numpy"}
+MAY_IMPORT |= {"bisect", "operator", "pydantic", "scipy", "timm", "torch", "torchvision", "typing"}
+MAY_NOT_CALL = {"open", "exec", "eval", "__import__", "compile", "globals", "breakpoint", "input", "print"}  # by name
+MAY_NOT_USE = {"manual_seed", "seed", "cuda", "getenv", "environ", "load", "save", "default_cfg", "pretrained_cfg", "__subclasses__"}  # as attribute
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules that a file imports, as dotted names."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", METHODS + PARTS, ids=lambda path: path.stem)
+def test_methods_import_no_harness_no_clock_no_files_and_no_other_method(path):
+    names = imports(path)
+    assert {name.split(".")[0] for name in names} <= MAY_IMPORT
+    of_methods = {name.split(".")[1] for name in names if name.startswith("methods.")}
+    assert not {name for name in of_methods if (ROOT / "methods" / f"{name}.py").exists() and not name.startswith("_")}
+
+
+@pytest.mark.parametrize("path", METHODS + PARTS, ids=lambda path: path.stem)
+def test_methods_do_not_seed_open_files_choose_devices_or_read_names(path):
+    tree = ast.parse(path.read_text())
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not called & MAY_NOT_CALL and not used & MAY_NOT_USE
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "leaderboard").glob("*.py")), ids=lambda path: path.stem)
+def test_the_leaderboard_imports_neither_methods_nor_harness_nor_torch(path):
+    assert not {name.split(".")[0] for name in imports(path)} & {"methods", "harness", "torch", "timm"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "harness").glob("*.py")), ids=lambda path: path.stem)
+def test_the_harness_never_names_a_method_but_dense_nor_a_model_of_a_track(path, params):
+    names = {path.stem for path in METHODS} - {"dense", "svd"} | {"wanda", "resnet", "mobilenet", "vit", "mixer"}
+    strings = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not strings & names
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_every_method_names_its_oracle_and_has_three_tests_of_its_own(path):
+    assert "\nChecked against: " in (ast.get_docstring(ast.parse(path.read_text())) or "").replace("\n\n", "\n")
+    tests = ast.parse((ROOT / "tests" / "methods" / f"test_{path.stem}.py").read_text())
+    assert sum(isinstance(node, ast.FunctionDef) and node.name.startswith("test_") for node in tests.body) >= 3
+
+
+@pytest.mark.parametrize("module", ["harness.params", "harness.pool", "leaderboard.__main__"])
+def test_modules_that_a_help_page_needs_do_not_import_torch(module):
+    source = Path(importlib.import_module(module).__file__ or "").read_text()
+    top = {ast.unparse(node) for node in ast.parse(source).body if isinstance(node, (ast.Import, ast.ImportFrom))}
+    assert not any("torch" in line or "import methods" in line or "from methods" in line for line in top)
