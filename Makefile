@@ -24,7 +24,8 @@ lint: $(READY)
 check-results: $(READY)
 	python -m harness check results
 	dvc repro --dry --allow-missing | grep -q "Data and pipelines are up to date" || { echo "error: dvc.lock is behind the code: run make repro and commit"; exit 1; }
-	python -m leaderboard check
+	python -m leaderboard build
+	git diff --exit-code -- results README.md || { echo "error: the tables or the digest are not what the records give: commit them"; exit 1; }
 
 # The whole pipeline on two models, a handful of settings and one epoch, in a copy of this checkout.
 tiny: $(READY)

@@ -1,10 +1,12 @@
 """Imported by the server that workers are forked from: export, write and read a tiny program once.
 
-torch imports and caches much on its first export (about a second), which every worker would pay again.
+torch imports and caches much on its first export (about a second), which every worker would pay again. What is loaded by then is taken out of the garbage
+collector's sight, so that a worker does not touch, and thereby copy, all of the server's memory.
 """
 
 from __future__ import annotations
 
+import gc
 import io
 
 import torch
@@ -13,3 +15,5 @@ _file = io.BytesIO()
 _program = torch.export.export(torch.nn.Linear(2, 2).eval(), (torch.zeros(2, 2),), dynamic_shapes=({0: torch.export.Dim("batch")},))
 torch.export.save(_program, _file)
 torch.export.load(io.BytesIO(_file.getvalue())).module()
+gc.collect()
+gc.freeze()

@@ -25,7 +25,7 @@ from harness import data, macs, models, registry, store
 from harness.errors import UserError
 from harness.params import TrackParams
 
-PREDICTIONS = "predictions.npy"
+PREDICTIONS, EXPECTED = "predictions.npy", "expected.npy"
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def compress_point(job: Job) -> dict[str, Any]:
     if data.digest(dense.state_dict()) != before:
         raise Refused("the method changed the dense model: change only the model passed to compress()")
     start = time.perf_counter()
-    probe = data.MethodData.read(job.data, job.track, job.track.models[job.model], job.seed).calibration[:2]
-    _check(compressed, dense, probe)
-    store.write(job.folder, store.export(compressed, probe), store.codes_of(compressed))
+    probe = _probe(job)
+    np.save(job.folder / EXPECTED, _check(compressed, dense, probe).numpy())
+    store.write(job.folder, store.export(compressed, probe[:2]), store.codes_of(compressed))
     timings = {"compress": cost["seconds"], "export": round(time.perf_counter() - start, 3)}
     return {"status": "ok", "reason": None, "cost": cost, "timings": timings}
 
@@ -110,8 +110,14 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _probe(job: Job) -> Tensor:
+    """Return 16 calibration images, to compare the model a method returned with the artefact read back."""
+    return safetensors.torch.load_file(job.data / "learn.safetensors")["calibration"][:16]
+
+
 @torch.no_grad()
-def _check(compressed: Any, dense: nn.Module, images: Tensor) -> None:
+def _check(compressed: Any, dense: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits (N, classes) of what the method returned; raise Refused if it cannot be a compressed model."""
     if not isinstance(compressed, nn.Module):
         raise Refused(f"compress() returned {type(compressed).__name__}, not a torch.nn.Module")
     compressed.eval()
@@ -121,6 +127,13 @@ def _check(compressed: Any, dense: nn.Module, images: Tensor) -> None:
         raise Refused(f"the compressed model returns {found}, dense returns {tuple(expected.shape)}")
     if not torch.isfinite(output).all():
         raise Refused("the compressed model returns NaN or infinity")
+    return output
+
+
+def _same(found: Tensor, expected: Tensor) -> None:
+    difference = float((found - expected).abs().max())
+    if difference > 1e-3 * max(1.0, float(expected.abs().max())):
+        raise Refused(f"the artefact read back differs from the model that the method returned: logits by up to {difference:.2g}")
 
 
 @torch.inference_mode()
@@ -129,6 +142,8 @@ def evaluate_point(job: Job) -> dict[str, Any]:
     torch.set_num_threads(1)
     start = time.perf_counter()
     artefact = store.read(job.folder)
+    _same(artefact.module(_probe(job)), torch.from_numpy(np.load(job.folder / EXPECTED, allow_pickle=False)))
+    (job.folder / EXPECTED).unlink()
     test = data.load_test(job.data)
     logits = torch.cat([artefact.module(batch) for batch in test.images.split(256)])
     if not torch.isfinite(logits).all():

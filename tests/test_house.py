@@ -5,7 +5,9 @@ import importlib
 from pathlib import Path
 
 import pytest
+import yaml
 
+from harness.fingerprint import DECIDING
 from tests.conftest import ROOT
 
 METHODS = sorted(path for path in (ROOT / "methods").glob("[a-z]*.py"))
@@ -67,3 +69,10 @@ def test_modules_that_a_help_page_needs_do_not_import_torch(module):
     source = Path(importlib.import_module(module).__file__ or "").read_text()
     top = {ast.unparse(node) for node in ast.parse(source).body if isinstance(node, (ast.Import, ast.ImportFrom))}
     assert not any("torch" in line or "import methods" in line or "from methods" in line for line in top)
+
+
+def test_dvc_watches_every_shared_part_and_every_file_of_the_harness_that_decides_a_record():
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["compress"]["deps"]
+    parts = {f"methods/{path.name}" for path in PARTS} - {"methods/_torchvision.py"}
+    deciding = {f"harness/{name}.py" for name in DECIDING}
+    assert parts | deciding <= set(deps)

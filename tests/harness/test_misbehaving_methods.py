@@ -8,10 +8,11 @@ from harness.errors import UserError
 
 CASES = [
     ("outside_raises", "RuntimeError: the spectrum of this model is empty"),
-    ("outside_wrong_shape", "returns (2, 7), dense returns (2, 10)"),
+    ("outside_wrong_shape", "returns (16, 7), dense returns (16, 10)"),
     ("outside_returns_nan", "returns NaN or infinity"),
     ("outside_no_module", "not a torch.nn.Module"),
     ("outside_changes_dense", "changed the dense model"),
+    ("outside_other_when_exported", "differs from the model that the method returned"),
     ("outside_eats_memory", "out of memory"),
     ("outside_crashes", "exit code 9"),
 ]

@@ -55,6 +55,20 @@ class ChangesDense(Misbehaves):
         return model
 
 
+class Halved(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x) * (0.5 if torch.compiler.is_exporting() else 1.0)
+
+
+class OtherWhenExported(Misbehaves):
+    def compress(self, model, data):
+        return Halved(model)
+
+
 class NeverReturns(Misbehaves):
     def compress(self, model, data):
         while True:
