@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: one thread in each worker; latency sets its own number
@@ -144,6 +145,8 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    finally:
+        gc.freeze()  # or the interpreter spends most of a second collecting torch before it ends
 
 
 if __name__ == "__main__":

@@ -26,13 +26,18 @@ class Latency:
     """The pytest plugin that hands jobs, profile and images to the benchmark, adds the fingerprint, and shows progress."""
 
     def __init__(self, jobs: list[LatencyJob], profile: HardwareParams, images_: Tensor, title: str) -> None:
-        self.jobs, self.profile, self.images_ = jobs, profile, images_
+        self.jobs, self.profile, self.images_ = {job.id: job for job in jobs}, profile, images_
         self.bar = tqdm(total=len(jobs), desc=title, unit="run", mininterval=0.5)
         self.failed: dict[str, str] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make one benchmark of each job."""
-        metafunc.parametrize("job", self.jobs, ids=[job.id for job in self.jobs])
+        """Make one benchmark of each job, known to pytest-benchmark by its name alone: its JSON is committed and shall hold no path of a machine."""
+        metafunc.parametrize("name", list(self.jobs))
+
+    @pytest.fixture
+    def job(self, name: str) -> LatencyJob:
+        """Return the job of that name."""
+        return self.jobs[name]
 
     @pytest.fixture
     def hardware(self) -> HardwareParams:
@@ -45,7 +50,8 @@ class Latency:
         return self.images_
 
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
-        """Add our fingerprint: pytest-benchmark's machine info knows no threads, governor or torch build."""
+        """Add our fingerprint: pytest-benchmark's machine info knows no threads, governor or torch build; leave out the host's name."""
+        machine_info.pop("node", None)
         machine_info["compressbench"] = machine.fingerprint(self.profile.threads)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -1,4 +1,4 @@
-"""Running jobs in fresh worker processes, a few at a time, each under a time limit, none able to take its neighbours down."""
+"""Running jobs in worker processes, a few at a time, each under a time limit, none able to take its neighbours down."""
 
 from __future__ import annotations
 
@@ -17,8 +17,21 @@ from harness.errors import UserError
 from harness.params import RunParams
 
 Job = TypeVar("Job")
-PRELOAD = ["harness.worker", "harness.train", "harness.warm"]  # imported once, by the server that workers are forked from
+PRELOAD = ["typer", "harness.worker", "harness.train", "harness.warm"]  # imported once, by the server that workers are forked from
 CONTEXT = multiprocessing.get_context("forkserver")
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Processes that are each used for one job, and processes that last; both are forked when needed."""
+
+    fresh: ProcessPool
+    lasting: ProcessPool
+
+    @property
+    def all(self) -> tuple[ProcessPool, ProcessPool]:
+        """Return both."""
+        return self.fresh, self.lasting
 
 
 @dataclass(frozen=True)
@@ -36,34 +49,38 @@ def start_server() -> None:
 
 
 @contextmanager
-def workers(run: RunParams) -> Iterator[ProcessPool]:
-    """Yield a pool of `run.workers` processes, each used for one job; leaving by an exception kills what is running."""
+def workers(run: RunParams) -> Iterator[Pools]:
+    """Yield pools of `run.workers` processes; leaving by an exception kills what is running."""
     start_server()
-    pool = ProcessPool(max_workers=run.workers, max_tasks=1, context=CONTEXT)
+    pools = Pools(ProcessPool(run.workers, max_tasks=1, context=CONTEXT), ProcessPool(run.workers, context=CONTEXT))
     try:
-        yield pool
-        pool.close()
-    except KeyboardInterrupt:
-        pool.stop()
-        raise UserError("interrupted: finished points are kept, run again to go on") from None
-    except BaseException:
-        pool.stop()
+        yield pools
+        for pool in pools.all:
+            pool.close()
+    except BaseException as error:
+        for pool in pools.all:
+            pool.stop()
+        if isinstance(error, KeyboardInterrupt):
+            raise UserError("interrupted: finished points are kept, run again to go on") from None
         raise
     finally:
-        pool.join()
+        for pool in pools.all:
+            pool.join()
 
 
 def run_all(
-    pool: ProcessPool, jobs: Sequence[Job], steps: Sequence[Callable[[Job], dict[str, Any]]], run: RunParams
+    pools: Pools, jobs: Sequence[Job], steps: Sequence[Callable[[Job], dict[str, Any]]], run: RunParams
 ) -> Iterator[tuple[Job, list[Outcome]]]:
     """Yield each job with the outcomes of its steps as it ends.
 
-    Each step runs in a process of its own, and only if the one before neither failed nor skipped; a job begun is finished before another begins.
+    The first step runs in a process of its own, later ones (which run no method) in processes that last, and only if the step before neither failed nor
+    skipped; no more than `run.workers` jobs are under way, and one begun is finished before another begins.
     """
     fresh = iter(jobs)
     running: dict[Future[Any], tuple[Job, list[Outcome]]] = {}
 
     def schedule(job: Job, outcomes: list[Outcome]) -> None:
+        pool = pools.lasting if outcomes else pools.fresh
         running[pool.schedule(steps[len(outcomes)], args=[job], timeout=run.seconds)] = (job, outcomes)
 
     for job in islice(fresh, run.workers):

@@ -22,7 +22,7 @@ def metrics_text(groups: Sequence[Sequence[Table]]) -> str:
 
 
 def _numbers(tables: Sequence[Table]) -> Numbers:
-    """Return one track's numbers, flat: what its rows are, dense accuracies, noise floors, and the gains per model and method."""
+    """Return one track's numbers, flat: what its rows are, noise floors, and per model dense and the best gains."""
     rows = tables[0].rows
     numbers = _counts(rows) | _dense(rows) | _gains(rows)
     for table in tables:
@@ -57,28 +57,28 @@ def _counts(rows: Sequence[Row]) -> Numbers:
 
 
 def _dense(rows: Sequence[Row]) -> Numbers:
-    return {f"{row.model}/dense/accuracy": row.measured.quality.accuracy.value for row in rows if row.method.name == DENSE and row.measured}
+    return {f"{row.model}/dense_accuracy": row.measured.quality.accuracy.value for row in rows if row.method.name == DENSE and row.measured}
 
 
 def _gains(rows: Sequence[Row]) -> Numbers:
-    """Return per model and method the largest compression ratio without a significant loss, and the accuracy there."""
+    """Return per model the largest compression ratio without a significant loss, of whatever method."""
     numbers: Numbers = {}
     for row in rows:
-        ratio, name = size_gain(row), f"{row.model}/{row.method.name}"
-        if ratio is not None and row.measured is not None and lossless(row) and ratio > numbers.get(f"{name}/compression_ratio", 1.0):
-            numbers |= {f"{name}/compression_ratio": ratio, f"{name}/accuracy": row.measured.quality.accuracy.value}
+        ratio, name = size_gain(row), f"{row.model}/best_compression_ratio"
+        if ratio is not None and lossless(row):
+            numbers[name] = max(ratio, numbers.get(name, 1.0))
     return numbers
 
 
 def _noise(table: Table) -> Numbers:
-    return {f"noise_floor/{table.hardware}/b{batch}": floor for batch, floor in table.run.floors.items()} if table.run else {}
+    return {f"noise_floor_{table.hardware}/b{batch}": floor for batch, floor in table.run.floors.items()} if table.run else {}
 
 
 def _speeds(table: Table) -> Numbers:
     """Return per model the largest realised speed-up without a significant loss."""
     numbers: Numbers = {}
     for row in table.rows:
-        speed, name = speed_gain(row, table.batch), f"{row.model}/best_speedup/{table.hardware}"
+        speed, name = speed_gain(row, table.batch), f"{row.model}/best_speedup_{table.hardware}"
         if speed is not None and lossless(row):
             numbers[name] = max(speed, numbers.get(name, 1.0))
     return numbers

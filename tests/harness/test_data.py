@@ -86,7 +86,7 @@ def test_unknown_datasets_models_and_too_many_calibration_images_are_one_line(tr
         data.load(track.model_copy(update={"calibration": 5000}))
     with pytest.raises(UserError, match="did you mean 'resnet18'"):
         models.build(track.models["resnet"].model_copy(update={"timm": "renset18"}), 1, 10)
-    with pytest.raises(UserError, match="timm cannot create 'resnet18'"):
+    with pytest.raises(UserError, match="timm cannot create 'resnet_small'"):
         models.build(track.models["resnet"].model_copy(update={"args": {"depht": 3}}), 1, 10)
 
 

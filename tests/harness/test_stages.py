@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import yaml
 
 from harness import files, fingerprint
 from harness.check import check_results
@@ -179,3 +182,30 @@ def test_committed_results_are_told_apart_from_those_of_other_code_params_or_pre
     assert any("differs from its stored predictions" in line for line in check_results(params, paths))
     monkeypatch.setattr(fingerprint, "method_hash", lambda name: "other source")
     assert any("not made by this code" in line for line in check_results(params, paths))
+
+
+def test_an_interrupted_stage_keeps_its_finished_points_and_goes_on_from_there(ran, with_methods):
+    _, paths, _ = ran
+    settings = [{"sparsity": round(0.01 * step, 2)} for step in range(1, 21)]
+    content = with_methods({"magnitude": settings}).model_dump()
+    file = paths.root / "interrupted.yaml"
+    file.write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "harness", "compress", "digits", "magnitude", "--params", str(file)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    home, deadline = paths.artefacts("digits", "magnitude"), time.monotonic() + 120
+    while len([folder for folder in home.glob("mobilenet_*") if (folder / "record.json").exists()]) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0 and "interrupted: finished points are kept, run again to go on" in errors and "Traceback" not in errors
+    finished = len(list(home.glob("mobilenet_*/record.json")))
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0 and 3 <= finished < 20 and f"{20 - finished} run, {finished} stood" in again.stdout, again.stdout + again.stderr
+
+
+def test_the_committed_latency_file_names_no_path_and_no_host(ran):
+    _, paths, _ = ran
+    measure_alone(paths)
+    text = paths.latency("digits", "cpu").read_text()
+    assert str(paths.root) not in text and str(ROOT) not in text and '"node"' not in text

@@ -16,7 +16,7 @@ def test_the_sheet_s_worked_example():
     conv.weight.data.fill_(5)
     norm.weight.data.fill_(2), norm.bias.data.fill_(1), norm.running_mean.fill_(3), norm.running_var.fill_(4)
     folded = fold_batchnorms(model, torch.ones(1, 1, 2, 2))
-    assert (float(folded[0].weight), float(folded[0].bias)) == (5.0, -2.0)
+    assert (folded[0].weight.item(), folded[0].bias.item()) == (5.0, -2.0)
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet"])

@@ -66,7 +66,7 @@ def test_removing_units_equals_masking_them(make_any, name):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("resnet", [16, 16, 32, 32, 48, 48, 64, 64]),
+        ("resnet", [8, 8, 16, 16, 32, 32, 48, 48]),
         ("mobilenet", [64, 96, 96, 96, 128, 128]),
         ("vit", [3, 192] * 6),
         ("mixer", [24, 192] * 6),
