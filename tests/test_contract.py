@@ -64,7 +64,6 @@ def assert_budget_met(method: Method, dense: torch.nn.Module, compressed: torch.
     if hasattr(method, "sparsity"):
         for layer in prunable(compressed).values():
             weight = layer.weight.flatten(1)
-            assert hasattr(method, "sparsity")
             zeros, rows, columns = int((weight == 0).sum()), *weight.shape
             if method.realisation == "masked" and type(method).__name__ != "Magnitude":
                 assert zeros >= rows * floor(method.sparsity * columns)
