@@ -1,4 +1,4 @@
-"""Where the time of the default pipeline goes: runs `dvc repro` in a fresh clone of HEAD and prints the split.
+"""Where the time of a track's pipeline goes: runs `dvc repro leaderboard@TRACK` in a fresh clone of HEAD and prints the split.
 
 Run it as `make benchmark`. Overhead is all wall time that is neither a method's own work, nor evaluation of the artefact read back, nor latency timing:
 exporting and writing, starting stages and workers, DVC, tables, and idle cores. `--keep FOLDER` keeps the clone, to compare two runs byte by byte.
@@ -23,10 +23,10 @@ from harness.points import Paths
 ROOT = Path(__file__).parent.parent
 
 
-def stage_seconds(folder: Path) -> dict[str, float]:
-    """Run `dvc repro` in `folder` and return the wall seconds of each stage."""
+def stage_seconds(folder: Path, track: str) -> dict[str, float]:
+    """Reproduce `track` in `folder` and return the wall seconds of each stage."""
     seconds, name, start = {}, "dvc start", time.perf_counter()
-    process = subprocess.Popen(["dvc", "repro"], cwd=folder, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(["dvc", "repro", f"leaderboard@{track}"], cwd=folder, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("Running stage '"):
@@ -38,21 +38,20 @@ def stage_seconds(folder: Path) -> dict[str, float]:
     return seconds
 
 
-def split(folder: Path) -> tuple[Counter[str], int]:
+def split(folder: Path, track: str) -> tuple[Counter[str], int]:
     """Return the seconds of work by kind, spread over the workers, and the number of points run."""
     params = load_params(folder / "params.yaml")
     paths, work, points = Paths(folder, params.version), Counter[str](), 0
-    for track in params.tracks:
-        record = json.loads((paths.records(track) / "track.json").read_text())
-        work["train dense"] += sum(model["seconds"] for model in record["models"].values()) / params.run.workers
-        for method in params.methods:
-            for point in json.loads(paths.points(track, method).read_text())["points"]:
-                if point["status"] == "ok":
-                    points += 1
-                    work.update({kind: seconds / params.run.workers for kind, seconds in point["timings"].items()})
-        for hardware in params.hardware:
-            runs = json.loads(paths.latency(track, hardware).read_text())["benchmarks"]
-            work["latency"] += sum(run["extra_info"]["seconds"] for run in runs)
+    record = json.loads((paths.records(track) / "track.json").read_text())
+    work["train dense"] = sum(model["seconds"] for model in record["models"].values()) / params.run.workers
+    for method in params.methods:
+        for point in json.loads(paths.points(track, method).read_text())["points"]:
+            if point["status"] == "ok":
+                points += 1
+                work.update({kind: seconds / params.run.workers for kind, seconds in point["timings"].items()})
+    for hardware in params.hardware:
+        runs = json.loads(paths.latency(track, hardware).read_text())["benchmarks"]
+        work["latency"] += sum(run["extra_info"]["seconds"] for run in runs)
     return work, points
 
 
@@ -60,12 +59,13 @@ def main() -> None:
     """Print the seconds of every stage, the split by kind, and the share of overhead."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, help="clone into this folder and leave it there")
-    keep = parser.parse_args().keep
+    parser.add_argument("track", nargs="?", default="digits")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = keep or Path(temporary) / "clone"
+        folder = arguments.keep or Path(temporary) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-        stages = stage_seconds(folder)
-        work, points = split(folder)
+        stages = stage_seconds(folder, arguments.track)
+        work, points = split(folder, arguments.track)
     total = sum(stages.values())
     print(tabulate(stages.items(), headers=["stage", "seconds"], floatfmt=".1f"), "\n")
     useful = sum(seconds for kind, seconds in work.items() if kind != "export")

@@ -74,6 +74,26 @@ def measure(
 
 
 @app.command()
+def run(
+    track: Track,
+    rehearse: Annotated[
+        bool, typer.Option(help="try it in a minute or two: a few images, steps and settings, nothing kept, without a GPU if need be")
+    ] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Run a whole track without DVC: train, compress by every method, measure on every hardware profile. Finished points are kept and not run again.
+
+    Example: python -m harness run cifar10_full
+    """
+    loaded, paths = _open(params)
+    start_server()
+    from harness.run import rehearse_track, run_track
+
+    for line in (rehearse_track if rehearse else run_track)(loaded, paths, track):
+        typer.echo(line)
+
+
+@app.command()
 def new(name: Annotated[str, typer.Argument(help="the method's name, e.g. my_method")], params: ParamsFile = Path("params.yaml")) -> None:
     """Write the skeleton of a method, its test and its line in params.yaml.
 

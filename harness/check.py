@@ -14,10 +14,16 @@ from harness.params import Params
 from harness.points import Paths, expand
 
 
+def again(track: str) -> str:
+    """Return the remedy for results that are behind."""
+    return f"run dvc repro leaderboard@{track}"
+
+
 def check_results(params: Params, paths: Paths) -> list[str]:
-    """Return one line for everything in results/<version>/records that the code and params at hand did not make."""
-    findings = []
-    for track in params.tracks:
+    """Return one line for everything in results/<version>/records that the code and params at hand did not make; tracks never run are passed over."""
+    found = [path.name for path in sorted(paths.records("x").parent.glob("*"))]
+    findings = [f"{name}: no track of params.yaml: delete {paths.records(name)}" for name in found if name not in params.tracks]
+    for track in (name for name in params.tracks if name in found):
         try:
             record = files.read_json(paths.records(track) / "track.json")
         except UserError as error:
@@ -27,18 +33,18 @@ def check_results(params: Params, paths: Paths) -> list[str]:
         for method in params.methods:
             findings += _check_method(params, paths, track, method, record)
         known = {f"{method}.json" for method in params.methods}
-        strays = [path for path in sorted((paths.records(track) / "points").iterdir()) if path.name not in known]
+        strays = [path for path in sorted((paths.records(track) / "points").glob("*")) if path.name not in known]
         findings += [f"{track}: {path.name} belongs to no method of params.yaml: delete it" for path in strays]
         missing = [name for name in params.hardware if not paths.latency(track, name).exists()]
-        findings += [f"{track}: no latency of hardware '{name}': run dvc repro" for name in missing]
+        findings += [f"{track}: no latency of hardware '{name}': {again(track)}" for name in missing]
     return findings
 
 
 def _check_dense(params: Params, track: str, record: dict[str, Any]) -> list[str]:
     if record.get("version") != params.version:
-        return [f"{track}: track.json is of version {record.get('version')}, params.yaml says {params.version}: run dvc repro"]
+        return [f"{track}: track.json is of version {record.get('version')}, params.yaml says {params.version}: {again(track)}"]
     stale = [model for model in params.track(track).models if not _dense_stands(params, track, model, record)]
-    return [f"{track}: dense model '{model}' was not made by this code and params: run dvc repro" for model in stale]
+    return [f"{track}: dense model '{model}' was not made by this code and params: {again(track)}" for model in stale]
 
 
 def _dense_stands(params: Params, track: str, model: str, record: dict[str, Any]) -> bool:
@@ -58,16 +64,18 @@ def _check_method(params: Params, paths: Paths, track: str, method: str, track_r
         predictions = safetensors.numpy.load(paths.predictions(track, method).read_bytes())
     except (UserError, OSError, SafetensorError, KeyError) as error:
         return [f"{where}: {error}"]
+    if content.get("content_hash") != track_record["content_hash"]:
+        return [f"{where}: results are of other data than track.json: {again(track)}"]
     if content.get("version") != params.version:
-        return [f"{where}: results are of version {content.get('version')}, params.yaml says {params.version}: run dvc repro"]
+        return [f"{where}: results are of version {content.get('version')}, params.yaml says {params.version}: {again(track)}"]
     if set(records) != set(wanted):
         odd = sorted(set(records) ^ set(wanted))
-        return [f"{where}: points differ from params.yaml ({len(odd)}, e.g. {odd[0]}): run dvc repro"]
+        return [f"{where}: points differ from params.yaml ({len(odd)}, e.g. {odd[0]}): {again(track)}"]
     stale = [name for name, record in records.items() if record["fingerprint"] != wanted[name]]
-    findings = [f"{where}: {len(stale)} points were not made by this code and params (e.g. {stale[0]}): run dvc repro"] if stale else []
+    findings = [f"{where}: {len(stale)} points were not made by this code and params (e.g. {stale[0]}): {again(track)}"] if stale else []
     labels = np.array(track_record["test_labels"])
     wrong = [name for name, record in records.items() if record["status"] == "ok" and not _agrees(record, predictions.get(name), labels)]
-    return findings + [f"{where}: accuracy of {name} differs from its stored predictions: run dvc repro" for name in wrong]
+    return findings + [f"{where}: accuracy of {name} differs from its stored predictions: {again(track)}" for name in wrong]
 
 
 def _agrees(record: dict[str, Any], predictions: np.ndarray | None, labels: np.ndarray) -> bool:

@@ -12,6 +12,7 @@ import safetensors.numpy
 from tqdm import tqdm
 
 from harness import files, fingerprint, registry, store
+from harness.device import require
 from harness.errors import UserError
 from harness.params import Params
 from harness.points import Paths, Point, expand
@@ -33,6 +34,7 @@ class Summary:
 
 def compress(params: Params, paths: Paths, track: str, method: str) -> Summary:
     """Bring the records of `method` on `track` up to date; a failed point is a record with its reason, and is tried again by the next run."""
+    require(params.track(track).device)
     points = expand(params, track, method)
     track_record = files.read_json(paths.records(track) / "track.json")
     _same_version(track_record, params)
@@ -44,7 +46,7 @@ def compress(params: Params, paths: Paths, track: str, method: str) -> Summary:
     todo = [point for point in points if point.id not in records]
     reused = len(records)
     records |= _run(params, paths, todo, wanted)
-    _write(paths, params, track, method, [records[point.id] for point in points])
+    _write(paths, track_record, method, [records[point.id] for point in points])
     states = [record["status"] for record in records.values()]
     return Summary(reused, len(todo), states.count("skipped"), states.count("failed"))
 
@@ -82,8 +84,8 @@ def _run(params: Params, paths: Paths, todo: list[Point], wanted: dict[str, str]
     jobs = [_job(params, paths, point, folder) for folder, point in by_folder.items()]
     records = {}
     title = f"{todo[0].track}: {todo[0].method}"
-    with workers(params.run) as pool, tqdm(total=len(jobs), desc=title, unit="point", mininterval=0.5) as bar:
-        for job, outcomes in run_all(pool, jobs, [compress_point, evaluate_point], params.run):
+    with workers(params.run.workers) as pool, tqdm(total=len(jobs), desc=title, unit="point", mininterval=0.5) as bar:
+        for job, outcomes in run_all(pool, jobs, [compress_point, evaluate_point], params.track(todo[0].track).seconds):
             point = by_folder[job.folder]
             records[point.id] = _finish(paths, point, job.folder, outcomes, wanted[point.id])
             bar.set_postfix_str(point.id)
@@ -123,10 +125,11 @@ def _finish(paths: Paths, point: Point, folder: Path, outcomes: list[Outcome], w
     return record
 
 
-def _write(paths: Paths, params: Params, track: str, method: str, records: list[dict[str, Any]]) -> None:
+def _write(paths: Paths, track_record: dict[str, Any], method: str, records: list[dict[str, Any]]) -> None:
     found = registry.load(method)
     about = {name: getattr(found, name) for name in ("family", "paper", "needs", "realisation", "stochastic")}
-    content = {"version": params.version, "track": track, "method": {"name": method, **about}, "points": records}
+    track, of_track = track_record["track"], {key: track_record[key] for key in ("version", "track", "content_hash")}
+    content = {**of_track, "method": {"name": method, **about}, "points": records}
     home = paths.artefacts(track, method)
     done = [record["id"] for record in records if record["status"] == "ok"]
     predictions = {name: np.load(home / name / PREDICTIONS, allow_pickle=False) for name in done}

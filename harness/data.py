@@ -1,10 +1,10 @@
-"""The data of a track: loading, the fixed split, and the view of it that methods get."""
+"""The data of a track: the splits as they lie on disk, and the view of them that methods get."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,84 +14,122 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness import macs, models
-from harness.errors import UserError, unknown
-from harness.params import AugmentParams, ModelParams, TrackParams
+from harness import datasets, macs, models
+from harness.augment import cropped, cut_out, warped
+from harness.datasets import SPLIT_SEED
+from harness.errors import UserError
+from harness.params import TrackParams
 from methods import Data, Schedule, Split
 
-SPLIT_SEED = 0  # fixes which image is in which split, and the calibration images; changing it is a new version of the track
+LEARN, TEST = "learn.safetensors", "test.safetensors"  # what methods may see, and what they may not
 
 
 @dataclass(frozen=True)
 class TrackData:
-    """All splits of a track, normalised by the mean and standard deviation of train."""
+    """All splits of a track, pixels (N, C, H, W) as stored, uint8 or float32; `mean` and `std` (C, 1, 1) normalise them."""
 
+    title: str
+    sources: dict[str, str]
     train: Split
     validation: Split
     test: Split
     calibration: Tensor
-
-    @property
-    def classes(self) -> int:
-        """Return the number of classes."""
-        return int(self.train.labels.max()) + 1
-
-
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return scikit-learn's handwritten digits (UCI, 1,797 8x8 images of 0..16) as (N, 1, 8, 8) float32 in [0, 1], and labels."""
-    from sklearn.datasets import load_digits  # here, for workers need not wait for scikit-learn
-
-    bunch = load_digits()
-    return bunch.images[:, None].astype(np.float32) / 16, bunch.target
-
-
-DATASETS: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {"digits": _digits}
+    mean: Tensor
+    std: Tensor
 
 
 def load(params: TrackParams) -> TrackData:
-    """Load the track's dataset, resize it bilinearly, and cut it into train / validation / test of 60 / 10 / 30 %, stratified by label.
+    """Load the track's dataset with its fixed split, resize it bilinearly if the track asks for another size, and draw the calibration images.
 
-    Raises UserError for an unknown dataset or more calibration images than train has.
+    Raises UserError for an unknown or missing dataset, or more calibration images than train has.
     """
-    from sklearn.model_selection import train_test_split
-
-    if params.dataset not in DATASETS:
-        raise unknown("dataset", params.dataset, DATASETS)
-    images, labels = DATASETS[params.dataset]()
-    index = np.arange(len(labels))
-    rest, test = train_test_split(index, test_size=0.3, stratify=labels, random_state=SPLIT_SEED)
-    train, validation = train_test_split(rest, test_size=1 / 7, stratify=labels[rest], random_state=SPLIT_SEED)
+    source = datasets.load(params.dataset)
+    train, validation, test = (which[: params.first] for which in (source.train, source.validation, source.test))
     if params.calibration > len(train):
         raise UserError(f"calibration asks for {params.calibration} images but train has {len(train)}: lower it in params.yaml")
-    size = (params.image_size, params.image_size)
-    pixels = functional.interpolate(torch.from_numpy(images), size=size, mode="bilinear", align_corners=False)
-    pixels = (pixels - pixels[train].mean()) / pixels[train].std()
+    pixels = _resized(torch.from_numpy(source.images), params.image_size)
+    mean, std = _moments(pixels[train], params)
     chosen = np.random.default_rng(SPLIT_SEED).choice(train, params.calibration, replace=False)
 
     def split(which: np.ndarray) -> Split:
-        return Split(pixels[which].clone(), torch.from_numpy(labels[which]).long())
+        return Split(pixels[which], torch.from_numpy(source.labels[which]).long())
 
-    return TrackData(split(train), split(validation), split(test), pixels[chosen].clone())
+    return TrackData(source.title, source.sha256, split(train), split(validation), split(test), pixels[chosen], mean, std)
 
 
-def save(data: TrackData, folder: Path) -> None:
-    """Write what methods may see to learn.safetensors and the test split to test.safetensors."""
-    folder.mkdir(parents=True, exist_ok=True)
-    learn = {
+def _resized(pixels: Tensor, size: int) -> Tensor:
+    if pixels.shape[-2:] == (size, size):
+        return pixels
+    if pixels.dtype == torch.uint8:
+        pixels = pixels.float() / 255
+    return functional.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def _moments(train: Tensor, params: TrackParams) -> tuple[Tensor, Tensor]:
+    """Return mean and std per channel (C, 1, 1), in the units of the stored pixels."""
+    unit = 255 if train.dtype == torch.uint8 else 1
+    if params.normalise is None:
+        flat = train.transpose(0, 1).flatten(1).float()
+        return flat.mean(1)[:, None, None], flat.std(1)[:, None, None]
+    found = len(params.normalise.mean), len(params.normalise.std)
+    if found != (train.shape[1],) * 2:
+        raise UserError(f"normalise names {found[0]} means and {found[1]} deviations, but '{params.dataset}' has {train.shape[1]} channels")
+    mean, std = torch.tensor(params.normalise.mean), torch.tensor(params.normalise.std)
+    return unit * mean[:, None, None], unit * std[:, None, None]
+
+
+def normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return stored pixels (N, C, H, W) as models take them, float32."""
+    return (pixels - mean) / std
+
+
+def _tensors(data: TrackData) -> dict[str, Tensor]:
+    """Name all that methods may see."""
+    return {
         "train.images": data.train.images,
         "train.labels": data.train.labels,
         "validation.images": data.validation.images,
         "validation.labels": data.validation.labels,
         "calibration": data.calibration,
+        "mean": data.mean,
+        "std": data.std,
     }
-    safetensors.torch.save_file(learn, folder / "learn.safetensors")
-    safetensors.torch.save_file({"images": data.test.images, "labels": data.test.labels}, folder / "test.safetensors")
 
 
-def load_test(folder: Path) -> Split:
-    """Read the test split that `save` wrote."""
-    tensors = safetensors.torch.load_file(folder / "test.safetensors")
-    return Split(tensors["images"], tensors["labels"])
+def save(data: TrackData, folder: Path) -> None:
+    """Write what methods may see to learn.safetensors and the test split to test.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(_tensors(data), folder / LEARN)
+    test = {"images": data.test.images, "labels": data.test.labels, "mean": data.mean, "std": data.std}
+    safetensors.torch.save_file(test, folder / TEST)
+
+
+@dataclass(frozen=True)
+class TestSplit:
+    """The test split as `save` wrote it."""
+
+    __test__ = False  # or pytest collects it
+
+    pixels: Tensor
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def read(cls, folder: Path) -> TestSplit:
+        """Read the test split that `save` wrote."""
+        tensors = safetensors.torch.load_file(folder / TEST)
+        return cls(tensors["images"], tensors["labels"], tensors["mean"], tensors["std"])
+
+    def images(self, count: int) -> Tensor:
+        """Return the first `count` images, normalised."""
+        return normalised(self.pixels[:count], self.mean, self.std)
+
+    def batches(self, size: int, device: torch.device) -> Iterator[Tensor]:
+        """Yield all images in order, normalised, on `device`, in the memory format in which convolutions are fastest."""
+        mean, std = self.mean.to(device), self.std.to(device)
+        for pixels in self.pixels.split(size):
+            yield normalised(pixels.to(device), mean, std).contiguous(memory_format=torch.channels_last)
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
@@ -104,39 +142,65 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 
 def content_hash(data: TrackData) -> str:
-    """Return the sha256 of everything loaded, which every point's fingerprint carries."""
-    return digest(
-        {
-            "train": data.train.images,
-            "train.labels": data.train.labels,
-            "validation": data.validation.images,
-            "validation.labels": data.validation.labels,
-            "test": data.test.images,
-            "test.labels": data.test.labels,
-            "calibration": data.calibration,
-        }
-    )
+    """Return the sha256 of all splits as stored and of what normalises them, which every point's fingerprint carries."""
+    return digest(_tensors(data) | {"test.images": data.test.images, "test.labels": data.test.labels})
+
+
+@dataclass(frozen=True)
+class Learn:
+    """What methods may see of a track, as it lies on disk."""
+
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, folder: Path, device: torch.device) -> Learn:
+        """Read what `save` wrote for methods, onto `device`."""
+        return cls({name: tensor.to(device) for name, tensor in safetensors.torch.load_file(folder / LEARN).items()})
+
+    @property
+    def device(self) -> torch.device:
+        """Return where all of it lies."""
+        return self.tensors["mean"].device
+
+    @property
+    def channels(self) -> int:
+        """Return the channels of an image."""
+        return self.tensors["train.images"].shape[1]
+
+    @property
+    def classes(self) -> int:
+        """Return the number of classes."""
+        return int(self.tensors["train.labels"].max()) + 1
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Return stored pixels (N, C, H, W) as models take them."""
+        return normalised(pixels, self.tensors["mean"], self.tensors["std"])
+
+    def validation(self, size: int) -> Iterator[Tensor]:
+        """Yield the validation images in order, normalised, in batches of `size`, as `TestSplit.batches` does the test images."""
+        for pixels in self.tensors["validation.images"].split(size):
+            yield self.normalised(pixels).contiguous(memory_format=torch.channels_last)
+
+    def probe(self, count: int) -> Tensor:
+        """Return the first `count` calibration images on the CPU, to trace and compare models with."""
+        return self.normalised(self.tensors["calibration"][:count]).cpu()
 
 
 class MethodData(Data):
-    """What a method sees of a track, for one model and one seed; counts the images drawn in `images_seen`."""
+    """What a method sees of a track, for one model and one seed, on the device of `learn`; counts the images drawn in `images_seen`."""
 
-    def __init__(self, learn: dict[str, Tensor], params: TrackParams, model: ModelParams, seed: int) -> None:
-        self.scratch, self.fine_tune = params.scratch.schedule(), params.fine_tune.schedule()
-        channels, height, width = learn["train.images"].shape[1:]
+    def __init__(self, learn: Learn, params: TrackParams, model: str, seed: int) -> None:
+        self.scratch, self.fine_tune = params.scratch_of(model).schedule(), params.fine_tune_of(model).schedule()
+        channels, height, width = learn.tensors["train.images"].shape[1:]
         self.image_shape = (channels, height, width)
         self.images_seen = 0
-        self._learn, self._augment, self._model, self._seed, self._calls = learn, params.augment, model, seed, 0
-
-    @classmethod
-    def read(cls, folder: Path, params: TrackParams, model: ModelParams, seed: int) -> MethodData:
-        """Read the part of the track's data that `save` wrote for methods."""
-        return cls(safetensors.torch.load_file(folder / "learn.safetensors"), params, model, seed)
+        self._learn, self._augment, self._model, self._seed, self._calls = learn, params.augment, params.models[model], seed, 0
 
     @property
     def calibration(self) -> Tensor:
-        self.images_seen += len(self._learn["calibration"])
-        return self._learn["calibration"].clone()
+        pixels = self._learn.tensors["calibration"]
+        self.images_seen += len(pixels)
+        return self._learn.normalised(pixels)
 
     @property
     def train(self) -> Split:
@@ -147,47 +211,35 @@ class MethodData(Data):
         return self._split("validation")
 
     def _split(self, name: str) -> Split:
-        images, labels = self._learn[f"{name}.images"], self._learn[f"{name}.labels"]
-        self.images_seen += len(images)
-        return Split(images.clone(), labels.clone())
+        pixels, labels = self._learn.tensors[f"{name}.images"], self._learn.tensors[f"{name}.labels"]
+        self.images_seen += len(pixels)
+        return Split(self._learn.normalised(pixels), labels.clone())
 
     def batches(self, schedule: Schedule) -> Iterator[tuple[Tensor, Tensor]]:
-        images, labels = self._learn["train.images"], self._learn["train.labels"]
+        pixels, labels = self._learn.tensors["train.images"], self._learn.tensors["train.labels"]
         generator = self.generator(f"batches {self._calls}")
         self._calls += 1
-        for _ in range(schedule.epochs):
-            order = torch.randperm(len(images), generator=generator)
-            for step in range(len(images) // schedule.batch):
-                chosen = order[step * schedule.batch : (step + 1) * schedule.batch]
+        left = self.steps(schedule)
+        while left:
+            order = torch.randperm(len(pixels), generator=generator).to(pixels.device)
+            batches = order[: len(order) // schedule.batch * schedule.batch].split(schedule.batch)[:left]
+            left -= len(batches)
+            for chosen in batches:
                 self.images_seen += len(chosen)
-                yield augmented(images[chosen], self._augment, generator), labels[chosen]
+                images = self._learn.normalised(cropped(pixels[chosen], self._augment, generator))
+                yield cut_out(warped(images, self._augment, generator), self._augment, generator), labels[chosen]
 
     def steps(self, schedule: Schedule) -> int:
-        return schedule.epochs * (len(self._learn["train.images"]) // schedule.batch)
+        return int(schedule.epochs * (len(self._learn.tensors["train.labels"]) // schedule.batch))
 
     def macs(self, model: nn.Module) -> int:
-        return macs.count(model, self._learn["calibration"][:1]).macs
+        if self._learn.device.type != "cpu":
+            model = copy.deepcopy(model).cpu()  # one count, whatever operators another device would choose
+        return macs.count(model, self._learn.probe(1)).macs
 
     def narrower(self, width: float) -> nn.Module:
-        classes = int(self._learn["train.labels"].max()) + 1
-        return models.build(self._model, self.image_shape[0], classes, width)
+        return models.build(self._model, self._learn.channels, self._learn.classes, width).to(self._learn.device)
 
     def generator(self, name: str) -> torch.Generator:
         seed = int.from_bytes(hashlib.sha256(f"{self._seed} {name}".encode()).digest()[:8], "big", signed=True)
         return torch.Generator().manual_seed(seed)
-
-
-def augmented(images: Tensor, params: AugmentParams, generator: torch.Generator) -> Tensor:
-    """Rotate, scale and shift each of `images` (N, C, H, W) by its own random affine map, borders repeated."""
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator) * 2 - 1
-
-    count = len(images)
-    angle = uniform(count) * math.radians(params.degrees)
-    scale = 1 + uniform(count) * params.scale
-    shift = uniform(count, 2, 1) * params.shift
-    cosine, sine = angle.cos() * scale, angle.sin() * scale
-    linear = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
-    grid = functional.affine_grid(torch.cat([linear, shift], 2), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -17,7 +17,8 @@ from harness import registry
 from harness.params import Params
 from harness.points import Point
 
-DECIDING = ("data", "macs", "models", "store", "worker")  # files of the harness that decide a record
+DECIDING = ("augment", "cifar_resnet", "data", "device", "macs", "models", "store", "worker")  # files of the harness that decide a record
+UNDECIDING = {"models", "seeds", "seconds"}  # of a track; the model and the seed at hand count
 LIBRARIES = ("torch", "timm", "numpy", "scikit-learn")
 
 
@@ -79,10 +80,10 @@ def libraries() -> dict[str, str]:
 
 def dense_fingerprint(params: Params, track: str, model: str) -> str:
     """Return what decides a dense model: its arguments, the track's data and recipe, the training code, and the first seed."""
-    recipe = params.track(track).model_dump(exclude={"models", "fine_tune"})
+    recipe = params.track(track).model_dump(exclude=UNDECIDING | {"fine_tune"})
     content = {
         "version": params.version,
-        "seed": params.seeds[0],
+        "seed": params.track(track).seeds[0],
         "model": params.track(track).models[model].model_dump(),
         "recipe": recipe,
         "code": [harness_hash(), *(code_hash(path) for path in sorted(parts_used(Path(methods.__path__[0]) / "_train.py")))],
@@ -100,7 +101,7 @@ def point_fingerprint(params: Params, point: Point, track_record: dict[str, Any]
         "setting": point.setting,
         "seed": point.seed,
         "model": track.models[point.model].model_dump(),
-        "recipe": track.model_dump(exclude={"models"}),
+        "recipe": track.model_dump(exclude=UNDECIDING),
         "dense": track_record["models"][point.model]["weights_sha256"],
         "data": track_record["content_hash"],
         "code": harness_hash(),

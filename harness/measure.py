@@ -82,14 +82,14 @@ def jobs_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -
 
 
 def _dense(params: Params, paths: Paths, track: str, model: str) -> Path:
-    return paths.artefacts(track, "dense") / f"{model}_seed={params.seeds[0]}"
+    return paths.artefacts(track, "dense") / f"{model}_seed={params.track(track).seeds[0]}"
 
 
 def measure(params: Params, paths: Paths, track: str, hardware: str) -> dict[str, str]:
     """Time every job and write pytest-benchmark's JSON; return the reason for each benchmark that failed."""
     profile = params.profile(hardware)
     jobs = jobs_of(params, paths, track, profile)
-    images = data.load_test(paths.data(track)).images
+    images = data.TestSplit.read(paths.data(track)).images(max(profile.batches))
     if max(profile.batches) > len(images):
         raise UserError(f"hardware '{hardware}' asks for a batch of {max(profile.batches)}, the test split has {len(images)} images: lower it")
     plugin = Latency(jobs, profile, images, f"{track}: latency {hardware}")

@@ -15,6 +15,7 @@ from timm.models.mlp_mixer import MlpMixer
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
+from harness import cifar_resnet  # noqa: F401  (registers its models)
 from harness.errors import UserError, unknown
 from harness.params import ModelParams
 
@@ -22,6 +23,7 @@ default_cfgs = generate_default_cfgs(  # where timm's registry looks
     {
         "resnet_small": {"first_conv": "conv1.0", "classifier": "fc"},
         "mobilenetv2_small": {"first_conv": "conv_stem", "classifier": "classifier"},
+        "mobilenetv2_cifar": {"first_conv": "conv_stem", "classifier": "classifier"},
         "mixer_small": {"first_conv": "stem.proj", "classifier": "head"},
     }
 )
@@ -46,6 +48,23 @@ def mobilenetv2_small(pretrained: bool = False, channels: Sequence[int] = (16, 2
     blocks = decode_arch_def([[f"ds_r1_k3_s1_c{first}"], [f"ir_r3_k3_s2_e4_c{second}"], [f"ir_r3_k3_s2_e4_c{third}"]])
     args = {"block_args": blocks, "stem_size": first, "act_layer": nn.ReLU6, "round_chs_fn": round, **kwargs}
     return build_model_with_cfg(EfficientNet, "mobilenetv2_small", pretrained, **args)
+
+
+@register_model
+def mobilenetv2_cifar(
+    pretrained: bool = False, channels: Sequence[int] = (32, 16, 24, 32, 64, 96, 160, 320), num_features: int = 1280, **kwargs: Any
+) -> EfficientNet:
+    """MobileNetV2 at full depth for images of 32 pixels: stem and second stage without stride, so that the last feature map has 4x4 pixels.
+
+    channels: of the stem, then of the seven stages of Sandler et al. 2018, table 2.
+    """
+    stem, *stages = channels
+    kinds = ("ds_r1_k3_s1", "ir_r2_k3_s1_e6", "ir_r3_k3_s2_e6", "ir_r4_k3_s2_e6", "ir_r3_k3_s1_e6", "ir_r3_k3_s2_e6", "ir_r1_k3_s1_e6")
+    blocks = decode_arch_def([[f"{kind}_c{width}"] for kind, width in zip(kinds, stages, strict=True)])
+    args = {"block_args": blocks, "stem_size": stem, "num_features": num_features, "act_layer": nn.ReLU6, "round_chs_fn": round, **kwargs}
+    model = build_model_with_cfg(EfficientNet, "mobilenetv2_cifar", pretrained, **args)
+    model.conv_stem.stride = (1, 1)
+    return model
 
 
 @register_model

@@ -35,7 +35,9 @@ class Strict(BaseModel):
 class ScheduleParams(Strict):
     """See `methods.Schedule`."""
 
-    epochs: Annotated[int, Field(ge=0)]
+    optimiser: Literal["adamw", "sgd"]
+    precision: Literal["fp32", "bf16"]
+    epochs: Annotated[float, Field(ge=0)]
     batch: PositiveInt
     learning_rate: PositiveFloat
     weight_decay: Annotated[float, Field(ge=0)]
@@ -50,31 +52,60 @@ class ScheduleParams(Strict):
 
 
 class AugmentParams(Strict):
-    """A random affine map per image: rotation in degrees, shift as a share of half the side, relative scale."""
+    """What happens to a training image, each drawn anew; see `harness.augment`."""
 
-    degrees: Annotated[float, Field(ge=0, le=180)]
-    shift: Share
-    scale: Share
+    crop: Annotated[int, Field(ge=0)] = 0  # pixels of black border, of which a window of the image's size is cut
+    flip: Share = 0.0  # probability
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    shift: Share = 0.0  # of half the side
+    scale: Share = 0.0  # relative
+    cutout: Annotated[int, Field(ge=0)] = 0  # side of the square set to the mean, in pixels
+
+
+class NormaliseParams(Strict):
+    """Mean and standard deviation per channel, of pixels in [0, 1]."""
+
+    mean: Annotated[list[float], Field(min_length=1)]
+    std: Annotated[list[PositiveFloat], Field(min_length=1)]
 
 
 class ModelParams(Strict):
-    """A timm model: its name, its arguments, and the arguments that `slim` scales with the multiple each is rounded to."""
+    """A timm model: its name, its arguments, and the arguments that `slim` scales with the multiple each is rounded to.
+
+    pretrained: dense is timm's reference weights instead of a run of the track's recipe. scratch, fine_tune: its own recipe in place of the track's.
+    """
 
     timm: str
     args: dict[str, Any] = {}
     narrow: dict[str, PositiveInt] = {}
+    pretrained: bool = False
+    scratch: ScheduleParams | None = None
+    fine_tune: ScheduleParams | None = None
 
 
 class TrackParams(Strict):
-    """A dataset with its models and recipes."""
+    """A dataset with its models and recipes, and where and how long its points run."""
 
     dataset: str
     image_size: PositiveInt
+    first: PositiveInt | None = None  # only so many images of each split, for a rehearsal
     calibration: PositiveInt
+    normalise: NormaliseParams | None = None  # of train where not given
     augment: AugmentParams
+    device: Literal["cpu", "cuda"]  # of training and compressing; latency has its own
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]  # a stochastic method runs every seed, any other the first
+    seconds: PositiveFloat  # time limit of one point
     scratch: ScheduleParams
     fine_tune: ScheduleParams
     models: dict[Name, ModelParams]
+
+    def scratch_of(self, model: str) -> ScheduleParams:
+        """Return the recipe by which the model is trained from scratch."""
+        return self.models[model].scratch or self.scratch
+
+    def fine_tune_of(self, model: str) -> ScheduleParams:
+        """Return the recipe by which the model is fine-tuned."""
+        return self.models[model].fine_tune or self.fine_tune
 
 
 class MethodParams(Strict):
@@ -98,7 +129,6 @@ class RunParams(Strict):
     """How points are run; none of it decides a result."""
 
     workers: PositiveInt
-    seconds: PositiveFloat
     gibibytes: PositiveFloat
 
 
@@ -106,7 +136,6 @@ class Params(Strict):
     """The whole experiment."""
 
     version: Annotated[str, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     run: RunParams
     tracks: dict[Name, TrackParams]
     methods: dict[Name, MethodParams]

@@ -65,9 +65,9 @@ class Paths:
 
 def expand(params: Params, track: str, method: str) -> list[Point]:
     """Return the points of `method` on `track`, every setting validated; a method that is not stochastic gets the first seed only."""
-    models = params.track(track).models
+    models, seeds = params.track(track).models, params.track(track).seeds
     settings = params.method(method).settings
     for setting in settings:
         registry.configure(method, setting)
-    seeds = params.seeds if registry.load(method).stochastic else params.seeds[:1]
+    seeds = seeds if registry.load(method).stochastic else seeds[:1]
     return [Point(track, method, model, setting, seed) for model in models for setting in settings for seed in seeds]

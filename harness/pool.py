@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from harness.errors import UserError
-from harness.params import RunParams
 
 Job = TypeVar("Job")
 PRELOAD = ["typer", "harness.worker", "harness.train", "harness.warm"]  # imported once, by the server that workers are forked from
@@ -27,10 +26,11 @@ class Pools:
 
     fresh: ProcessPool
     lasting: ProcessPool
+    count: int
 
     @property
     def all(self) -> tuple[ProcessPool, ProcessPool]:
-        """Return both."""
+        """Return both pools."""
         return self.fresh, self.lasting
 
 
@@ -49,10 +49,10 @@ def start_server() -> None:
 
 
 @contextmanager
-def workers(run: RunParams) -> Iterator[Pools]:
-    """Yield pools of `run.workers` processes; leaving by an exception kills what is running."""
+def workers(count: int) -> Iterator[Pools]:
+    """Yield pools of `count` processes; leaving by an exception kills what is running."""
     start_server()
-    pools = Pools(ProcessPool(run.workers, max_tasks=1, context=CONTEXT), ProcessPool(run.workers, context=CONTEXT))
+    pools = Pools(ProcessPool(count, max_tasks=1, context=CONTEXT), ProcessPool(count, context=CONTEXT), count)
     try:
         yield pools
         for pool in pools.all:
@@ -69,26 +69,26 @@ def workers(run: RunParams) -> Iterator[Pools]:
 
 
 def run_all(
-    pools: Pools, jobs: Sequence[Job], steps: Sequence[Callable[[Job], dict[str, Any]]], run: RunParams
+    pools: Pools, jobs: Sequence[Job], steps: Sequence[Callable[[Job], dict[str, Any]]], seconds: float
 ) -> Iterator[tuple[Job, list[Outcome]]]:
     """Yield each job with the outcomes of its steps as it ends.
 
     The first step runs in a process of its own, later ones (which run no method) in processes that last, and only if the step before neither failed nor
-    skipped; no more than `run.workers` jobs are under way, and one begun is finished before another begins.
+    skipped; no more jobs are under way than a pool has processes, and one begun is finished before another begins. `seconds` is the limit of each step.
     """
     fresh = iter(jobs)
     running: dict[Future[Any], tuple[Job, list[Outcome]]] = {}
 
     def schedule(job: Job, outcomes: list[Outcome]) -> None:
         pool = pools.lasting if outcomes else pools.fresh
-        running[pool.schedule(steps[len(outcomes)], args=[job], timeout=run.seconds)] = (job, outcomes)
+        running[pool.schedule(steps[len(outcomes)], args=[job], timeout=seconds)] = (job, outcomes)
 
-    for job in islice(fresh, run.workers):
+    for job in islice(fresh, pools.count):
         schedule(job, [])
     while running:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             job, outcomes = running.pop(future)
-            outcomes.append(_outcome(future, run.seconds))
+            outcomes.append(_outcome(future, seconds))
             value = outcomes[-1].value
             if value is not None and value.get("status") != "skipped" and len(outcomes) < len(steps):
                 schedule(job, outcomes)
@@ -102,7 +102,7 @@ def _outcome(future: Future[Any], seconds: float) -> Outcome:
     try:
         return Outcome(future.result(), None)
     except TimeoutError:
-        return Outcome(None, f"did not finish within its time limit of {seconds:g} s (run.seconds in params.yaml)")
+        return Outcome(None, f"did not finish within its time limit of {seconds:g} s (`seconds` of the track in params.yaml)")
     except ProcessExpired as error:
         return Outcome(None, f"its worker process died with exit code {error.exitcode} (a crash, or killed for memory)")
     except Exception as error:

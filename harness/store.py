@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
+from torch.export.passes import move_to_device_pass
 
 from harness.errors import UserError
 from methods import Codes
@@ -61,6 +62,11 @@ class Artefact:
     bits: dict[str, int]
     bytes: int
     parameters: int
+    program: torch.export.ExportedProgram
+
+    def on(self, device: torch.device) -> nn.Module:
+        """Return the module on `device`; `module` itself stays on the CPU."""
+        return self.module if device.type == "cpu" else move_to_device_pass(self.program, str(device)).module()
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
@@ -78,9 +84,13 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
 
 
 def codes_of(model: nn.Module) -> dict[str, Codes]:
-    """Return the codes that methods left beside weights, by parameter name."""
+    """Return the codes that methods left beside weights, by parameter name, on the CPU."""
     found = {f"{name}.weight": getattr(module, "weight_codes", None) for name, module in model.named_modules()}
-    return {name: codes for name, codes in found.items() if isinstance(codes, Codes)}
+    return {
+        name: Codes(codes.codes.cpu(), codes.scale.cpu(), codes.zero.cpu(), codes.bits, codes.group)
+        for name, codes in found.items()
+        if isinstance(codes, Codes)
+    }
 
 
 def encode(tensors: dict[str, Tensor], codes: dict[str, Codes]) -> bytes:
@@ -182,4 +192,4 @@ def read(folder: Path) -> Artefact:
         home = program.state_dict if name in program.state_dict else program.constants
         home[name] = nn.Parameter(tensor, requires_grad=False) if isinstance(home[name], nn.Parameter) else tensor
     parameters = sum(tensor.numel() for name, tensor in tensors.items() if name in program.state_dict)
-    return Artefact(program.module(), bits, len(content), parameters)
+    return Artefact(program.module(), bits, len(content), parameters, program)

@@ -1,28 +1,32 @@
-"""The stage `train@<track>`: the data as the workers read it, and every dense model of the track."""
+"""The stage `train@<track>`: the data as the workers read it, and every dense model of the track, trained or from reference weights."""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from harness import data, files, fingerprint
+from harness.device import require, seeded
 from harness.errors import UserError
 from harness.params import Params, TrackParams
 from harness.points import Paths
 from harness.pool import run_all, workers
+from harness.pretrained import load_reference
 from methods._train import train
 
 
 @dataclass(frozen=True)
 class DenseJob:
-    """One dense model to train."""
+    """One dense model to train, or to take from its reference weights."""
 
     track: TrackParams
     model: str
@@ -33,6 +37,7 @@ class DenseJob:
 
 def train_track(params: Params, paths: Paths, track: str) -> dict[str, Any]:
     """Write the track's data, train the dense models whose fingerprint does not stand, and return the track's record."""
+    require(params.track(track).device)
     loaded = data.load(params.track(track))
     data.save(loaded, paths.data(track))
     record_file = paths.records(track) / "track.json"
@@ -43,6 +48,10 @@ def train_track(params: Params, paths: Paths, track: str) -> dict[str, Any]:
         "version": params.version,
         "track": track,
         "dataset": params.track(track).dataset,
+        "title": loaded.title,
+        "sources": loaded.sources,
+        "device": params.track(track).device,
+        "seeds": params.track(track).seeds,
         "content_hash": data.content_hash(loaded),
         "images": {name: len(getattr(loaded, name).labels) for name in ("train", "validation", "test")} | {"calibration": len(loaded.calibration)},
         "test_labels": loaded.test.labels.tolist(),
@@ -65,10 +74,11 @@ def _run(params: Params, paths: Paths, track: str, wanted: dict[str, str]) -> di
     if not wanted:
         return {}
     paths.dense(track).mkdir(parents=True, exist_ok=True)
-    jobs = [DenseJob(params.track(track), model, params.seeds[0], paths.data(track), paths.dense(track) / f"{model}.safetensors") for model in wanted]
+    about = params.track(track)
+    jobs = [DenseJob(about, model, about.seeds[0], paths.data(track), paths.dense(track) / f"{model}.safetensors") for model in wanted]
     records = {}
-    with workers(params.run) as pool, tqdm(total=len(jobs), desc=f"{track}: train dense", unit="model") as bar:
-        for job, outcomes in run_all(pool, jobs, [train_dense], params.run):
+    with workers(params.run.workers) as pool, tqdm(total=len(jobs), desc=f"{track}: train dense", unit="model") as bar:
+        for job, outcomes in run_all(pool, jobs, [make_dense], about.seconds):
             if outcomes[-1].value is None:
                 raise UserError(f"dense model '{job.model}' of track '{track}' could not be trained: {outcomes[-1].reason}")
             records[job.model] = {**outcomes[-1].value, "fingerprint": wanted[job.model]}
@@ -77,28 +87,41 @@ def _run(params: Params, paths: Paths, track: str, wanted: dict[str, str]) -> di
     return records
 
 
-def train_dense(job: DenseJob) -> dict[str, Any]:
-    """Train one dense model by the track's `scratch` recipe, write its weights, and return its part of the track's record."""
-    torch.set_num_threads(1)
-    torch.manual_seed(job.seed)
+def make_dense(job: DenseJob) -> dict[str, Any]:
+    """Make one dense model, write its weights, and return its part of the track's record."""
+    device = seeded(job.track.device, job.seed)
     params = job.track.models[job.model]
-    seen = data.MethodData.read(job.data, job.track, params, job.seed)
+    learn = data.Learn.read(job.data, device)
     start = time.perf_counter()
-    model = train(seen.narrower(1.0), seen, seen.scratch)
+    model, origin = _reference(job, learn) if params.pretrained else _trained(job, learn)
     seconds = time.perf_counter() - start
-    content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    content = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()})
     files.write_bytes(job.target, content)
+    test = data.TestSplit.read(job.data)
     return {
         "timm": params.timm,
+        "dense": origin,
+        "scratch_epochs": job.track.scratch_of(job.model).epochs,
+        "fine_tune_epochs": job.track.fine_tune_of(job.model).epochs,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "validation_accuracy": _accuracy(model, seen.validation),
-        "test_accuracy": _accuracy(model, data.load_test(job.data)),
-        "epochs": seen.scratch.epochs,
+        "validation_accuracy": _accuracy(model, learn.validation(256), learn.tensors["validation.labels"]),
+        "test_accuracy": _accuracy(model, test.batches(256, device), test.labels.to(device)),
         "seconds": round(seconds, 3),
         "weights_sha256": hashlib.sha256(content).hexdigest(),
     }
 
 
+def _reference(job: DenseJob, learn: data.Learn) -> tuple[nn.Module, str]:
+    model, file = load_reference(job.track.models[job.model], learn.channels, learn.classes)
+    return model.eval().to(learn.device), f"reference weights {file}"
+
+
+def _trained(job: DenseJob, learn: data.Learn) -> tuple[nn.Module, str]:
+    seen = data.MethodData(learn, job.track, job.model, job.seed)
+    return train(seen.narrower(1.0), seen, seen.scratch), f"own recipe, {seen.scratch.epochs:g} epochs"
+
+
 @torch.inference_mode()
-def _accuracy(model: torch.nn.Module, split: data.Split) -> float:
-    return float((model(split.images).argmax(1) == split.labels).double().mean())
+def _accuracy(model: nn.Module, batches: Iterable[Tensor], labels: Tensor) -> float:
+    predictions = torch.cat([model(images).argmax(1) for images in batches])
+    return float((predictions == labels).double().mean())

@@ -6,7 +6,6 @@ The first never holds test images; the second never runs a method. Each returns 
 from __future__ import annotations
 
 import copy
-import random
 import resource
 import time
 from collections.abc import Callable
@@ -22,10 +21,13 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from harness import data, macs, models, registry, store
+from harness.device import seeded
 from harness.errors import UserError
 from harness.params import TrackParams
 
 PREDICTIONS, EXPECTED = "predictions.npy", "expected.npy"
+PROBE = 16  # calibration images on which the model that a method returned is compared with the artefact read back
+BATCH = 256  # test images evaluated at a time
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,9 @@ class Refused(Exception):
     """The method returned something that cannot be a compressed model."""
 
 
-def load_dense(job: Job) -> nn.Module:
+def load_dense(job: Job, learn: data.Learn) -> nn.Module:
     """Build the job's model in eval mode with its dense weights; raise UserError if the file is missing, truncated or of another model."""
-    learn = safetensors.torch.load_file(job.data / "learn.safetensors")
-    model = models.build(job.track.models[job.model], learn["train.images"].shape[1], int(learn["train.labels"].max()) + 1)
+    model = models.build(job.track.models[job.model], learn.channels, learn.classes)
     try:
         model.load_state_dict(safetensors.torch.load_file(job.dense))
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
@@ -61,34 +62,34 @@ def load_dense(job: Job) -> nn.Module:
 
 def compress_point(job: Job) -> dict[str, Any]:
     """Run the method on a private copy of dense and write the artefact; return status, reason, cost and timings."""
-    _prepare(job)
-    dense = load_dense(job)
+    device = seeded(job.track.device, job.seed)
+    _limit_memory(job)
+    learn = data.Learn.read(job.data, device)
+    dense = load_dense(job, learn)
     method = registry.configure(job.method, job.setting)
     reason = method.skip(copy.deepcopy(dense))
     if reason is not None:
         return {"status": "skipped", "reason": reason}
-    seen = data.MethodData.read(job.data, job.track, job.track.models[job.model], job.seed)
+    seen = data.MethodData(learn, job.track, job.model, job.seed)
     before = data.digest(dense.state_dict())
-    private = copy.deepcopy(dense)
+    private = copy.deepcopy(dense).to(device)
     compressed, cost = _measured(lambda: method.compress(private, seen), seen)
     if data.digest(dense.state_dict()) != before:
         raise Refused("the method changed the dense model: change only the model passed to compress()")
     start = time.perf_counter()
-    probe = _probe(job)
+    probe = learn.probe(PROBE)
     np.save(job.folder / EXPECTED, _check(compressed, dense, probe).numpy())
     store.write(job.folder, store.export(compressed, probe[:2]), store.codes_of(compressed))
     timings = {"compress": cost["seconds"], "export": round(time.perf_counter() - start, 3)}
     return {"status": "ok", "reason": None, "cost": cost, "timings": timings}
 
 
-def _prepare(job: Job) -> None:
-    torch.set_num_threads(1)
+def _limit_memory(job: Job) -> None:
+    if job.track.device != "cpu":
+        return  # a CUDA driver reserves far more addresses than memory
     used = psutil.Process().memory_info().vms
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + int(job.gibibytes * 2**30), hard))
-    random.seed(job.seed)
-    np.random.seed(job.seed)
-    torch.manual_seed(job.seed)
 
 
 def _measured(compress: Callable[[], nn.Module], seen: data.MethodData) -> tuple[nn.Module, dict[str, Any]]:
@@ -110,17 +111,12 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _probe(job: Job) -> Tensor:
-    """Return 16 calibration images, to compare the model a method returned with the artefact read back."""
-    return safetensors.torch.load_file(job.data / "learn.safetensors")["calibration"][:16]
-
-
 @torch.no_grad()
 def _check(compressed: Any, dense: nn.Module, images: Tensor) -> Tensor:
     """Return the logits (N, classes) of what the method returned; raise Refused if it cannot be a compressed model."""
     if not isinstance(compressed, nn.Module):
         raise Refused(f"compress() returned {type(compressed).__name__}, not a torch.nn.Module")
-    compressed.eval()
+    compressed.eval().cpu()
     output, expected = compressed(images), dense(images)
     if not isinstance(output, Tensor) or output.shape != expected.shape:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -139,17 +135,19 @@ def _same(found: Tensor, expected: Tensor) -> None:
 @torch.inference_mode()
 def evaluate_point(job: Job) -> dict[str, Any]:
     """Read the artefact back, predict the test split, count, and return the measured part of the record; writes the predictions beside it."""
-    torch.set_num_threads(1)
+    device = seeded(job.track.device, job.seed)
     start = time.perf_counter()
     artefact = store.read(job.folder)
-    _same(artefact.module(_probe(job)), torch.from_numpy(np.load(job.folder / EXPECTED, allow_pickle=False)))
+    probe = data.Learn.read(job.data, torch.device("cpu")).probe(PROBE)
+    _same(artefact.module(probe), torch.from_numpy(np.load(job.folder / EXPECTED, allow_pickle=False)))
     (job.folder / EXPECTED).unlink()
-    test = data.load_test(job.data)
-    logits = torch.cat([artefact.module(batch) for batch in test.images.split(256)])
+    counted = macs.count(artefact.module, probe[:1], artefact.bits)
+    test = data.TestSplit.read(job.data)
+    module = artefact.on(device)
+    logits = torch.cat([module(batch) for batch in test.batches(BATCH, device)]).cpu()
     if not torch.isfinite(logits).all():
         raise Refused("the artefact returns NaN or infinity on test images")
     predictions = logits.argmax(1)
-    counted = macs.count(artefact.module, test.images[:1], artefact.bits)
     correct = int((predictions == test.labels).sum())
     np.save(job.folder / PREDICTIONS, predictions.numpy().astype(np.uint8))
     return {

@@ -22,6 +22,7 @@ Results = Annotated[Path, typer.Option(help="The folder of results.")]
 Version = Annotated[str | None, typer.Option(help="The version of the results; by default that of params.yaml.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="The experiment: default version, and the order of tracks, methods and hardware.")]
 Readme = Annotated[Path, typer.Option(help="The file whose digest is rewritten.")]
+Tracks = Annotated[list[str] | None, typer.Argument(help="The tracks to build; by default every track that has results.", metavar="[TRACK]...")]
 Track = Annotated[str | None, typer.Option(help="The track to show; by default the first of params.yaml.")]
 Hardware = Annotated[str | None, typer.Option(help="The hardware to show; by default the first of params.yaml.")]
 
@@ -36,20 +37,21 @@ def one_line_errors() -> Iterator[None]:
         raise typer.Exit(2 if isinstance(error, UnknownName) else 1) from None
 
 
-@app.command("build", epilog="Example: python -m leaderboard build --version v1")
+@app.command("build", epilog="Example: python -m leaderboard build digits")
 def build_command(
+    tracks: Tracks = None,
     results: Results = Path("results"),
     version: Version = None,
     readme: Readme = Path("README.md"),
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Write every table, metrics.json, curves.csv and the README's digest."""
+    """Write the tables, metrics.json, curves.csv and digest.md of each track, and the README's digest of all tracks built so far."""
     with one_line_errors():
         from leaderboard.build import build  # here, because scipy takes a second to import and --help needs none of it
         from leaderboard.experiment import read_experiment
 
         experiment = read_experiment(params)
-        for page in build(results, experiment.chosen_version(version), readme, experiment):
+        for page in build(results, experiment.chosen_version(version), tracks or [], readme, experiment):
             typer.echo(page.as_posix())
 
 
@@ -68,7 +70,7 @@ def show(
 
         experiment = read_experiment(params)
         asked = experiment.chosen_version(version)
-        choice = choose(find_tables(results, asked, experiment), track, hardware)
+        choice = choose(find_tables(results, asked, experiment), experiment, track, hardware)
         typer.echo(f"{choice.track} on {choice.hardware}, version {asked}\n\n{board_text(read_table(choice.path))}\n")
         typer.echo(f"tables: {choice.path.with_suffix('.md').as_posix()} and {choice.path.as_posix()}")
 

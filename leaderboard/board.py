@@ -13,6 +13,7 @@ from tabulate import tabulate
 from leaderboard.errors import ResultsError, one_line, unknown
 from leaderboard.experiment import Experiment, in_order
 from leaderboard.files import read_text
+from leaderboard.precision import accuracy_digits
 
 SANITY = ("dense", "finetune_only", "slim", "random_pruning", "magnitude")  # shown whether they win or not
 WIDTH = 160
@@ -34,7 +35,8 @@ def find_tables(results: Path, version: str, experiment: Experiment) -> list[Cho
         raise ResultsError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
     if not (results / version).is_dir():
         raise unknown("version", version, [folder.name for folder in results.iterdir() if folder.is_dir()])
-    found = [Choice(*path.stem.partition("-")[::2], path) for path in (results / version / "tables").glob("*-*.csv")]
+    paths = [path for path in (results / version / "tables").glob("*/*.csv") if path.name != "curves.csv"]
+    found = [Choice(path.parent.name, path.stem, path) for path in paths]
     if not found:
         raise ResultsError(f"{results / version} holds no tables: run `python -m leaderboard build`")
     tracks = in_order([choice.track for choice in found], list(experiment.tracks))
@@ -42,10 +44,13 @@ def find_tables(results: Path, version: str, experiment: Experiment) -> list[Cho
     return sorted(found, key=lambda choice: (tracks.index(choice.track), hardware.index(choice.hardware)))
 
 
-def choose(tables: Sequence[Choice], track: str | None, hardware: str | None) -> Choice:
+def choose(tables: Sequence[Choice], experiment: Experiment, track: str | None, hardware: str | None) -> Choice:
     """Return the table asked for, by default the first; raise UnknownName with the nearest name."""
-    if track is not None and track not in {choice.track for choice in tables}:
-        raise unknown("track", track, {choice.track for choice in tables})
+    built = {choice.track for choice in tables}
+    if track is not None and track not in {*built, *experiment.tracks}:
+        raise unknown("track", track, {*built, *experiment.tracks})
+    if track is not None and track not in built:
+        raise ResultsError(f"track '{track}' has no tables yet: run `python -m leaderboard build {track}`")
     of_track = [choice for choice in tables if choice.track == (track or tables[0].track)]
     if hardware is not None and hardware not in {choice.hardware for choice in of_track}:
         raise unknown("hardware", hardware, {choice.hardware for choice in of_track})
@@ -55,7 +60,19 @@ def choose(tables: Sequence[Choice], track: str | None, hardware: str | None) ->
 def read_table(path: Path) -> list[Record]:
     """Return the records of a table's CSV, as text."""
     records = list(csv.DictReader(StringIO(read_text(path), newline="")))
-    needed = {"model", "method", "setting", "accuracy_percent", "delta_points", "bytes", "compression_ratio", "best", "pareto", "status"}
+    needed = {
+        "model",
+        "method",
+        "setting",
+        "test_images",
+        "accuracy_percent",
+        "delta_points",
+        "bytes",
+        "compression_ratio",
+        "best",
+        "pareto",
+        "status",
+    }
     if not records or not needed <= set(records[0]) or any(None in record.values() for record in records):
         raise ResultsError(f"{path} is not a table of this leaderboard: run `python -m leaderboard build`")
     return records
@@ -85,7 +102,8 @@ def _align(record: Record) -> list[str]:
 
 def _line(record: Record) -> Record:
     line = {"method": _cut(record["method"], 16), "setting": _cut(record["setting"], 30), "needs": _cut(record["needs"], 11)}
-    line |= {"acc %": _fixed(record["accuracy_percent"], 1), "Δ": f"{_fixed(record['delta_points'], 1)}{record.get('significance', ''):3}"}
+    digits = accuracy_digits(_whole(record["test_images"]))
+    line |= {"acc %": _fixed(record["accuracy_percent"], digits), "Δ": f"{_fixed(record['delta_points'], digits)}{record.get('significance', ''):3}"}
     line |= {"KiB": _fixed(record["bytes"], 1, 1 / 1024), "size ×": _fixed(record["compression_ratio"], 2)}
     line |= {"MACs ×": _fixed(record.get("theoretical_speedup", ""), 2)}
     for column in record:
@@ -104,7 +122,17 @@ def _fixed(text: str, digits: int, scale: float = 1.0) -> str:
     try:
         return f"{float(text) * scale:.{digits}f}" if text else ""
     except ValueError:
-        raise ResultsError(f"the table holds '{one_line(text)}' where a number belongs: run `python -m leaderboard build`") from None
+        raise _no_number(text) from None
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise _no_number(text)
+    return int(text)
+
+
+def _no_number(text: str) -> ResultsError:
+    return ResultsError(f"the table holds '{one_line(text)}' where a number belongs: run `python -m leaderboard build`")
 
 
 def _cut(text: str, width: int) -> str:

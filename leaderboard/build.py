@@ -5,27 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from leaderboard.digest import update_readme
+from leaderboard.digest import DIGEST, check_readme, digest_text, update_readme
+from leaderboard.errors import ResultsError, unknown
 from leaderboard.experiment import Experiment, in_order
-from leaderboard.files import write_text
+from leaderboard.files import write_folder
 from leaderboard.latency import read_latency
 from leaderboard.markdown import markdown_text
-from leaderboard.results import find_tracks, read_track
+from leaderboard.results import RECORDS, find_tracks, read_track
 from leaderboard.summary import curves_text, metrics_text
 from leaderboard.tables import Table, csv_text, make_table
 
 UNMEASURED = "unmeasured"  # names the table of results that no hardware was asked to time
 
 
-def build(results: Path, version: str, readme: Path, experiment: Experiment) -> tuple[Path, ...]:
-    """Write the tables, metrics and curves of all tracks and the README's digest; return the tables' pages."""
-    tracks = in_order(find_tracks(results, version), list(experiment.tracks))
-    tables = [track_tables(results, version, track, experiment) for track in tracks]
+def build(results: Path, version: str, asked: Sequence[str], readme: Path, experiment: Experiment) -> tuple[Path, ...]:
+    """Write tables/<track>/ of every track in `asked`, by default of all, then the digest of all tracks built so far; return the tables' pages."""
+    check_readme(readme)
     folder = results / version / "tables"
-    update_readme(readme, [_shown(group) for group in tables], folder)
-    write_text(folder / "metrics.json", metrics_text(tables))
-    write_text(folder / "curves.csv", curves_text([group[0] for group in tables]))
-    return tuple(_write(folder, table) for group in tables for table in group)
+    tables = {track: track_tables(results, version, track, experiment) for track in chosen_tracks(results, version, asked, experiment)}
+    for track, group in tables.items():
+        write_folder(folder / track, _texts(group))
+    update_readme(readme, folder, experiment)
+    return tuple(folder / track / f"{table.hardware}.md" for track, group in tables.items() for table in group)
+
+
+def chosen_tracks(results: Path, version: str, asked: Sequence[str], experiment: Experiment) -> list[str]:
+    """Return the tracks asked for, by default all that have results, in the order of params.yaml; one that has none is an error."""
+    found = find_tracks(results, version)
+    for track in asked:
+        if track not in {*found, *experiment.tracks}:
+            raise unknown("track", track, {*found, *experiment.tracks})
+        if track not in found:
+            run = f"`dvc repro leaderboard@{track}`, or without DVC `python -m harness run {track}`"
+            raise ResultsError(f"track '{track}' has no results of version '{version}' yet: run {run}")
+    if not asked and not found:
+        raise ResultsError(f"{results / version / RECORDS} holds no <track>/track.json: run `dvc repro`")
+    return in_order(list(dict.fromkeys(asked)) or found, list(experiment.tracks))
 
 
 def track_tables(results: Path, version: str, track: str, experiment: Experiment) -> list[Table]:
@@ -41,12 +56,12 @@ def track_tables(results: Path, version: str, track: str, experiment: Experiment
     return tables
 
 
+def _texts(tables: Sequence[Table]) -> dict[str, str]:
+    """Return the text of every file of a track, by name."""
+    pages = {f"{table.hardware}{ending}": text(table) for table in tables for ending, text in ((".csv", csv_text), (".md", markdown_text))}
+    return pages | {"metrics.json": metrics_text(tables), "curves.csv": curves_text(tables[0]), DIGEST: digest_text(_shown(tables))}
+
+
 def _shown(tables: Sequence[Table]) -> Table:
     """Return the table that stands for the track: the first with latency."""
     return next((table for table in tables if table.run is not None), tables[0])
-
-
-def _write(folder: Path, table: Table) -> Path:
-    write_text(folder / f"{table.name}.csv", csv_text(table))
-    write_text(folder / f"{table.name}.md", markdown_text(table))
-    return folder / f"{table.name}.md"

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leaderboard.best import lossless
+from leaderboard.caption import machine_text, origin
 from leaderboard.errors import ResultsError
+from leaderboard.experiment import Experiment, in_order
 from leaderboard.files import read_text, write_text
-from leaderboard.markdown import escape, github_table, machine_text
+from leaderboard.github import escape, github_table
+from leaderboard.precision import accuracy_digits, number
 from leaderboard.rows import DENSE, Row
 from leaderboard.tables import Table
 
 BEGIN, END = "<!-- digest:begin -->", "<!-- digest:end -->"
-
-
-def digest_text(tables: Sequence[Table], link: str) -> str:
-    """Return the digest of one table per track; `link` is the tables' folder as seen from the README."""
-    return "\n\n".join(_track(table, link) for table in tables)
+DIGEST = "digest.md"  # a track's section of the README, beside its tables
 
 
 def updated(readme: str, digest: str, where: Path) -> str:
@@ -30,49 +29,65 @@ def updated(readme: str, digest: str, where: Path) -> str:
     return f"{before}{BEGIN}\n{digest}\n{END}{after}"
 
 
-def update_readme(readme: Path, tables: Sequence[Table], folder: Path) -> None:
-    """Write the digest of `tables` (their files lie in `folder`) into the README."""
+def check_readme(readme: Path) -> None:
+    """Raise ResultsError if the README has no place for the digest."""
+    updated(read_text(readme), "", readme)
+
+
+def update_readme(readme: Path, folder: Path, experiment: Experiment) -> None:
+    """Write the sections of all tracks whose tables lie in `folder` into the README, in the order of params.yaml."""
+    tracks = in_order([path.parent.name for path in folder.glob(f"*/{DIGEST}")], list(experiment.tracks))
+    sections = [f"{read_text(folder / track / DIGEST).strip()}\n\n{_links(readme, folder / track, experiment)}" for track in tracks]
+    write_text(readme, updated(read_text(readme), "\n\n".join(sections), readme))
+
+
+def _links(readme: Path, folder: Path, experiment: Experiment) -> str:
+    """Return the links to the pages of one track, as seen from the README."""
+    pages = in_order([path.stem for path in folder.glob("*.md") if path.name != DIGEST], list(experiment.hardware))
     link = Path(os.path.relpath(folder, readme.parent)).as_posix()
-    write_text(readme, updated(read_text(readme), digest_text(tables, link), readme))
+    return f"All rows: {', '.join(f'[{escape(folder.name)}/{escape(page)}.md]({link}/{page}.md)' for page in pages)}"
 
 
-def _track(table: Table, link: str) -> str:
+def digest_text(table: Table) -> str:
+    """Return a track's section: where its numbers come from, and one line per method."""
     info = table.info
-    lines = [f"### {escape(info.track)}, version {escape(info.version)}\n", f"Latency on {escape(table.hardware)}: {machine_text(table.run)}.\n"]
+    lines = [f"### {escape(info.track)}, version {escape(info.version)}\n", f"{escape(info.title)}. {origin(info)}\n"]
+    lines.append(f"Latency on {escape(table.hardware)}: {machine_text(table.run)}.\n")
     lines.append(
         f"Each cell: the best compression ratio (bytes) / MACs ratio / realised speed-up (batch {table.batch}) over dense that the method reaches on"
         f" that model without a significant loss of accuracy on {info.images.test} test images (adjusted p >= 0.05), each possibly at another setting;"
         " `-`: every setting loses significantly, with the mildest loss in points. `tie`: within the noise of the clock; `masked`: no claim of speed."
         " Dense: its accuracy.\n"
     )
-    lines.append(github_table(_records(table.rows, table.batch), ("method", "family", "needs", "realisation")))
-    return "\n".join([*lines, f"\nAll rows: [{escape(table.name)}.md]({link}/{table.name}.md)"])
+    lines.append(github_table(_records(table), ("method", "family", "needs", "realisation")))
+    return "\n".join(lines) + "\n"
 
 
-def _records(rows: Sequence[Row], batch: int) -> list[dict[str, str]]:
-    models = list(dict.fromkeys(row.model for row in rows))
+def _records(table: Table) -> list[dict[str, str]]:
+    models = list(dict.fromkeys(row.model for row in table.rows))
     records = []
-    for name in dict.fromkeys(row.method.name for row in rows):
-        mine = [row for row in rows if row.method.name == name]
+    for name in dict.fromkeys(row.method.name for row in table.rows):
+        mine = [row for row in table.rows if row.method.name == name]
         method = mine[0].method
         who = {"method": name, "family": method.family, "needs": method.needs, "realisation": method.realisation}
-        what = {escape(model): escape(cell([row for row in mine if row.model == model], batch)) for model in models}
+        what = {escape(model): escape(_cell(table, [row for row in mine if row.model == model])) for model in models}
         records.append({key: escape(value) for key, value in who.items()} | what)
     return records
 
 
-def cell(rows: Sequence[Row], batch: int) -> str:
+def _cell(table: Table, rows: Sequence[Row]) -> str:
     """Return what the rows of one method and model reach."""
+    digits = accuracy_digits(table.info.images.test)
     measured = [row.measured for row in rows if row.measured is not None]
     if not measured:
         return rows[0].status if rows else ""
     if rows[0].method.name == DENSE:
-        return f"{100 * measured[0].quality.accuracy.value:.1f} %"
+        return f"{number(measured[0].quality.accuracy.value, digits, 100)} %"
     kept = [row for row in rows if lossless(row)]
     if kept:
-        return f"{_best_ratio(kept)} / {_best_macs(kept)} / {_best_time(kept, batch)}"
+        return f"{_best_ratio(kept)} / {_best_macs(kept)} / {_best_time(kept, table.batch)}"
     deltas = [part.quality.delta.value for part in measured if part.quality.delta is not None]
-    return f"- ({100 * max(deltas):.1f})" if deltas else "no dense"
+    return f"- ({number(max(deltas), digits, 100)})" if deltas else "no dense"
 
 
 def _best_ratio(rows: Sequence[Row]) -> str:

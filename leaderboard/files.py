@@ -1,8 +1,9 @@
-"""Text files that are either whole or absent."""
+"""Text files that are either whole or absent, and folders that hold nothing stale."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from leaderboard.errors import ResultsError
@@ -18,6 +19,17 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise ResultsError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def write_folder(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write `texts` by file name into `folder` and remove every other file in it."""
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    try:
+        for path in [path for path in folder.iterdir() if path.is_file() and path.name not in texts]:
+            path.unlink()
+    except OSError as error:
+        raise ResultsError(f"cannot remove what is stale in {folder}: {error.strerror or error}") from None
 
 
 def read_text(path: Path) -> str:

@@ -4,79 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
-from leaderboard.best import RULE
-from leaderboard.errors import one_line
-from leaderboard.latency import Latency, LatencyRun
+from leaderboard.caption import caption
+from leaderboard.github import escape, github_table
+from leaderboard.latency import Latency
+from leaderboard.precision import accuracy_digits, number
 from leaderboard.rows import Measurement, Row
 from leaderboard.statistics import Estimate, stars
-from leaderboard.tables import Table, number, verdict
+from leaderboard.tables import Table, verdict
 
 Cells = dict[str, str]
 TEXT_COLUMNS = ("method", "family", "setting", "needs", "realisation", "best", "pareto", "status")
-ENTITIES = str.maketrans({character: f"&#{ord(character)};" for character in "|\\`[*"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-
-
-def escape(text: str) -> str:
-    """Return text from results as inert Markdown on one line."""
-    return one_line(text).translate(ENTITIES)
 
 
 def markdown_text(table: Table) -> str:
     """Return the page: a caption, then one table per model with dense first."""
     models = dict.fromkeys(row.model for row in table.rows)
     sections = [_section(model, [_cells(table, row) for row in table.rows if row.model == model]) for model in models]
-    return "\n\n".join([_caption(table), *sections]) + "\n"
-
-
-def github_table(records: Sequence[Cells], text_columns: Sequence[str]) -> str:
-    """Return records as a GitHub table, numbers to the right."""
-    align = ["left" if name in text_columns else "right" for name in records[0]]
-    return tabulate(records, headers="keys", tablefmt="github", disable_numparse=True, colalign=align)
+    return "\n\n".join([caption(table), *sections]) + "\n"
 
 
 def _section(model: str, records: Sequence[Cells]) -> str:
     return f"## {escape(model)}\n\n{github_table(records, TEXT_COLUMNS)}"
 
 
-def machine_text(run: LatencyRun | None) -> str:
-    """Return the machine of a latency run and its noise floor in one sentence."""
-    if run is None:
-        return "no latency was measured on this hardware"
-    machine = run.machine
-    floors = ", ".join(f"{100 * floor:.1f} % at batch {batch}" for batch, floor in run.floors.items())
-    who = f"{machine.cpu}, {machine.cores} cores of which {machine.threads} used, governor {machine.governor or 'unknown'}, torch {machine.torch}"
-    return f"{escape(who)}, fingerprint `{escape(machine.fingerprint)}`; A/A noise floor ±{floors}"
-
-
-def _caption(table: Table) -> str:
-    info = table.info
-    track = f"Track {escape(info.track)}: dataset {escape(info.dataset)} (content hash `{escape(info.content_hash)}`)"
-    images = f"{info.images.train} train, {info.images.validation} validation, {info.images.test} test, {info.images.calibration} calibration images"
-    return "\n".join(
-        [
-            f"# {escape(info.track)} on {escape(table.hardware)}\n",
-            f"{track}, {images}. Version {escape(info.version)}.",
-            f"Hardware {escape(table.hardware)}: {machine_text(table.run)}.\n",
-            "- Brackets are 95 % intervals: Wilson for accuracy, paired bootstrap over images and seeds for Δ, bootstrap over rounds for latency.",
-            "- Δ is accuracy minus that of dense, in points. `*`, `**`, `***`: exact sign-flip test (McNemar for one seed), p adjusted over this table"
-            " (Benjamini-Hochberg) below 0.05, 0.01, 0.001. `±` beside a number of seeds is the standard deviation over them, in points.",
-            "- Ratios and speed-ups are dense / compressed, above 1 is better. MACs and FLOPs (= 2 MACs) are of one image, in millions; `theory ×` is their"
-            " ratio, `BOPs ×` that of bit-operations; effective MACs skip zeros.",
-            "- `bN` is a batch of N: milliseconds at the median / 95th percentile, and the realised speed-up, the median of ratios to dense timed just"
-            " before and after. `tie`: within the noise floor or with 1 in its interval, not ranked. `masked`: zeros in dense tensors, no claim of speed.",
-            f"- {RULE}.",
-            "- `pareto`: no row of the model has more accuracy at no more bytes, MACs or time (smallest batch; a tie counts as dense, times within the"
-            " noise floor of each other as equal).",
-        ]
-    )
-
-
 def _cells(table: Table, row: Row) -> Cells:
     cells = {"method": row.method.name, "family": row.method.family, "setting": row.setting, "needs": row.method.needs}
     cells = {name: escape(text) for name, text in (cells | {"realisation": row.method.realisation}).items()}
-    cells |= _quality(row) | _costs(row.measured)
+    cells |= _quality(row, accuracy_digits(table.info.images.test)) | _costs(row.measured)
     for batch in table.batches:
         cells |= _latency(row, batch)
     cells |= _spent(row.measured)
@@ -84,14 +38,14 @@ def _cells(table: Table, row: Row) -> Cells:
     return cells | {"best": " ".join(row.best), "pareto": " ".join(row.pareto), "status": escape(status)}
 
 
-def _quality(row: Row) -> Cells:
+def _quality(row: Row, digits: int) -> Cells:
     if row.measured is None:
         return {"seeds": "", "accuracy %": "", "Δ points": ""}
     quality = row.measured.quality
-    spread = f" ±{100 * quality.seed_std:.1f}" if quality.seed_std is not None else ""
+    spread = f" ±{number(quality.seed_std, digits, 100)}" if quality.seed_std is not None else ""
     mark = stars(quality.adjusted_p).replace("*", "\\*")
-    delta = f"{_with_interval(quality.delta, 100, 1)} {mark}".strip() if quality.delta else ""
-    return {"seeds": f"{row.seeds}{spread}", "accuracy %": _with_interval(quality.accuracy, 100, 1), "Δ points": delta}
+    delta = f"{_with_interval(quality.delta, 100, digits)} {mark}".strip() if quality.delta else ""
+    return {"seeds": f"{row.seeds}{spread}", "accuracy %": _with_interval(quality.accuracy, 100, digits), "Δ points": delta}
 
 
 def _costs(measured: Measurement | None) -> Cells:

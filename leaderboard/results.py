@@ -48,19 +48,16 @@ def read_json(path: Path, kind: type[Document]) -> Document:
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":
             raise ResultsError(f"{path} is not valid JSON ({one_line(error.errors()[0]['msg'])}): restore it with git or run `dvc repro`") from None
-        raise ResultsError(f"{path} is not a file of results: {describe(error)}") from None
+        raise ResultsError(f"{path} is not a file of results: {describe(error)}; run `dvc repro`") from None
 
 
 def find_tracks(results: Path, version: str) -> list[str]:
-    """Return the names of the tracks that have results of `version`."""
+    """Return the names of the tracks that have results of `version`, sorted."""
     if not results.is_dir():
         raise ResultsError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
     if not (results / version).is_dir():
         raise unknown("version", version, [folder.name for folder in results.iterdir() if folder.is_dir()])
-    tracks = sorted(path.parent.name for path in (results / version / RECORDS).glob("*/track.json"))
-    if not tracks:
-        raise ResultsError(f"{results / version / RECORDS} holds no <track>/track.json: run `dvc repro`")
-    return tracks
+    return sorted(path.parent.name for path in (results / version / RECORDS).glob("*/track.json"))
 
 
 def read_track(results: Path, version: str, track: str) -> TrackResults:
@@ -70,7 +67,7 @@ def read_track(results: Path, version: str, track: str) -> TrackResults:
     if len(info.test_labels) != info.images.test:
         raise ResultsError(f"{folder / 'track.json'}: {info.images.test} test images but {len(info.test_labels)} test labels; run `dvc repro`")
     labels = np.asarray(info.test_labels)
-    methods = tuple(_read_method(path, version, track, labels) for path in sorted((folder / "points").glob("*.json")))
+    methods = tuple(_read_method(path, info, labels) for path in sorted((folder / "points").glob("*.json")))
     dense = [point for method in methods if method.method.name == "dense" for point in method.points if point.status == "ok"]
     if not dense:
         raise ResultsError(
@@ -88,8 +85,11 @@ def _read_stamped(path: Path, kind: type[Document], version: str, track: str) ->
     return read_json(path, kind)
 
 
-def _read_method(path: Path, version: str, track: str, labels: NDArray[np.int_]) -> MethodResults:
-    content = _read_stamped(path, MethodPoints, version, track)
+def _read_method(path: Path, info: TrackInfo, labels: NDArray[np.int_]) -> MethodResults:
+    content = _read_stamped(path, MethodPoints, info.version, info.track)
+    if content.content_hash != info.content_hash:
+        found = f"{path} rests on data '{one_line(content.content_hash)[:16]}…', track.json on '{one_line(info.content_hash)[:16]}…'"
+        raise ResultsError(f"{found}: contents are never mixed; run `dvc repro leaderboard@{info.track}`")
     if content.method.name != path.stem:
         raise ResultsError(f"{path} holds the method '{one_line(content.method.name)}', not '{path.stem}': rename or remove it")
     ids = [point.id for point in content.points]

@@ -30,18 +30,30 @@ class Images(Frozen):
 
 
 class Trained(Frozen):
-    """A dense model as it was trained."""
+    """A dense model, where it came from, and the epochs that a method may train what is made from it."""
 
     timm: str
     parameters: PositiveInt
     test_accuracy: float
+    dense: str
+    scratch_epochs: NonNegativeFloat
+    fine_tune_epochs: NonNegativeFloat
+
+    @property
+    def from_reference(self) -> bool:
+        """Say whether dense is somebody else's weights and not our training."""
+        return self.dense.startswith("reference weights")
 
 
 class TrackInfo(Stamp):
     """track.json."""
 
     dataset: str
+    title: str
     content_hash: str
+    sources: dict[str, str]  # sha256 by name of the array that was loaded
+    device: str  # where compressing ran
+    seeds: tuple[int, ...]
     images: Images
     test_labels: tuple[NonNegativeInt, ...]
     models: dict[str, Trained]
@@ -105,5 +117,6 @@ AnyPoint = Annotated[Measured | Unmeasured, Field(discriminator="status")]
 class MethodPoints(Stamp):
     """points/<method>.json."""
 
+    content_hash: str
     method: MethodInfo
     points: tuple[AnyPoint, ...]

@@ -1,4 +1,4 @@
-"""What DVC shows of the tracks: a few numbers (`dvc metrics`) and the curves (`dvc plots`)."""
+"""What DVC shows of a track: a few numbers (`dvc metrics`) and the curves (`dvc plots`)."""
 
 from __future__ import annotations
 
@@ -9,30 +9,26 @@ from collections.abc import Sequence
 import pandas as pd
 
 from leaderboard.best import lossless, size_gain, speed_gain
+from leaderboard.precision import number
 from leaderboard.rows import DENSE, Row
-from leaderboard.tables import Table, number
+from leaderboard.tables import Table
 
 Numbers = dict[str, float | int]
 CURVE_COLUMNS = ("track", "method", "model", "setting", "compression_ratio", "theoretical_speedup", "accuracy")
 
 
-def metrics_text(groups: Sequence[Sequence[Table]]) -> str:
-    """Return the numbers of each track, from its tables of one per hardware."""
-    return json.dumps({tables[0].info.track: _numbers(tables) for tables in groups}, indent=1) + "\n"
-
-
-def _numbers(tables: Sequence[Table]) -> Numbers:
-    """Return one track's numbers, flat: what its rows are, noise floors, and per model dense and the best gains."""
+def metrics_text(tables: Sequence[Table]) -> str:
+    """Return one track's numbers, flat, from its tables of one per hardware: what its rows are, noise floors, and per model dense and the best gains."""
     rows = tables[0].rows
     numbers = _counts(rows) | _dense(rows) | _gains(rows)
     for table in tables:
         numbers |= _noise(table) | _speeds(table)
     rounded = {name: value if isinstance(value, int) else round(value, 6) for name, value in numbers.items()}
-    return dict(sorted(rounded.items()))
+    return json.dumps(dict(sorted(rounded.items())), indent=1) + "\n"
 
 
-def curves_text(tables: Sequence[Table]) -> str:
-    """Return the measured rows of one table per track as points of the curves, as CSV."""
+def curves_text(table: Table) -> str:
+    """Return the measured rows of one of a track's tables as points of the curves, as CSV."""
     records = [
         {
             "track": table.info.track,
@@ -43,7 +39,6 @@ def curves_text(tables: Sequence[Table]) -> str:
             "theoretical_speedup": number(row.measured.ratios.theoretical_speedup, 4),
             "accuracy": number(row.measured.quality.accuracy.value, 6),
         }
-        for table in tables
         for row in table.rows
         if row.measured is not None
     ]

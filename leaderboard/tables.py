@@ -11,6 +11,7 @@ from leaderboard.aggregate import make_rows
 from leaderboard.best import marked_best
 from leaderboard.latency import Latency, LatencyRun
 from leaderboard.pareto import marked_pareto
+from leaderboard.precision import number
 from leaderboard.results import TrackResults
 from leaderboard.rows import Measurement, Row
 from leaderboard.schema import TrackInfo
@@ -33,11 +34,6 @@ class Table:
     def batch(self) -> int:
         """Return the batch size that is ranked: the smallest."""
         return self.batches[0]
-
-    @property
-    def name(self) -> str:
-        """Return the file name of the table without its ending."""
-        return f"{self.info.track}-{self.hardware}"
 
 
 def make_table(track: TrackResults, hardware: str, run: LatencyRun | None, batches: Sequence[int], order: Sequence[str]) -> Table:
@@ -73,6 +69,7 @@ def _record(table: Table, row: Row) -> Cells:
     cells = {"version": table.info.version, "track": table.info.track, "hardware": table.hardware, "fingerprint": fingerprint}
     cells |= {"model": row.model, "method": row.method.name, "family": row.method.family, "setting": row.setting}
     cells |= {"needs": row.method.needs, "realisation": row.method.realisation, "seeds": str(row.seeds)}
+    cells["test_images"] = str(table.info.images.test)
     cells |= _quality(measured) | _costs(measured)
     for batch in table.batches:
         cells |= _latency(row, batch)
@@ -124,8 +121,3 @@ def _spent(measured: Measurement | None) -> Cells:
 def _interval(name: str, estimate: Estimate | None, scale: float, digits: int) -> Cells:
     parts = {"": estimate.value, "_low": estimate.low, "_high": estimate.high} if estimate else {"": None, "_low": None, "_high": None}
     return {f"{name}{part}": number(value, digits, scale) for part, value in parts.items()}
-
-
-def number(value: float | None, digits: int, scale: float = 1.0) -> str:
-    """Return `value * scale` at a fixed precision, never as negative zero; nothing for None."""
-    return "" if value is None else f"{round(value * scale, digits) + 0.0:.{digits}f}"

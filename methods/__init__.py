@@ -30,9 +30,11 @@ Realisation = Literal["structural", "packed", "kernel", "masked", "dynamic"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """One training budget: AdamW, linear warm-up, cosine to zero; the numbers stand in params.yaml."""
+    """One training budget: linear warm-up, cosine to zero; the numbers stand in params.yaml."""
 
-    epochs: int
+    optimiser: Literal["adamw", "sgd"]  # sgd: Nesterov momentum 0.9
+    precision: Literal["fp32", "bf16"]  # of the forward and backward pass; weights and optimiser stay float32
+    epochs: float
     batch: int
     learning_rate: float
     weight_decay: float
@@ -49,7 +51,10 @@ class Split:
 
 
 class Data(ABC):
-    """All that a method may see of a track; it counts the images drawn from it, and has no test split and no path to one."""
+    """All that a method may see of a track; it counts the images drawn from it, and has no test split and no path to one.
+
+    All that it gives lies on the device of the model at hand; only generators are the CPU's: draw there, then move.
+    """
 
     scratch: Schedule
     fine_tune: Schedule
@@ -72,7 +77,7 @@ class Data(ABC):
 
     @abstractmethod
     def batches(self, schedule: Schedule) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `schedule.epochs` shuffled, augmented passes over train as (images, labels); only full batches."""
+        """Yield `schedule.epochs` shuffled, augmented passes over train as (images, labels); only full batches, the last pass cut short if it is a part."""
 
     @abstractmethod
     def steps(self, schedule: Schedule) -> int:

@@ -89,7 +89,7 @@ def _channels(name: str, producer: nn.Module, between: Sequence[nn.Module], read
     layers = tuple(layer for layer in (producer, *readers) if isinstance(layer, Layer) and getattr(layer, "groups", 1) == 1)
     if len(layers) != 1 + len(readers) or not all(isinstance(module, (nn.BatchNorm2d, nn.Conv2d)) for module in kept):
         return []
-    index = torch.arange(layers[0].weight.shape[0])[:, None]
+    index = torch.arange(layers[0].weight.shape[0], device=layers[0].weight.device)[:, None]
     return [Group(name, layers[0], index, kept, layers[1:], index)]
 
 
@@ -117,7 +117,7 @@ def _mlp(name: str, mlp: Any) -> list[Group]:
 def _heads(name: str, attention: Any) -> list[Group]:
     if not isinstance(attention.norm, nn.Identity):
         return []
-    head = torch.arange(attention.attn_dim).view(attention.num_heads, attention.head_dim)
+    head = torch.arange(attention.attn_dim, device=attention.qkv.weight.device).view(attention.num_heads, attention.head_dim)
     rows = torch.cat([head + part * attention.attn_dim for part in range(3)], dim=1)  # of q, k and v
     between = () if attention.gate is None else (attention.gate,)
     return [Group(f"{name}.qkv", attention.qkv, rows, between, (attention.proj,), head, attention)]
@@ -144,7 +144,7 @@ def remove(model: nn.Module, units: Collection[Unit]) -> None:
     for number, group in enumerate(groups(model)):
         gone = [unit for where, unit in units if where == number]
         if gone:
-            stays = torch.ones(group.units, dtype=torch.bool)
+            stays = torch.ones(group.units, dtype=torch.bool, device=group.rows.device)
             stays[gone] = False
             group.keep(stays.nonzero().flatten())
 

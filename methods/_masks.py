@@ -18,7 +18,7 @@ Passes = Annotated[int, Field(ge=0, le=10)]
 
 def lowest(score: Tensor, k: int) -> Tensor:
     """Return a bool mask of `score`'s shape that marks its k lowest entries; ties go to the lower flat index."""
-    mask = torch.zeros(score.numel(), dtype=torch.bool)
+    mask = torch.zeros(score.numel(), dtype=torch.bool, device=score.device)
     mask[score.flatten().sort(stable=True).indices[:k]] = True
     return mask.view(score.shape)
 

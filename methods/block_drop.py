@@ -77,7 +77,7 @@ def cosine(X: Tensor, Y: Tensor) -> Tensor:
 @torch.no_grad()
 def similarity(model: nn.Module, units: list[str], images: Tensor) -> Tensor:
     """Return the mean cosine of input and output of each of `units` (units,) over all tokens of `images`."""
-    total = torch.zeros(len(units))
+    total = torch.zeros(len(units), device=images.device)
 
     def hook(number: int) -> Callable[..., None]:
         def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:

@@ -20,7 +20,7 @@ from methods._train import train
 
 @dataclass(frozen=True)
 class FinetuneOnly(Method):
-    """Train on for `share` of the track's fine-tuning epochs, rounded."""
+    """Train on for `share` of the track's fine-tuning epochs."""
 
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
 
@@ -33,4 +33,4 @@ class FinetuneOnly(Method):
     strongest: ClassVar[dict[str, object]] = {"share": 1.0}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        return train(model, data, replace(data.fine_tune, epochs=round(self.share * data.fine_tune.epochs)))
+        return train(model, data, replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs))

@@ -50,8 +50,7 @@ def collapse(mlp: Any) -> None:
     if isinstance(mlp.norm, nn.BatchNorm1d):
         first = scaled(first, *normalisation(mlp.norm))
     W, b = (tensor.to(mlp.fc1.weight.dtype) for tensor in merge(first, last))
-    mlp.fc1 = nn.Linear(W.shape[1], W.shape[0], device="meta")
-    mlp.fc1.weight, mlp.fc1.bias = nn.Parameter(W), nn.Parameter(b)
+    mlp.fc1.weight, mlp.fc1.bias, mlp.fc1.out_features = nn.Parameter(W), nn.Parameter(b), len(W)
     mlp.act, mlp.drop1, mlp.norm, mlp.fc2 = nn.Identity(), nn.Identity(), nn.Identity(), nn.Identity()
 
 
@@ -93,7 +92,7 @@ class LayerCollapse(Method):
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         waiting: list[Any] = pairs_of(model)
-        for count, epochs in stages(self.pairs, data.fine_tune.epochs) if self.pairs else []:
+        for count, epochs in stages(self.pairs, round(data.fine_tune.epochs)) if self.pairs else []:
             at_hand, waiting = waiting[:count], waiting[count:]
             self.linearise(model, at_hand, data, epochs)
             for mlp in at_hand:
@@ -108,7 +107,7 @@ class LayerCollapse(Method):
                 pull(mlp.act.weight, rate, self.strength)
 
         for mlp in at_hand:
-            mlp.act = nn.PReLU(1, init=self.slope)
+            mlp.act = nn.PReLU(1, init=self.slope, device=mlp.fc1.weight.device)
         train(model, data, replace(data.fine_tune, epochs=epochs), before_step)
 
     def skip(self, model: nn.Module) -> str | None:

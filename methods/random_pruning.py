@@ -44,6 +44,6 @@ class RandomPruning(Method):
         return no_norms(model, self.bn_passes)
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        layers = prunable(model)
-        zero(model, {name: random_mask(layer.weight.shape, self.sparsity, data.generator(name)) for name, layer in layers.items()})
+        weights = {name: layer.weight for name, layer in prunable(model).items()}
+        zero(model, {name: random_mask(w.shape, self.sparsity, data.generator(name)).to(w.device) for name, w in weights.items()})
         return recover(model, data, self.bn_passes)

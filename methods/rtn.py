@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import nn
 
 from methods import Data, Method, Needs, Realisation, store_as_codes
@@ -43,7 +42,7 @@ class Rtn(Method):
         """Fold the batch norms, then round layer by layer."""
         if self.bits == KEEP:
             return model
-        fold_batchnorms(model, torch.zeros(1, *data.image_shape))
+        fold_batchnorms(model, next(model.parameters()).new_zeros(1, *data.image_shape))
         layers = weighted(model)
         for name, how in rules(model, self.bits).items():
             store_as_codes(layers[name], round_to_nearest(layers[name].weight.flatten(1), how))

@@ -31,7 +31,7 @@ def wanda_mask(W: Tensor, norm: Tensor, s: float) -> Tensor:
 
 def input_norms(model: nn.Module, layers: dict[str, Layer], images: Tensor) -> dict[str, Tensor]:
     """Return ||X_j||_2 of every input feature j of each layer over `images`."""
-    squares = {name: torch.zeros(layer.weight[0].numel(), dtype=torch.float64) for name, layer in layers.items()}
+    squares = {name: torch.zeros(layer.weight[0].numel(), dtype=torch.float64, device=layer.weight.device) for name, layer in layers.items()}
 
     def add(name: str, rows: Tensor) -> None:
         squares[name] += rows.double().square().sum(0)

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,16 +32,28 @@ def track(params: Params) -> TrackParams:
 
 
 @pytest.fixture(scope="session")
-def track_data(track: TrackParams) -> data.TrackData:
-    """The real digits, split."""
+def stored_data(track: TrackParams) -> data.TrackData:
+    """The real digits, split, as they are stored."""
     return data.load(track)
 
 
 @pytest.fixture(scope="session")
-def data_folder(track_data: data.TrackData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def track_data(stored_data: data.TrackData) -> data.TrackData:
+    """The same as models take them."""
+
+    def normalised(pixels: torch.Tensor) -> torch.Tensor:
+        return data.normalised(pixels, stored_data.mean, stored_data.std)
+
+    splits = {name: getattr(stored_data, name) for name in ("train", "validation", "test")}
+    splits = {name: replace(split, images=normalised(split.images)) for name, split in splits.items()}
+    return replace(stored_data, calibration=normalised(stored_data.calibration), **splits)
+
+
+@pytest.fixture(scope="session")
+def data_folder(stored_data: data.TrackData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that holds the track's data as the train stage writes it."""
     folder = tmp_path_factory.mktemp("data")
-    data.save(track_data, folder)
+    data.save(stored_data, folder)
     return folder
 
 
@@ -67,6 +80,6 @@ def make_data(track: TrackParams, data_folder: Path):
     """Return what a method would see of the track for model `name` and `seed`."""
 
     def make(name: str, seed: int = 0) -> data.MethodData:
-        return data.MethodData.read(data_folder, track, track.models[name], seed)
+        return data.MethodData(data.Learn.read(data_folder, torch.device("cpu")), track, name, seed)
 
     return make

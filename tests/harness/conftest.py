@@ -12,7 +12,16 @@ from harness.points import Paths
 from harness.train import train_track
 
 ROOT = Path(__file__).parents[2]
-SCHEDULE = {"epochs": 1, "batch": 64, "learning_rate": 0.003, "weight_decay": 0.05, "warmup": 0.15, "label_smoothing": 0.1}
+SCHEDULE = {
+    "optimiser": "adamw",
+    "precision": "fp32",
+    "epochs": 1,
+    "batch": 64,
+    "learning_rate": 0.003,
+    "weight_decay": 0.05,
+    "warmup": 0.15,
+    "label_smoothing": 0.1,
+}
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +41,7 @@ def small(tmp_path_factory, outside):
     """Return (params, paths) of an experiment with one model trained for one epoch, and a few methods."""
     root = tmp_path_factory.mktemp("small")
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    track = content["tracks"]["digits"] | {"scratch": SCHEDULE, "fine_tune": SCHEDULE, "calibration": 64}
+    track = content["tracks"]["digits"] | {"scratch": SCHEDULE, "fine_tune": SCHEDULE, "calibration": 64, "seeds": [0, 1]}
     track["models"] = {"mobilenet": track["models"]["mobilenet"]}
     methods = {
         "dense": {"settings": [{}]},
@@ -41,7 +50,7 @@ def small(tmp_path_factory, outside):
         "random_pruning": {"settings": [{"sparsity": 0.5}]},
         "layer_collapse": {"settings": [{"pairs": 1}]},
     }
-    content |= {"tracks": {"digits": track}, "methods": methods, "seeds": [0, 1]}
+    content |= {"tracks": {"digits": track}, "methods": methods}
     content["hardware"]["cpu"] |= {"rounds": 5, "warmup_rounds": 1, "batches": [1]}
     (root / "params.yaml").write_text(yaml.safe_dump(content))
     params = load_params(root / "params.yaml")
@@ -57,7 +66,8 @@ def with_methods(small):
     def build(methods: dict[str, list[dict]], **run: float) -> Params:
         content = small[0].model_dump()
         content["methods"] = {name: {"settings": settings} for name, settings in methods.items()}
-        content["run"] |= run
+        content["tracks"]["digits"] |= {name: value for name, value in run.items() if name == "seconds"}
+        content["run"] |= {name: value for name, value in run.items() if name != "seconds"}
         return Params.model_validate(content)
 
     return build

@@ -3,12 +3,13 @@
 import inspect
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from harness import data, models
+from harness import data, datasets, models
 from harness.errors import UserError
-from harness.params import AugmentParams
+from harness.params import NormaliseParams
 from methods import Data
 
 
@@ -26,18 +27,18 @@ def test_splits_are_about_60_10_30_percent_stratified_and_disjoint(track_data):
 
 
 def test_the_content_is_the_one_that_results_were_made_with(params):
-    assert data.content_hash(data.load(params.tracks["digits"])) == "38452de38552e3d0c8ee171ad6957de8f26a2086a90363ba35fdd2b129e7b38d"
+    assert data.content_hash(data.load(params.tracks["digits"])) == "24d334f8b9277d3e780be4282e45083ea5fa2f7d27cc388c1dd602e71fbf96e8"
 
 
 def test_train_is_normalised_by_itself(track_data):
     assert abs(float(track_data.train.images.mean())) < 1e-5 and float(track_data.train.images.std()) == pytest.approx(1, abs=1e-4)
 
 
-def test_what_methods_see_holds_no_test_image_and_no_path(track_data, make_data):
+def test_what_methods_see_holds_no_test_image_and_no_path(stored_data, make_data):
     seen = make_data("vit")
-    held = [value for value in vars(seen).values() if isinstance(value, dict)]
-    tensors = [tensor for holder in held for tensor in holder.values() if isinstance(tensor, torch.Tensor) and tensor.ndim == 4]
-    assert tensors and not any(rows(tensor) & rows(track_data.test.images) for tensor in tensors)
+    holders = [value for value in vars(seen).values() if isinstance(value, data.Learn)]
+    tensors = [tensor for holder in holders for tensor in holder.tensors.values() if tensor.ndim == 4]
+    assert tensors and not any(rows(tensor) & rows(stored_data.test.images) for tensor in tensors)
     assert not any("test" in name for name, _ in inspect.getmembers(Data))
 
 
@@ -66,10 +67,42 @@ def test_generators_depend_on_seed_and_name_alone(make_data):
     assert draw(0, "a") == draw(0, "a") and len({draw(0, "a"), draw(0, "b"), draw(1, "a")}) == 3
 
 
-def test_no_augmentation_gives_the_images_back(track_data):
-    images = track_data.train.images[:4]
-    still = AugmentParams(degrees=0, shift=0, scale=0)
-    torch.testing.assert_close(data.augmented(images, still, torch.Generator().manual_seed(0)), images, rtol=1e-4, atol=1e-4)
+def test_a_part_of_an_epoch_is_that_many_batches_of_its_first_pass(make_data):
+    seen, whole = make_data("vit"), make_data("vit")
+    budget = replace(seen.fine_tune, epochs=1.5)
+    labels = [labels for _, labels in seen.batches(budget)]
+    assert len(labels) == seen.steps(budget) == 24
+    assert torch.equal(torch.cat(labels)[: 16 * 64], torch.cat([labels for _, labels in whole.batches(whole.fine_tune)]))
+
+
+def test_a_model_may_have_a_recipe_of_its_own(track, data_folder):
+    own = track.models["vit"].model_copy(update={"fine_tune": track.fine_tune.model_copy(update={"epochs": 7})})
+    params = track.model_copy(update={"models": {**track.models, "vit": own}})
+    learn = data.Learn.read(data_folder, torch.device("cpu"))
+    assert data.MethodData(learn, params, "vit", 0).fine_tune.epochs == 7 and data.MethodData(learn, params, "mixer", 0).fine_tune.epochs == 1
+
+
+def test_uint8_pixels_are_normalised_by_the_numbers_of_the_track(monkeypatch, track):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 16, 16), dtype=np.uint8)
+    index, labels = np.arange(40), np.arange(40) % 10
+    source = datasets.Source("noise", pixels, labels, index[:20], index[20:30], index[30:], {"images": "x"})
+    monkeypatch.setattr(datasets, "load", lambda name: source)
+    params = track.model_copy(update={"calibration": 4, "normalise": NormaliseParams(mean=[0.5, 0.25, 0], std=[0.5, 0.5, 1])})
+    loaded = data.load(params)
+    assert loaded.train.images.dtype == torch.uint8 and torch.equal(loaded.test.images, torch.from_numpy(pixels[30:]))
+    wanted = (pixels[:20] / 255 - np.array([0.5, 0.25, 0])[:, None, None]) / np.array([0.5, 0.5, 1])[:, None, None]
+    np.testing.assert_allclose(data.normalised(loaded.train.images, loaded.mean, loaded.std), wanted, atol=1e-6)
+    own = data.load(params.model_copy(update={"normalise": None}))
+    train = data.normalised(own.train.images, own.mean, own.std)
+    assert float(train.mean((0, 2, 3)).abs().max()) < 1e-4 and float((train.std((0, 2, 3)) - 1).abs().max()) < 1e-3
+    with pytest.raises(UserError, match="names 1 means and 3 deviations, but 'digits' has 3 channels"):
+        data.load(params.model_copy(update={"normalise": NormaliseParams(mean=[0.5], std=[1, 1, 1])}))
+
+
+def test_a_rehearsal_takes_the_first_images_of_each_split(track, stored_data):
+    few = data.load(track.model_copy(update={"first": 70}))
+    assert len(few.train.labels) == len(few.validation.labels) == len(few.test.labels) == 70
+    assert torch.equal(few.test.images, stored_data.test.images[:70])
 
 
 def test_narrower_models_need_fewer_macs_and_full_width_is_the_model(make_data, make_model):

@@ -1,6 +1,7 @@
 """params.yaml: what is wrong with it is said in one line that names the key."""
 
 import copy
+import json
 
 import pytest
 import yaml
@@ -31,7 +32,10 @@ def changed(*path_and_value):
 
 BAD = [
     (changed("version", "one"), "version"),
-    (changed("seeds", []), "seeds"),
+    (changed("tracks", "digits", "seeds", []), "tracks.digits.seeds"),
+    (changed("tracks", "digits", "device", "gpu"), "tracks.digits.device"),
+    (changed("tracks", "digits", "scratch", "optimiser", "adam"), "tracks.digits.scratch.optimiser"),
+    (changed("tracks", "digits", "augment", {"flip": 2}), "tracks.digits.augment.flip"),
     (changed("seed", 3), "seed: Extra inputs"),
     (changed("run", "workers", 0), "run.workers"),
     (changed("tracks", "digits", "calibration", -1), "tracks.digits.calibration"),
@@ -95,3 +99,8 @@ def test_misspelt_names_in_params_get_a_suggestion(params, ask, said):
     names = {"track": "digit", "method": "wnda", "profile": "cpuu"}
     with pytest.raises(UserError, match=said):
         getattr(params, ask)(names[ask])
+
+
+def test_reading_back_what_was_written_changes_no_number_so_that_fingerprints_stand():
+    loaded = load_params(ROOT / "params.yaml")
+    assert json.dumps(type(loaded).model_validate(loaded.model_dump()).model_dump()) == json.dumps(loaded.model_dump())

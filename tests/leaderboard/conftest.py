@@ -20,23 +20,41 @@ class Results:
         self.readme = root / "README.md"
         self.readme.write_text("# Title\n<!-- digest:begin -->\nold\n<!-- digest:end -->\ntail\n")
         self.params = root / "params.yaml"
-        self.params.write_text("version: v1\ntracks: {digits: {}}\nmethods: {dense: {}, wanda: {}, rtn: {}}\nhardware: {cpu: {batches: [1, 32]}}\n")
+        self.write_params("digits")
+
+    def write_params(self, *tracks):
+        listed = ", ".join(f"{track}: {{}}" for track in tracks)
+        rest = "methods: {dense: {}, wanda: {}, rtn: {}}\nhardware: {cpu: {batches: [1, 32]}}\n"
+        self.params.write_text(f"version: v1\ntracks: {{{listed}}}\n{rest}")
 
     def folder(self, track="digits"):
         return self.root / "v1" / "records" / track
 
-    def write_track(self, track="digits", version="v1", models=("resnet", "vit")):
+    def tables(self, track="digits"):
+        return self.root / "v1" / "tables" / track
+
+    def write_track(self, track="digits", version="v1", models=("resnet", "vit"), **changed):
         trained = {"timm": "x", "parameters": 10, "validation_accuracy": 0.9, "test_accuracy": 0.9, "seconds": 1, "epochs": 1, "weights_sha256": "a"}
+        trained |= {"dense": "own recipe, 30 epochs", "scratch_epochs": 30, "fine_tune_epochs": 6}
         content = {
             "version": version,
             "track": track,
             "dataset": "digits",
+            "title": "Digits (1797 images of 8 x 8)",
             "content_hash": "abc123",
-            "images": {"train": 100, "validation": 20, "test": IMAGES, "calibration": 10},
+            "sources": {"images": "a18e", "labels": "b29f"},
+            "device": "cpu",
+            "seeds": [0, 1, 2],
+            "images": {"train": 100, "validation": 20, "test": len(self.labels), "calibration": 10},
             "test_labels": self.labels.tolist(),
-            "models": dict.fromkeys(models, trained),
+            "models": models if isinstance(models, dict) else dict.fromkeys(models, trained),
         }
-        self.write_json(self.folder(track) / "track.json", content)
+        self.write_json(self.folder(track) / "track.json", content | changed)
+
+    def write_dense_alone(self, track):
+        """Write a track of one model that nothing was made from."""
+        self.write_track(track, models=("resnet",))
+        self.write_method("dense", [ok("d", range(4), images=len(self.labels))], track=track)
 
     def write_json(self, path, content):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +63,7 @@ class Results:
     def write_method(self, name, points, track="digits", **who):
         """Write points [(point, wrong images or None)] and their predictions."""
         method = {"name": name, "family": "f", "paper": "p", "needs": "data-free", "realisation": "structural", "stochastic": False} | who
-        content = {"version": "v1", "track": track, "method": method, "points": [point for point, _ in points]}
+        content = {"version": "v1", "track": track, "content_hash": "abc123", "method": method, "points": [point for point, _ in points]}
         self.write_json(self.folder(track) / "points" / f"{name}.json", content)
         predictions = {point["id"]: self.predictions(wrong) for point, wrong in points if wrong is not None}
         path = self.folder(track) / "predictions" / f"{name}.safetensors"
@@ -72,11 +90,11 @@ class Results:
         self.write_json(self.folder(track) / "latency" / f"{hardware}.json", content)
 
 
-def ok(identity, wrong, model="resnet", seed=0, setting=None, size=1000, macs=100, **more):
+def ok(identity, wrong, model="resnet", seed=0, setting=None, size=1000, macs=100, images=IMAGES, **more):
     """Return a measured point and the images it gets wrong."""
-    correct = IMAGES - len(wrong)
+    correct = images - len(wrong)
     point = {"id": identity, "model": model, "setting": setting or {}, "seed": seed, "status": "ok", "reason": None, "fingerprint": "x"}
-    point |= {"accuracy": correct / IMAGES, "correct": correct, "images": IMAGES, "bytes": size, "parameters": 10, "macs": macs}
+    point |= {"accuracy": correct / images, "correct": correct, "images": images, "bytes": size, "parameters": 10, "macs": macs}
     point |= {"effective_macs": macs, "bit_operations": macs * 1024, "cost": {"seconds": 1.5, "peak_mib": 20.0, "images": 64, "steps": 2}}
     return point | {"timings": {"compress": 1.5}, "weights_sha256": "a"} | more, wrong
 
@@ -137,4 +155,14 @@ def filled(results):
         results.time("l1_channels", "l-r-0", 0.5, batch)
         results.time("l1_channels", "l-r-1", 0.5, batch)
     results.write_latency()
+    return results
+
+
+@pytest.fixture
+def large(results):
+    """One track of 10,000 test images: dense, and a method whose three seeds lose four, five and six of them."""
+    results.labels = np.arange(10_000) % 10
+    results.write_track(models=("resnet",))
+    results.write_method("dense", [ok("d", range(740), images=10_000)])
+    results.write_method("rtn", [ok(f"r{seed}", range(744 + seed), seed=seed, size=500, images=10_000) for seed in range(3)], stochastic=True)
     return results

@@ -15,7 +15,7 @@ from leaderboard.experiment import read_experiment
 @pytest.fixture
 def built(filled):
     """The filled results with everything made of them."""
-    build(filled.root, "v1", filled.readme, read_experiment(filled.params))
+    build(filled.root, "v1", [], filled.readme, read_experiment(filled.params))
     return filled
 
 
@@ -34,8 +34,31 @@ def test_a_line_says_what_a_method_reaches_without_a_significant_loss(built):
 
 def test_a_method_that_always_loses_shows_its_mildest_loss(filled, point):
     filled.write_method("rtn", [point("a", range(60), setting={"bits": 2}), point("b", range(40), setting={"bits": 3})])
-    build(filled.root, "v1", filled.readme, read_experiment(filled.params))
+    build(filled.root, "v1", [], filled.readme, read_experiment(filled.params))
     assert line_of(filled.readme, "rtn")[4:] == ["- (-18.0)", ""]
+
+
+def test_a_section_says_title_dense_budgets_device_and_seeds(built):
+    text = (built.tables() / "digest.md").read_text()
+    assert text.startswith("### digits, version v1\n\nDigits (1797 images of 8 x 8). Dense: own recipe, 30 epochs (resnet, vit).")
+    assert "Budgets in epochs: 6 of fine-tuning, 30 from scratch (resnet, vit). Compressed on cpu; seeds: 0, 1, 2.\n" in text
+    assert text.strip() in built.readme.read_text()
+
+
+def test_tiers_of_one_dataset_differ_in_what_their_sections_say(filled):
+    for track, epochs in (("cifar10_cpu", 10), ("cifar10_full", 200)):
+        filled.write_dense_alone(track)
+        path = filled.folder(track) / "track.json"
+        path.write_text(path.read_text().replace('"scratch_epochs": 30', f'"scratch_epochs": {epochs}'))
+        build(filled.root, "v1", [track], filled.readme, read_experiment(filled.params))
+        assert f"6 of fine-tuning, {epochs} from scratch" in (filled.tables(track) / "digest.md").read_text()
+
+
+def test_ten_thousand_images_show_a_hundredth_of_a_point_in_the_digest(large, point):
+    large.write_method("wanda", [point("w", range(900), size=300, images=10_000)])
+    build(large.root, "v1", [], large.readme, read_experiment(large.params))
+    assert line_of(large.readme, "dense")[4:] == ["92.60 %"]
+    assert line_of(large.readme, "wanda")[4:] == ["- (-1.60)"]
 
 
 def test_only_the_text_between_the_markers_is_replaced(built):
@@ -46,7 +69,7 @@ def test_only_the_text_between_the_markers_is_replaced(built):
 
 def test_the_digest_is_rewritten_to_the_same_text(built):
     before = built.readme.read_bytes()
-    build(built.root, "v1", built.readme, read_experiment(built.params))
+    build(built.root, "v1", [], built.readme, read_experiment(built.params))
     assert built.readme.read_bytes() == before
 
 
@@ -64,12 +87,12 @@ def test_missing_markers_are_an_error(text):
 def test_nothing_is_written_when_the_readme_has_no_markers(filled):
     filled.readme.write_text("# Title\n")
     with pytest.raises(ResultsError):
-        build(filled.root, "v1", filled.readme, read_experiment(filled.params))
+        build(filled.root, "v1", [], filled.readme, read_experiment(filled.params))
     assert not (filled.root / "v1" / "tables").exists()
 
 
-def test_metrics_are_flat_numbers(built):
-    metrics = json.loads((built.root / "v1" / "tables" / "metrics.json").read_text())["digits"]
+def test_metrics_are_flat_numbers_of_one_track(built):
+    metrics = json.loads((built.tables() / "metrics.json").read_text())
     assert all(isinstance(value, (int, float)) for value in metrics.values())
     assert (metrics["rows/ok"], metrics["rows/skipped"], metrics["rows/failed"]) == (9, 2, 1)
     assert metrics["resnet/dense_accuracy"] == 0.98
@@ -79,7 +102,7 @@ def test_metrics_are_flat_numbers(built):
 
 
 def test_curves_hold_every_measured_row(built):
-    curves = pd.read_csv(built.root / "v1" / "tables" / "curves.csv")
+    curves = pd.read_csv(built.tables() / "curves.csv")
     assert list(curves.columns) == ["track", "method", "model", "setting", "compression_ratio", "theoretical_speedup", "accuracy"]
     assert len(curves) == 9
     assert curves[curves.setting == "bits=2"].iloc[0].accuracy == 0.7

@@ -7,6 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from leaderboard.__main__ import app
+from leaderboard.board import find_tables
+from leaderboard.experiment import Experiment
 
 
 def run(results, command, *options):
@@ -33,14 +35,63 @@ def built(filled):
 
 def test_build_prints_the_pages_that_it_wrote(filled):
     outcome = run(filled, "build")
-    assert outcome.stdout.split() == [(filled.root / "v1" / "tables" / "digits-cpu.md").as_posix()]
-    assert (filled.root / "v1" / "tables" / "digits-cpu.csv").is_file()
+    assert outcome.stdout.split() == [(filled.tables() / "cpu.md").as_posix()]
+    assert (filled.tables() / "cpu.csv").is_file()
+
+
+def test_build_takes_the_tracks_to_build(filled):
+    filled.write_dense_alone("cifar10")
+    assert run(filled, "build", "cifar10").stdout.split() == [(filled.tables("cifar10") / "cpu.md").as_posix()]
+    assert not filled.tables("digits").exists()
+
+
+def test_a_misspelt_track_is_not_built(filled):
+    filled.write_params("digits", "cifar10_cpu")
+    assert_fails(run(filled, "build", "digist"), 2, "unknown track 'digist': did you mean 'digits'?")
+    assert_fails(run(filled, "build", "cifar10-cpu"), 2, "unknown track 'cifar10-cpu': did you mean 'cifar10_cpu'?")
+
+
+def test_a_track_that_was_not_run_says_what_to_run(filled):
+    filled.write_params("digits", "cifar10_cpu")
+    words = ("track 'cifar10_cpu' has no results", "`dvc repro leaderboard@cifar10_cpu`", "`python -m harness run cifar10_cpu`")
+    assert_fails(run(filled, "build", "digits", "cifar10_cpu"), 1, *words)
+    assert not filled.tables("digits").exists()
+    assert run(filled, "build").exit_code == 0
+
+
+def test_showing_a_track_that_was_not_built_says_what_to_run(built):
+    built.write_params("digits", "cifar10_cpu")
+    assert_fails(run(built, "show", "--track", "cifar10_cpu"), 1, "'cifar10_cpu' has no tables", "`python -m leaderboard build cifar10_cpu`")
+    assert_fails(run(built, "show", "--track", "cifar10-cpu"), 2, "did you mean 'cifar10_cpu'?")
+
+
+def test_show_takes_the_first_track_of_params_that_was_built(built):
+    built.write_params("cifar10_cpu", "cifar10_full", "digits")
+    built.write_dense_alone("cifar10_full")
+    run(built, "build")
+    assert run(built, "show").stdout.startswith("cifar10_full on cpu, version v1\n")
+
+
+def test_curves_are_no_table_to_show(built):
+    assert [(table.track, table.hardware) for table in find_tables(built.root, "v1", Experiment())] == [("digits", "cpu")]
+
+
+def test_tables_of_the_old_layout_are_not_shown(filled):
+    filled.tables().mkdir(parents=True)
+    (filled.tables().parent / "digits-cpu.csv").write_text("model,method\n")
+    assert_fails(run(filled, "show"), 1, "holds no tables", "python -m leaderboard build")
+
+
+def test_show_prints_a_hundredth_of_a_point_for_ten_thousand_images(large):
+    assert run(large, "build").exit_code == 0
+    words = run(large, "show").stdout.split()
+    assert "92.60" in words and any(word.startswith("-0.05") for word in words)
 
 
 def test_show_prints_winners_and_sanity_rows_and_where_the_tables_lie(built):
     outcome = run(built, "show")
     assert outcome.exit_code == 0
-    assert "digits on cpu, version v1" in outcome.stdout and "digits-cpu.csv" in outcome.stdout
+    assert "digits on cpu, version v1" in outcome.stdout and "digits/cpu.csv" in outcome.stdout
     rows = [line.split()[:2] for line in outcome.stdout.splitlines()]
     assert ["dense", "data-free"] in rows and ["l1_channels", "keep=0.5"] in rows
     assert ["wanda", "sparsity=0.9"] not in rows  # neither best nor a member
@@ -123,10 +174,17 @@ def test_without_params_the_version_must_be_given(filled):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda text: "a,b\n1,2\n", lambda text: text[:-30], lambda text: text.replace("98.0000", "oops"), lambda text: ""]
+    "damage",
+    [
+        lambda text: "a,b\n1,2\n",
+        lambda text: text[:-30],
+        lambda text: text.replace("98.0000", "oops"),
+        lambda text: text.replace(",200,", ",many,"),
+        lambda text: "",
+    ],
 )
 def test_a_damaged_table_is_one_line(built, damage):
-    path = built.root / "v1" / "tables" / "digits-cpu.csv"
+    path = built.tables() / "cpu.csv"
     path.write_text(damage(path.read_text()))
     assert_fails(run(built, "show"), 1, "python -m leaderboard build")
 

@@ -1,11 +1,14 @@
 """Results that cannot be trusted end in one clear line."""
 
+import functools
 import json
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from leaderboard.build import chosen_tracks
 from leaderboard.errors import ResultsError
+from leaderboard.experiment import Experiment
 from leaderboard.latency import read_latency
 from leaderboard.results import find_tracks, read_track
 
@@ -43,8 +46,8 @@ def test_a_misspelt_version_is_corrected(filled):
 
 def test_a_version_without_tracks_is_refused(results):
     (results.root / "v1").mkdir(parents=True)
-    with pytest.raises(ResultsError, match=r"holds no <track>/track\.json"):
-        find_tracks(results.root, "v1")
+    with pytest.raises(ResultsError, match=r"holds no <track>/track\.json: run `dvc repro`"):
+        chosen_tracks(results.root, "v1", [], Experiment())
 
 
 def test_truncated_json_is_refused(filled):
@@ -56,6 +59,23 @@ def test_truncated_json_is_refused(filled):
 def test_results_of_another_version_are_never_mixed(filled):
     edited(filled.folder() / "points" / "rtn.json", lambda content: content.update(version="v0", points="of another form"))
     refused(filled, "rtn.json", "version 'v0'", "never mixed")
+
+
+def test_points_of_other_data_are_never_mixed_with_the_track(filled):
+    edited(filled.folder() / "points" / "rtn.json", lambda content: content.update(content_hash="of other data"))
+    refused(filled, "rtn.json", "'of other data", "track.json on 'abc123", "never mixed", "run `dvc repro leaderboard@digits`")
+
+
+@pytest.mark.parametrize("field", ["title", "sources", "device", "seeds", "models.resnet.dense", "models.resnet.scratch_epochs"])
+def test_a_track_must_say_what_its_numbers_rest_on(filled, field):
+    *outer, last = field.split(".")
+    edited(filled.folder() / "track.json", lambda content: functools.reduce(dict.get, outer, content).pop(last))
+    refused(filled, "track.json", f"{field}: Field required", "run `dvc repro`")
+
+
+def test_points_must_say_which_data_they_rest_on(filled):
+    edited(filled.folder() / "points" / "rtn.json", lambda content: content.pop("content_hash"))
+    refused(filled, "rtn.json", "content_hash: Field required", "run `dvc repro`")
 
 
 def test_results_of_another_track_are_refused(filled):

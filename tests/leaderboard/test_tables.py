@@ -9,8 +9,10 @@ import pytest
 
 from leaderboard.build import track_tables
 from leaderboard.experiment import Experiment, read_experiment
-from leaderboard.markdown import escape, markdown_text
-from leaderboard.tables import csv_text, number
+from leaderboard.github import escape
+from leaderboard.markdown import markdown_text
+from leaderboard.precision import accuracy_digits, number
+from leaderboard.tables import csv_text
 
 
 def table_of(results, experiment=None):
@@ -108,20 +110,20 @@ def test_a_hardware_without_latency_still_has_its_table(filled):
     shutil.rmtree(filled.folder() / "latency")
     table = table_of(filled)
     row = frame(table).loc["resnet", "rtn", "bits=4"]
-    assert table.name == "digits-cpu"
+    assert table.hardware == "cpu"
     assert (row.verdict_b1, row.p50_ms_b32, row.fingerprint) == ("not measured", "", "")
     assert "no latency was measured" in markdown_text(table)
 
 
 def test_results_without_any_hardware_have_one_table(filled):
     shutil.rmtree(filled.folder() / "latency")
-    assert table_of(filled, Experiment()).name == "digits-unmeasured"
+    assert table_of(filled, Experiment()).hardware == "unmeasured"
 
 
 def test_every_hardware_measured_has_a_table(filled):
     filled.write_latency("laptop")
     tables = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))
-    assert [table.name for table in tables] == ["digits-cpu", "digits-laptop"]
+    assert [table.hardware for table in tables] == ["cpu", "laptop"]
 
 
 def test_the_same_results_give_the_same_bytes(filled):
@@ -173,3 +175,48 @@ def test_p95_is_the_95th_percentile_of_the_rounds_of_all_seeds(filled):
     filled.write_latency()
     row = frame(table_of(filled)).loc["resnet", "l1_channels", "keep=0.5"]
     assert (row.p50_ms_b1, row.p95_ms_b1) == ("31.50000", "58.95000")
+
+
+def test_the_caption_names_the_data_down_to_the_arrays_that_were_loaded(filled):
+    page = markdown_text(table_of(filled))
+    assert "Digits (1797 images of 8 x 8), dataset digits (content hash `abc123`)" in page
+    assert "Loaded arrays (sha256): images `a18e`, labels `b29f`." in page
+
+
+def test_the_caption_says_what_dense_is_the_budgets_and_where_and_with_which_seeds_compressing_ran(filled):
+    page = markdown_text(table_of(filled))
+    assert "Dense: own recipe, 30 epochs (resnet, vit). Budgets in epochs: 6 of fine-tuning, 30 from scratch (resnet, vit)." in page
+    assert "Compressed on cpu; seeds: 0, 1, 2." in page
+    assert "validation split" not in page
+
+
+@pytest.fixture
+def referenced(filled):
+    """The filled results with dense of one model from somebody else's weights and with other budgets."""
+    own = {"timm": "x", "parameters": 10, "test_accuracy": 0.9, "dense": "own recipe, 1 epoch", "scratch_epochs": 9.0, "fine_tune_epochs": 0.25}
+    foreign = own | {"dense": "reference weights resnet20-12fca82f.th", "scratch_epochs": 8}
+    filled.write_track(models={"resnet": foreign, "vit": own}, device="cuda", seeds=[0, 4])
+    return filled
+
+
+def test_the_caption_tells_models_of_different_dense_and_budgets_apart(referenced):
+    page = markdown_text(table_of(referenced))
+    assert "Dense: reference weights resnet20-12fca82f.th (resnet); own recipe, 1 epoch (vit)." in page
+    assert "Budgets in epochs: 0.25 of fine-tuning, 8 from scratch (resnet); 0.25 of fine-tuning, 9 from scratch (vit)." in page
+    assert "Compressed on cuda; seeds: 0, 4." in page
+
+
+def test_the_caption_warns_that_reference_weights_may_be_chosen_on_test(referenced):
+    page = markdown_text(table_of(referenced))
+    assert "The author of the reference weights had no validation split: dense and everything made from it may be chosen on the test set." in page
+
+
+@pytest.mark.parametrize(("images", "digits"), [(1, 1), (9_999, 1), (10_000, 2), (50_000, 2)])
+def test_accuracy_has_as_many_decimals_as_the_test_split_can_tell_apart(images, digits):
+    assert accuracy_digits(images) == digits
+
+
+def test_ten_thousand_images_show_a_hundredth_of_a_point_in_the_page(large):
+    page = markdown_text(table_of(large))
+    assert "| 92.60 [92.07, 93.10] |" in page
+    assert "| -0.05 [" in page and "3 ±0.01" in page

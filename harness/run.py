@@ -1,0 +1,65 @@
+"""A whole track in one command and without DVC, and its rehearsal on a handful of images."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from harness.compress import compress
+from harness.measure import measure
+from harness.params import HardwareParams, ModelParams, Params, ScheduleParams, TrackParams
+from harness.points import Paths
+from harness.train import train_track
+
+IMAGES, STEPS, BATCH = 256, 3, 32  # of a rehearsal: images of each split, steps of a budget, images of a step
+
+
+def run_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
+    """Train, compress by every method and measure on every profile; yield a line about each part as it ends."""
+    for name, model in train_track(params, paths, track)["models"].items():
+        yield f"{track} {name}: {model['dense']}, test accuracy {100 * model['test_accuracy']:.2f} %"
+    for method in params.methods:
+        done = compress(params, paths, track, method)
+        yield f"{track} {method}: {done.run} run, {done.reused} stood, {done.skipped} skipped, {done.failed} failed"
+    for hardware in params.hardware:
+        failed = measure(params, paths, track, hardware)
+        yield f"{track} on {hardware}: latency measured, {len(failed)} failed"
+        yield from (f"not measured: {name}: {reason}" for name, reason in failed.items())
+
+
+def rehearse_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
+    """Run the track cut down to a few images, steps and settings in a temporary folder; its numbers mean nothing and are thrown away."""
+    device = params.track(track).device
+    if device == "cuda" and not torch.cuda.is_available():
+        yield "rehearsal on the CPU: torch finds no CUDA device here"
+        device = "cpu"
+    short = shortened(params, track, device)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from run_track(short, Paths(Path(folder), params.version), track)
+
+
+def shortened(params: Params, track: str, device: str) -> Params:
+    """Return the experiment with one track, the first setting of each method, `IMAGES` images a split and `STEPS` steps a budget."""
+    about = params.track(track)
+    models = {name: _short_model(model) for name, model in about.models.items()}
+    recipes = {"scratch": _short(about.scratch), "fine_tune": _short(about.fine_tune)}
+    cut = about.model_copy(update={"device": device, "first": IMAGES, "calibration": min(about.calibration, IMAGES), "models": models, **recipes})
+    methods = {name: method.model_copy(update={"settings": method.settings[:1]}) for name, method in params.methods.items()}
+    hardware = {name: _short_timing(profile) for name, profile in params.hardware.items()}
+    return params.model_copy(update={"tracks": {track: TrackParams.model_validate(cut.model_dump())}, "methods": methods, "hardware": hardware})
+
+
+def _short(schedule: ScheduleParams) -> ScheduleParams:
+    return schedule.model_copy(update={"epochs": STEPS * BATCH / IMAGES, "batch": BATCH})
+
+
+def _short_model(model: ModelParams) -> ModelParams:
+    own = {name: _short(schedule) for name in ("scratch", "fine_tune") if (schedule := getattr(model, name)) is not None}
+    return model.model_copy(update=own)
+
+
+def _short_timing(profile: HardwareParams) -> HardwareParams:
+    return profile.model_copy(update={"rounds": 5, "warmup_rounds": 1, "batches": profile.batches[:1]})

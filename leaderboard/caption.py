@@ -1,0 +1,71 @@
+"""What a table and the digest say of where their numbers come from: data, dense models, budgets, machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from leaderboard.best import RULE
+from leaderboard.github import escape
+from leaderboard.latency import LatencyRun
+from leaderboard.schema import TrackInfo
+from leaderboard.tables import Table
+
+REFERENCE = "The author of the reference weights had no validation split: dense and everything made from it may be chosen on the test set"
+
+
+def caption(table: Table) -> str:
+    """Return the title of a table's page and all that a reader must know before its numbers."""
+    info = table.info
+    return "\n".join(
+        [
+            f"# {escape(info.track)} on {escape(table.hardware)}\n",
+            f"{_data(info)}\n",
+            f"{origin(info)}\n",
+            f"Hardware {escape(table.hardware)}: {machine_text(table.run)}.\n",
+            "- Brackets are 95 % intervals: Wilson for accuracy, paired bootstrap over images and seeds for Δ, bootstrap over rounds for latency.",
+            "- Δ is accuracy minus that of dense, in points. `*`, `**`, `***`: exact sign-flip test (McNemar for one seed), p adjusted over this table"
+            " (Benjamini-Hochberg) below 0.05, 0.01, 0.001. `±` beside a number of seeds is the standard deviation over them, in points.",
+            "- Ratios and speed-ups are dense / compressed, above 1 is better. MACs and FLOPs (= 2 MACs) are of one image, in millions; `theory ×` is their"
+            " ratio, `BOPs ×` that of bit-operations; effective MACs skip zeros.",
+            "- `bN` is a batch of N: milliseconds at the median / 95th percentile, and the realised speed-up, the median of ratios to dense timed just"
+            " before and after. `tie`: within the noise floor or with 1 in its interval, not ranked. `masked`: zeros in dense tensors, no claim of speed.",
+            f"- {RULE}.",
+            "- `pareto`: no row of the model has more accuracy at no more bytes, MACs or time (smallest batch; a tie counts as dense, times within the"
+            " noise floor of each other as equal).",
+        ]
+    )
+
+
+def origin(info: TrackInfo) -> str:
+    """Return what dense is, the budgets of what is made from it, and where and with which seeds that ran: what tells tiers apart."""
+    dense = _shared({name: model.dense for name, model in info.models.items()})
+    epochs = {name: f"{model.fine_tune_epochs:g} of fine-tuning, {model.scratch_epochs:g} from scratch" for name, model in info.models.items()}
+    reference = f" {REFERENCE}." if any(model.from_reference for model in info.models.values()) else ""
+    seeds = ", ".join(str(seed) for seed in info.seeds)
+    return f"Dense: {dense}.{reference} Budgets in epochs: {_shared(epochs)}. Compressed on {escape(info.device)}; seeds: {seeds}."
+
+
+def machine_text(run: LatencyRun | None) -> str:
+    """Return the machine of a latency run and its noise floor in one sentence."""
+    if run is None:
+        return "no latency was measured on this hardware"
+    machine = run.machine
+    floors = ", ".join(f"{100 * floor:.1f} % at batch {batch}" for batch, floor in run.floors.items())
+    who = f"{machine.cpu}, {machine.cores} cores of which {machine.threads} used, governor {machine.governor or 'unknown'}, torch {machine.torch}"
+    return f"{escape(who)}, fingerprint `{escape(machine.fingerprint)}`; A/A noise floor ±{floors}"
+
+
+def _data(info: TrackInfo) -> str:
+    """Return the data of a track, down to the hashes of what was loaded."""
+    data = f"Track {escape(info.track)}: {escape(info.title)}, dataset {escape(info.dataset)} (content hash `{escape(info.content_hash)}`)"
+    images = f"{info.images.train} train, {info.images.validation} validation, {info.images.test} test, {info.images.calibration} calibration images"
+    sources = ", ".join(f"{escape(name)} `{escape(sha256)}`" for name, sha256 in info.sources.items())
+    return f"{data}, {images}. Version {escape(info.version)}. Loaded arrays (sha256): {sources}."
+
+
+def _shared(texts: Mapping[str, str]) -> str:
+    """Return what is said of each model, the models of which the same is said together."""
+    models: dict[str, list[str]] = {}
+    for model, text in texts.items():
+        models.setdefault(text, []).append(model)
+    return "; ".join(f"{escape(text)} ({escape(', '.join(names))})" for text, names in models.items())
