@@ -48,7 +48,8 @@ def _check_dense(params: Params, track: str, record: dict[str, Any]) -> list[str
 
 
 def _dense_stands(params: Params, track: str, model: str, record: dict[str, Any]) -> bool:
-    return bool(record["models"].get(model, {}).get("fingerprint") == fingerprint.dense_fingerprint(params, track, model))
+    wanted = fingerprint.dense_fingerprint(params, track, model, record["content_hash"])
+    return bool(record["models"].get(model, {}).get("fingerprint") == wanted)
 
 
 def _check_method(params: Params, paths: Paths, track: str, method: str, track_record: dict[str, Any]) -> list[str]:

@@ -155,7 +155,6 @@ def _archive(folder: Path) -> tuple[str, _Part, _Part]:
 
 def _download(folder: Path) -> None:
     """Download and unpack the original archive; what is left of an interrupted download fails torchvision's md5 next time."""
-    typer.echo(f"CIFAR-10 not found in {folder}: downloading it from {CIFAR10.url} to there", err=True)
     try:
         with _socket_timeout(TIMEOUT):
             CIFAR10(folder, download=True)
@@ -163,6 +162,7 @@ def _download(folder: Path) -> None:
         layouts = f"{CIFAR10.base_folder}/ (the archive, unpacked) or cifar10/*.parquet (of Hugging Face's uoft-cs/cifar10)"
         remedy = f"put {layouts} there, or set {FOLDER_VARIABLE} to a folder that has one of them"
         raise UserError(f"CIFAR-10 not found in {folder} and not downloaded ({_line(error)}): {remedy}") from error
+    typer.echo(f"CIFAR-10 downloaded to {folder}", err=True)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def libraries() -> dict[str, str]:
     return {name: importlib.metadata.version(name).split("+")[0] for name in LIBRARIES}
 
 
-def dense_fingerprint(params: Params, track: str, model: str) -> str:
+def dense_fingerprint(params: Params, track: str, model: str, content_hash: str) -> str:
     """Return what decides a dense model: its arguments, the track's data and recipe, the training code, and the first seed."""
     recipe = params.track(track).model_dump(exclude=UNDECIDING | {"fine_tune"})
     content = {
@@ -86,6 +86,7 @@ def dense_fingerprint(params: Params, track: str, model: str) -> str:
         "seed": params.track(track).seeds[0],
         "model": params.track(track).models[model].model_dump(),
         "recipe": recipe,
+        "data": content_hash,
         "code": [harness_hash(), *(code_hash(path) for path in sorted(parts_used(Path(methods.__path__[0]) / "_train.py")))],
         "libraries": libraries(),
     }

@@ -40,8 +40,8 @@ def train_track(params: Params, paths: Paths, track: str) -> dict[str, Any]:
     require(params.track(track).device)
     loaded = data.load(params.track(track))
     data.save(loaded, paths.data(track))
-    record_file = paths.records(track) / "track.json"
-    wanted = {model: fingerprint.dense_fingerprint(params, track, model) for model in params.track(track).models}
+    record_file, content_hash = paths.records(track) / "track.json", data.content_hash(loaded)
+    wanted = {model: fingerprint.dense_fingerprint(params, track, model, content_hash) for model in params.track(track).models}
     records = {model: record for model in wanted if (record := _standing(record_file, paths.dense(track), model, wanted[model])) is not None}
     records |= _run(params, paths, track, {model: wanted[model] for model in wanted if model not in records})
     content = {
@@ -52,7 +52,7 @@ def train_track(params: Params, paths: Paths, track: str) -> dict[str, Any]:
         "sources": loaded.sources,
         "device": params.track(track).device,
         "seeds": params.track(track).seeds,
-        "content_hash": data.content_hash(loaded),
+        "content_hash": content_hash,
         "images": {name: len(getattr(loaded, name).labels) for name in ("train", "validation", "test")} | {"calibration": len(loaded.calibration)},
         "test_labels": loaded.test.labels.tolist(),
         "models": {model: records[model] for model in wanted},

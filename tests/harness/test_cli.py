@@ -5,12 +5,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from harness import new
 from harness.errors import UserError
 from tests.conftest import ROOT
 
-COMMANDS = [["train"], ["compress"], ["measure"], ["new"], ["macs"], ["check", "params"], ["check", "results"]]
+COMMANDS = [["train"], ["compress"], ["measure"], ["run"], ["new"], ["macs"], ["check", "params"], ["check", "results"]]
 
 
 def run(*arguments, cwd=ROOT, package="harness"):
@@ -31,6 +32,7 @@ def test_every_command_has_help_with_an_example(command):
         (["compress", "digit", "wanda"], "did you mean 'digits'"),
         (["measure", "digits", "gpu"], "unknown hardware 'gpu'"),
         (["train", "cifar"], "unknown track 'cifar'"),
+        (["run", "cifar10_ful"], "did you mean 'cifar10_full'"),
         (["macs", "resnet_50"], "did you mean"),
         (["check", "params", "--params", "nothing.yaml"], "nothing.yaml not found"),
         (["new", "wanda"], "already"),
@@ -41,6 +43,24 @@ def test_bad_input_is_one_line_and_a_non_zero_exit(arguments, said):
     done = run(*arguments)
     assert done.returncode == 2 and said in done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_track_without_its_data_and_without_a_network_says_in_one_line_what_to_put_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPRESSBENCH_DATA", str(tmp_path))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there: no network, wherever the test runs
+    done = run("train", "cifar10_cpu")
+    assert done.returncode == 2 and f"CIFAR-10 not found in {tmp_path}" in done.stderr and "cifar-10-batches-py/" in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_track_for_a_gpu_is_refused_at_once_where_there_is_none():
+    done = run("train", "cifar10_full")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: the track asks for device 'cuda' and torch finds none here: run it on a machine with a GPU\n",
+    )
 
 
 def test_check_params_counts_the_points():

@@ -245,7 +245,7 @@ def test_a_copy_whose_images_are_all_original_is_no_reconstruction(shards):
 def test_a_folder_that_does_not_exist_is_refused_and_not_created(folder, monkeypatch, capsys):
     monkeypatch.setenv("COMPRESSBENCH_DATA", str(folder / "misspelt"))
     assert "COMPRESSBENCH_DATA" in message() and str(folder / "misspelt") in message()
-    assert not (folder / "misspelt").exists() and "downloading" not in capsys.readouterr().err
+    assert not (folder / "misspelt").exists() and "downloaded" not in capsys.readouterr().err
     (folder / "misspelt").write_text("a file")
     assert "which is not a folder" in message()
 
@@ -350,7 +350,7 @@ def test_without_network_one_line_says_what_to_put_where(folder, capsys):
     line = message()
     assert f"CIFAR-10 not found in {folder}" in line and "URLError" in line and "refused" in line
     assert "cifar-10-batches-py/" in line and "cifar10/*.parquet" in line and "COMPRESSBENCH_DATA" in line
-    assert capsys.readouterr().err == f"CIFAR-10 not found in {folder}: downloading it from {CIFAR10.url} to there\n"
+    assert capsys.readouterr().err.endswith(f"CIFAR-10 downloaded to {folder}\n")
 
 
 def test_without_the_variable_the_line_names_the_users_cache(folder, monkeypatch):

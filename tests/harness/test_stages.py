@@ -1,5 +1,6 @@
 """Stages on a small experiment: what is stored, what is run again and what is not, and what damage does."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 import safetensors.numpy
 import yaml
 
-from harness import files, fingerprint
+from harness import datasets, files, fingerprint
 from harness.check import check_results
 from harness.compress import compress
 from harness.errors import UserError
@@ -115,6 +116,26 @@ def test_a_second_train_stage_trains_nothing(ran, capsys):
     before = paths.records("digits").joinpath("track.json").read_bytes()
     train_track(params, paths, "digits")
     assert paths.records("digits").joinpath("track.json").read_bytes() == before and "train dense" not in capsys.readouterr().err
+
+
+def test_other_data_makes_every_result_anew(ran, tmp_path, monkeypatch):
+    params, paths, _ = ran
+    for folder in ("artefacts", "results"):
+        shutil.copytree(paths.root / folder, tmp_path / folder)
+    copied = type(paths)(tmp_path, "v1")
+    load = datasets.load
+
+    def other(name):
+        source = load(name)
+        return dataclasses.replace(source, images=source.images[:, :, ::-1].copy())
+
+    monkeypatch.setattr(datasets, "load", other)
+    before, after = files.read_json(paths.records("digits") / "track.json"), train_track(params, copied, "digits")
+    assert after["content_hash"] != before["content_hash"]
+    assert after["models"]["mobilenet"]["weights_sha256"] != before["models"]["mobilenet"]["weights_sha256"]
+    assert any("results are of other data than track.json" in line for line in check_results(params, copied))
+    assert compress(params, copied, "digits", "rtn").run == 1
+    assert files.read_json(copied.points("digits", "rtn"))["content_hash"] == after["content_hash"]
 
 
 @pytest.mark.parametrize(("content", "reason"), [(b"", "cannot be read"), (b"PK\x03\x04 not ours", "cannot be read")])

@@ -1,0 +1,63 @@
+"""A whole track in one command, as on a machine without DVC, and its rehearsal."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from harness import files
+from harness.points import Paths
+from harness.run import BATCH, IMAGES, STEPS, shortened
+from tests.conftest import ROOT
+
+WITHOUT_DVC = "import sys; sys.modules['dvc'] = None; from harness.__main__ import main; main()"  # importing it would raise
+
+
+@pytest.fixture
+def experiment(small, tmp_path):
+    """A copy of the small experiment's params in a folder of its own."""
+    params, paths = small
+    (tmp_path / "params.yaml").write_text((paths.root / "params.yaml").read_text())
+    return params, Paths(tmp_path, params.version)
+
+
+def run_alone(paths, *options):
+    """Run the track in a process of its own: pytest does not nest."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WITHOUT_DVC, "run", "digits", "--params", str(paths.root / "params.yaml"), *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_one_command_without_dvc_makes_every_record_of_a_track_and_does_nothing_the_second_time(experiment):
+    params, paths = experiment
+    done = run_alone(paths)
+    assert done.returncode == 0, done.stderr
+    assert "digits mobilenet: own recipe, 1 epochs, test accuracy" in done.stdout and "digits on cpu: latency measured, 0 failed" in done.stdout
+    for method in params.methods:
+        content = files.read_json(paths.points("digits", method))
+        assert content["points"] and "failed" not in {point["status"] for point in content["points"]}
+    assert paths.latency("digits", "cpu").exists()
+    again = run_alone(paths)
+    assert again.returncode == 0 and "digits random_pruning: 0 run, 2 stood" in again.stdout
+
+
+def test_a_rehearsal_runs_every_method_and_leaves_nothing_behind(experiment):
+    params, paths = experiment
+    before = sorted(paths.root.rglob("*"))
+    done = run_alone(paths, "--rehearse")
+    assert done.returncode == 0, done.stderr
+    assert all(f"digits {method}: " in done.stdout for method in params.methods) and sorted(paths.root.rglob("*")) == before
+
+
+def test_a_rehearsal_is_short_on_every_track_of_params(params):
+    for track in params.tracks:
+        short = shortened(params, track, "cpu")
+        about = short.tracks[track]
+        assert list(short.tracks) == [track] and about.device == "cpu" and about.first == IMAGES and about.calibration <= IMAGES
+        for model in about.models:
+            for schedule in (about.scratch_of(model), about.fine_tune_of(model)):
+                assert int(schedule.epochs * (IMAGES // BATCH)) == STEPS
+        assert all(len(method.settings) == 1 for method in short.methods.values())
+        assert yaml.safe_dump(short.model_dump())
