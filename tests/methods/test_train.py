@@ -1,10 +1,14 @@
 """The one loop: what it decays, how often it steps, and that it learns."""
 
 import copy
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from unittest.mock import MagicMock
 
+import pytest
 import torch
 
+from methods import _graph
 from methods._train import train
 
 
@@ -49,3 +53,90 @@ def test_four_epochs_lower_the_loss_on_validation(make_model, make_data, track_d
 
     before = loss()
     assert loss() == before and (train(model, seen, replace(seen.fine_tune, epochs=4)), loss())[1] < 0.8 * before
+
+
+def test_sgd_is_nesterov_momentum_by_the_recurrence(make_data):
+    class Line(torch.nn.Module):
+        """Logits that move one weight by a constant gradient."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1, 1))
+
+        def forward(self, x):
+            return torch.zeros(len(x), 10) + 0 * self.weight
+
+    seen, model, rates = make_data("resnet"), Line(), []
+
+    def constant_gradient(rate):
+        model.weight.grad.fill_(1.0)
+        rates.append(rate)
+
+    train(model, seen, replace(seen.fine_tune, optimiser="sgd", weight_decay=0.0), constant_gradient)
+    wanted, momentum = 0.0, 0.0
+    for rate in rates:
+        momentum = 0.9 * momentum + 1.0
+        wanted -= rate * (1.0 + 0.9 * momentum)
+    assert model.weight.item() == pytest.approx(wanted, rel=1e-4) and len(rates) == 16
+
+
+def test_bf16_is_the_precision_of_the_passes_and_not_of_the_weights(make_model, make_data):
+    model, seen, seen_types = make_model("resnet"), make_data("resnet"), set()
+    model.fc.register_forward_hook(lambda module, args, output: seen_types.add(output.dtype))
+    train(model, seen, replace(seen.fine_tune, precision="bf16"))
+    assert seen_types == {torch.bfloat16} and {tensor.dtype for tensor in model.parameters()} == {torch.float32}
+    assert all(torch.isfinite(tensor).all() for tensor in model.parameters())
+
+
+class FakeGraph:
+    """What CUDA does with a graph, as far as Python sees it: capturing runs nothing, replaying runs what was captured."""
+
+    def replay(self):
+        self.captured()
+
+
+def test_a_captured_step_runs_once_a_call_on_the_images_of_that_call(monkeypatch, make_model):
+    model, seen = make_model("resnet").train(), []
+    before = copy.deepcopy(dict(model.named_buffers()))
+
+    def step(images, labels):
+        if capturing:
+            capturing[0].captured = lambda: step_now(images, labels)
+        else:
+            step_now(images, labels)
+
+    def step_now(images, labels):
+        model(images)
+        seen.append((images.clone(), labels.clone()))
+
+    capturing = []
+
+    @contextmanager
+    def capture(graph):
+        capturing.append(graph)
+        yield
+        capturing.clear()
+
+    monkeypatch.setattr(torch.cuda, "Stream", MagicMock())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    graph = _graph._Graph(step, model)
+    batches = [(torch.rand(4, 1, 16, 16), torch.full((4,), number)) for number in range(2)]
+    for images, labels in batches:
+        graph(images, labels)
+    assert len(seen) == _graph.WARM + 2
+    assert all(torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1]) for found, wanted in zip(seen[-2:], batches, strict=True))
+    plain = make_model("resnet").train()
+    plain.load_state_dict({**plain.state_dict(), **before})
+    for images, _ in batches:
+        plain(images)
+    assert all(torch.equal(tensor, dict(plain.named_buffers())[name]) for name, tensor in model.named_buffers())
+
+
+def test_on_a_cpu_nothing_is_captured(make_model):
+    def step(images, labels):
+        raise AssertionError("not called")
+
+    assert _graph.captured(step, make_model("resnet")) is step
