@@ -15,6 +15,7 @@ from harness import files, fingerprint, registry, store
 from harness.device import require
 from harness.errors import UserError
 from harness.params import Params
+from harness.plans import Plan
 from harness.points import Paths, Point, expand
 from harness.pool import Outcome, run_all, workers
 from harness.worker import PREDICTIONS, Job, compress_point, evaluate_point
@@ -46,7 +47,7 @@ def compress(params: Params, paths: Paths, track: str, method: str) -> Summary:
     todo = [point for point in points if point.id not in records]
     reused = len(records)
     records |= _run(params, paths, todo, wanted)
-    _write(paths, track_record, method, [records[point.id] for point in points])
+    _write(paths, track_record, method, params.method(method).on(track), [records[point.id] for point in points])
     states = [record["status"] for record in records.values()]
     return Summary(reused, len(todo), states.count("skipped"), states.count("failed"))
 
@@ -101,8 +102,8 @@ def _temporary(paths: Paths, point: Point) -> Path:
 
 def _job(params: Params, paths: Paths, point: Point, folder: Path) -> Job:
     dense = paths.dense(point.track) / f"{point.model}.safetensors"
-    data = paths.data(point.track)
-    return Job(params.track(point.track), point.method, point.model, point.setting, point.seed, data, dense, folder, params.run.gibibytes)
+    track, data = params.track_of(point.track, point.method), paths.data(point.track)
+    return Job(track, point.method, point.model, point.setting, point.seed, data, dense, folder, params.run.gibibytes)
 
 
 def _finish(paths: Paths, point: Point, folder: Path, outcomes: list[Outcome], wanted: str) -> dict[str, Any]:
@@ -125,9 +126,11 @@ def _finish(paths: Paths, point: Point, folder: Path, outcomes: list[Outcome], w
     return record
 
 
-def _write(paths: Paths, track_record: dict[str, Any], method: str, records: list[dict[str, Any]]) -> None:
+def _write(paths: Paths, track_record: dict[str, Any], method: str, plan: Plan, records: list[dict[str, Any]]) -> None:
     found = registry.load(method)
     about = {name: getattr(found, name) for name in ("family", "paper", "needs", "realisation", "stochastic")}
+    if plan.scratch_epochs is not None:
+        about["scratch_epochs"] = plan.scratch_epochs
     track, of_track = track_record["track"], {key: track_record[key] for key in ("version", "track", "content_hash")}
     content = {**of_track, "method": {"name": method, **about}, "points": records}
     home = paths.artefacts(track, method)

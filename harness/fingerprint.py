@@ -108,7 +108,7 @@ def dense_fingerprint(params: Params, track: str, model: str, content_hash: str)
 
 def point_fingerprint(params: Params, point: Point, track_record: dict[str, Any]) -> str:
     """Return what decides a point; `track_record` is what the train stage wrote (dense weights, data)."""
-    track = params.track(point.track)
+    track = params.track_of(point.track, point.method)
     content = {
         "version": params.version,
         "method": method_hash(point.method),

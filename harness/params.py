@@ -89,9 +89,20 @@ class TrackParams(Strict):
         """Return the recipe by which the model is trained from scratch."""
         return self.models[model].scratch or self.scratch
 
+    def training_for(self, epochs: float | None) -> TrackParams:
+        """Return the track with so many epochs from scratch, for each model; None leaves it as it is."""
+        if epochs is None:
+            return self
+        models = {name: model.model_copy(update={"scratch": _lasting(model.scratch, epochs)}) for name, model in self.models.items() if model.scratch}
+        return self.model_copy(update={"scratch": _lasting(self.scratch, epochs), "models": self.models | models})
+
     def fine_tune_of(self, model: str) -> ScheduleParams:
         """Return the recipe by which the model is fine-tuned."""
         return self.models[model].fine_tune or self.fine_tune
+
+
+def _lasting(schedule: ScheduleParams, epochs: float) -> ScheduleParams:
+    return schedule.model_copy(update={"epochs": epochs})
 
 
 class HardwareParams(Strict):
@@ -143,6 +154,10 @@ class Params(Strict):
         if name not in self.methods:
             raise unknown("method in params.yaml", name, self.methods)
         return self.methods[name]
+
+    def track_of(self, track: str, method: str) -> TrackParams:
+        """Return the track as the points of `method` run on it."""
+        return self.track(track).training_for(self.method(method).on(track).scratch_epochs)
 
     def profile(self, name: str) -> HardwareParams:
         """Return the hardware profile, or raise UserError with the nearest name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from harness.strict import Name, Strict
 
@@ -12,19 +12,24 @@ Settings = Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
 class TrackPlan(Strict):
-    """What one track does otherwise with a method: its settings, how many of the track's seeds (the first so many), which models ([]: no point)."""
+    """What one track does otherwise with a method: its settings, how many of the track's seeds (the first so many), which models ([]: no point).
+
+    scratch_epochs: how long the method trains from scratch, in place of the track's epochs.
+    """
 
     settings: Settings | None = None
     seeds: PositiveInt | None = None
     models: list[Name] | None = None
+    scratch_epochs: PositiveFloat | None = None
 
 
 class Plan(Strict):
-    """The settings, each a mapping of the method's dataclass fields, the number of seeds and the models of a track; None is all."""
+    """The settings, each a mapping of the method's dataclass fields, the seeds, models and epochs from scratch; None is what the track says."""
 
     settings: Settings
     seeds: PositiveInt | None = None
     models: list[Name] | None = None
+    scratch_epochs: PositiveFloat | None = None
 
 
 class MethodPlans(Strict):
@@ -37,4 +42,4 @@ class MethodPlans(Strict):
     def on(self, track: str) -> Plan:
         """Return what `track` runs."""
         own = self.tracks.get(track, TrackPlan())
-        return Plan(settings=own.settings or self.settings, seeds=own.seeds or self.seeds, models=own.models)
+        return Plan(settings=own.settings or self.settings, seeds=own.seeds or self.seeds, models=own.models, scratch_epochs=own.scratch_epochs)

@@ -20,7 +20,7 @@ def caption(table: Table) -> str:
         [
             f"# {escape(info.track)} on {escape(table.hardware)}\n",
             f"{_data(info)}\n",
-            f"{origin(info)}\n",
+            f"{origin(table)}\n",
             f"Hardware {escape(table.hardware)}: {machine_text(table.run)}.\n",
             "- Brackets are 95 % intervals: Wilson for accuracy, paired bootstrap over images and seeds for Δ, bootstrap over rounds for latency.",
             "- Δ is accuracy minus that of dense, in points. `*`, `**`, `***`: exact sign-flip test (McNemar for one seed), p adjusted over this table"
@@ -36,13 +36,16 @@ def caption(table: Table) -> str:
     )
 
 
-def origin(info: TrackInfo) -> str:
+def origin(table: Table) -> str:
     """Return what dense is, the budgets of what is made from it, and where and with which seeds that ran: what tells tiers apart."""
+    info = table.info
     dense = _shared({name: model.dense for name, model in info.models.items()})
     epochs = {name: f"{model.fine_tune_epochs:g} of fine-tuning, {model.scratch_epochs:g} from scratch" for name, model in info.models.items()}
     reference = f" {REFERENCE}." if any(model.from_reference for model in info.models.values()) else ""
     seeds = ", ".join(str(seed) for seed in info.seeds)
-    return f"Dense: {dense}.{reference} Budgets in epochs: {_shared(epochs)}. Compressed on {escape(info.device)}; seeds: {seeds}."
+    own = {row.method.name: f"{row.method.scratch_epochs:g} from scratch" for row in table.rows if row.method.scratch_epochs is not None}
+    budgets = "; ".join(text for text in (_shared(epochs), _shared(own)) if text)
+    return f"Dense: {dense}.{reference} Budgets in epochs: {budgets}. Compressed on {escape(info.device)}; seeds: {seeds}."
 
 
 def machine_text(run: LatencyRun | None) -> str:
@@ -64,8 +67,8 @@ def _data(info: TrackInfo) -> str:
 
 
 def _shared(texts: Mapping[str, str]) -> str:
-    """Return what is said of each model, the models of which the same is said together."""
-    models: dict[str, list[str]] = {}
-    for model, text in texts.items():
-        models.setdefault(text, []).append(model)
-    return "; ".join(f"{escape(text)} ({escape(', '.join(names))})" for text, names in models.items())
+    """Return what is said of each name, the names of which the same is said together."""
+    together: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        together.setdefault(text, []).append(name)
+    return "; ".join(f"{escape(text)} ({escape(', '.join(names))})" for text, names in together.items())

@@ -51,7 +51,7 @@ def _links(readme: Path, folder: Path, experiment: Experiment) -> str:
 def digest_text(table: Table) -> str:
     """Return a track's section: where its numbers come from, and one line per method."""
     info = table.info
-    lines = [f"### {escape(info.track)}, version {escape(info.version)}\n", f"{escape(info.title)}. {origin(info)}\n"]
+    lines = [f"### {escape(info.track)}, version {escape(info.version)}\n", f"{escape(info.title)}. {origin(table)}\n"]
     lines.append(f"Latency on {escape(table.hardware)}: {machine_text(table.run)}.\n")
     lines.append(
         f"Each cell: the best compression ratio (bytes) / MACs ratio / realised speed-up (batch {table.batch}) over dense that the method reaches on"

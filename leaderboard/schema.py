@@ -68,6 +68,7 @@ class MethodInfo(Frozen):
     needs: str
     realisation: str
     stochastic: bool = False
+    scratch_epochs: NonNegativeFloat | None = None  # in place of the track's
 
 
 class Cost(Frozen):

@@ -49,6 +49,7 @@ def small(tmp_path_factory, outside):
         "rtn": {"settings": [{"bits": 4}]},
         "random_pruning": {"settings": [{"sparsity": 0.5}]},
         "layer_collapse": {"settings": [{"pairs": 1}]},
+        "slim": {"settings": [{"macs": 0.5}], "seeds": 1, "tracks": {"digits": {"scratch_epochs": 0.25}}},
     }
     content |= {"tracks": {"digits": track}, "methods": methods}
     content["hardware"]["cpu"] |= {"rounds": 5, "warmup_rounds": 1, "batches": [1]}

@@ -46,6 +46,7 @@ BAD = [
     (changed("methods", "rtn", "tracks", {"digit": {"seeds": 1}}), "unknown track of method rtn 'digit': did you mean 'digits'?"),
     (changed("methods", "rtn", "tracks", {"digits": {"models": ["vits"]}}), "unknown model of method rtn on digits 'vits': did you mean 'vit'?"),
     (changed("methods", "rtn", "tracks", {"digits": {"epochs": 1}}), "methods.rtn.tracks.digits.epochs"),
+    (changed("methods", "rtn", "tracks", {"digits": {"scratch_epochs": 0}}), "methods.rtn.tracks.digits.scratch_epochs"),
     (changed("methods", "rtn", "seeds", 0), "methods.rtn.seeds"),
     (changed("methods", "my-method", {"settings": [{}]}), "names are lower-case letters"),
     (changed("hardware", "cpu", "threads", 0), "hardware.cpu.threads"),
@@ -72,9 +73,9 @@ def test_the_committed_experiment_is_well_formed_down_to_every_setting(params):
 
 
 def test_point_names_are_unique_and_only_stochastic_methods_get_every_seed(params):
-    names = [point.id for point in expand(params, "digits", "random_pruning")]
+    names = [point.id for point in expand(params, "cifar10_full", "random_pruning")]
     assert len(set(names)) == len(names) == 4 * 3 * 3
-    assert {point.seed for point in expand(params, "digits", "wanda")} == {0}
+    assert {point.seed for point in expand(params, "cifar10_full", "wanda")} == {0}
 
 
 @pytest.mark.parametrize(
@@ -127,3 +128,11 @@ def test_a_method_may_run_fewer_seeds_everywhere(tmp_path):
 def test_a_method_may_be_left_out_of_one_track(tmp_path):
     params = load_params(write(tmp_path, changed("methods", "slim", "tracks", {"digits": {"models": []}})))
     assert expand(params, "digits", "slim") == [] and expand(params, "cifar10_full", "slim")
+
+
+def test_a_method_may_train_from_scratch_for_other_epochs_on_one_track(tmp_path):
+    params = load_params(write(tmp_path, changed("methods", "rigl", "tracks", {"cifar10_full": {"scratch_epochs": 7}})))
+    usual, own = params.track("cifar10_full"), params.track_of("cifar10_full", "rigl")
+    assert {own.scratch_of(model).epochs for model in own.models} == {7} and usual.scratch_of("vit").epochs == 300
+    assert own.scratch_of("vit") == usual.scratch_of("vit").model_copy(update={"epochs": 7}) and own.fine_tune == usual.fine_tune
+    assert params.track_of("cifar10_full", "slim") == usual and params.track_of("digits", "rigl") == params.track("digits")

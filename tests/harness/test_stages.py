@@ -54,6 +54,12 @@ def test_every_point_is_recorded_with_all_its_costs(ran):
     assert rtn["bytes"] < dense["bytes"] and rtn["bit_operations"] < dense["bit_operations"] == dense["macs"] * 32 * 32
 
 
+def test_epochs_of_a_methods_own_are_what_it_trains_and_what_its_file_says(ran):
+    _, paths, _ = ran
+    (slim,) = points(paths, "slim")
+    assert slim["cost"]["steps"] == 4 and files.read_json(paths.points("digits", "slim"))["method"]["scratch_epochs"] == 0.25
+
+
 def test_the_dense_point_repeats_the_accuracy_of_the_train_stage(ran):
     _, paths, _ = ran
     record = files.read_json(paths.records("digits") / "track.json")
@@ -169,7 +175,7 @@ def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ra
     _, paths, _ = ran
     measure_alone(paths)
     report = json.loads(paths.latency("digits", "cpu").read_text())
-    assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "rtn"]
+    assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "rtn", "slim"]
     for row in report["benchmarks"]:
         assert len(row["stats"]["data"]) == 5 and len(row["extra_info"]["dense"]) == 6
         assert min(row["stats"]["data"]) > 0 and min(row["extra_info"]["dense"]) > 0

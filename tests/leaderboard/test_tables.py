@@ -206,6 +206,11 @@ def test_the_caption_tells_models_of_different_dense_and_budgets_apart(reference
     assert "Compressed on cuda; seeds: 0, 4." in page
 
 
+def test_the_caption_names_the_methods_that_train_for_other_epochs(filled, point):
+    filled.write_method("slim", [point("a", range(5))], scratch_epochs=2.5)
+    assert "from scratch (resnet, vit); 2.5 from scratch (slim). Compressed" in markdown_text(table_of(filled))
+
+
 def test_the_caption_warns_that_reference_weights_may_be_chosen_on_test(referenced):
     page = markdown_text(table_of(referenced))
     assert "The author of the reference weights had no validation split: dense and everything made from it may be chosen on the test set." in page
