@@ -20,7 +20,7 @@ from harness.points import Point
 DECIDING = ("augment", "cifar_resnet", "data", "device", "macs", "models", "store", "worker")  # files of the harness that decide a record
 UNDECIDING = {"models", "seeds", "seconds"}  # of a track; the model and the seed at hand count
 LIBRARIES = ("torch", "timm", "numpy", "scikit-learn")
-OF_SOME = {"torch_pruning": "torch-pruning"}  # module and package of libraries that decide the points of those methods alone that import them
+OF_SOME = {"torch_pruning": "torch-pruning", "tensorly": "tensorly"}  # module and package of libraries that decide the points of those methods alone that import them
 
 
 @cache
@@ -75,7 +75,9 @@ def _file(name: str) -> Path:
 def libraries_of(name: str) -> dict[str, str]:
     """Return the versions of the libraries that decide the points of method `name`."""
     nodes = [node for path in parts_used(_file(name)) for node in ast.walk(ast.parse(path.read_text()))]
-    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    named = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    named += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    imported = {module.split(".")[0] for module in named}
     own = {package: importlib.metadata.version(package) for module, package in OF_SOME.items() if module in imported}
     return libraries() | own
 

@@ -16,60 +16,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from methods import Data, Method, Needs, Realisation
 from methods._batchnorm import has_batchnorm, recalibrate
+from methods._factors import Pair, factors, filled, pair, rank
 from methods._layers import Layer, prunable
 
-Pair = tuple[int, int]
+
+def channel(layer: Layer, rho: float) -> nn.Module:
+    """Return (O, I, kh, kw) as I to r channels by kh x kw, then r to O by 1 x 1, and (m, n) as n to r to m; `layer` itself where that saves nothing."""
+    W = layer.weight.detach().flatten(1)
+    r = rank(len(W), W[0].numel(), rho)
+    return pair(layer, *factors(W, r), layer.bias) if r else layer
 
 
-def rank(m: int, n: int, rho: float) -> int:
-    """Return r = floor(rho m n / (m + n)), at least 1, or 0 where such a pair is no smaller than the matrix."""
-    r = max(1, int(rho * m * n / (m + n)))
-    return r if r * (m + n) < m * n else 0
-
-
-def factors(W: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    """Return A = U_r S_r^1/2 (m, r) and B = S_r^1/2 V_r^T (r, n) of `W` = U S V^T (m, n): A B is the nearest matrix of rank r."""
-    U, S, Vt = torch.linalg.svd(W, full_matrices=False)
-    root = S[:r].sqrt()
-    return U[:, :r] * root, root[:, None] * Vt[:r]
-
-
-def filled(layer: Layer, weight: Tensor, bias: Tensor | None) -> Layer:
-    """Return `layer` with this `weight` and `bias`."""
-    layer.weight, layer.bias = nn.Parameter(weight.contiguous()), cast(nn.Parameter | None, bias)
-    return layer
-
-
-def linear(layer: nn.Linear, rho: float) -> nn.Module:
-    """Return (m, n) as n to r, then r to m with the bias; `layer` itself where that saves nothing."""
-    m, n = layer.weight.shape
-    r = rank(m, n, rho)
-    if r == 0:
-        return layer
-    A, B = factors(layer.weight.detach(), r)
-    return nn.Sequential(filled(nn.Linear(n, r, bias=False), B, None), filled(nn.Linear(r, m, bias=False), A, layer.bias))
-
-
-def channel(layer: nn.Conv2d, rho: float) -> nn.Module:
-    """Return (O, I, kh, kw) as I to r channels by kh x kw, then r to O by 1 x 1; `layer` itself where that saves nothing."""
-    O, I, kh, kw = layer.weight.shape  # noqa: E741
-    r = rank(O, I * kh * kw, rho)
-    if r == 0:
-        return layer
-    A, B = factors(layer.weight.detach().flatten(1), r)
-    stride, padding, dilation = cast(Pair, layer.stride), cast(Pair, layer.padding), cast(Pair, layer.dilation)
-    first = nn.Conv2d(I, r, (kh, kw), stride, padding, dilation, bias=False)
-    last = nn.Conv2d(r, O, 1, bias=False)
-    return nn.Sequential(filled(first, B.view(r, I, kh, kw), None), filled(last, A.view(O, r, 1, 1), layer.bias))
-
-
-def spatial(layer: nn.Conv2d, rho: float) -> nn.Module:
+def spatial(layer: Layer, rho: float) -> nn.Module:
     """Return (O, I, kh, kw) as I to r channels by kh x 1, then r to O by 1 x kw; `layer` itself where that saves nothing."""
     O, I, kh, kw = layer.weight.shape  # noqa: E741
     r = rank(O * kw, I * kh, rho)
@@ -101,9 +64,9 @@ class Svd(Method):
         """Factorise layer by layer, then re-estimate the batch norms."""
         if self.rho == 1:
             return model
-        convolution = {"channel": channel, "spatial": spatial}[self.scheme]
         for name, layer in prunable(model).items():
-            model.set_submodule(name, linear(layer, self.rho) if isinstance(layer, nn.Linear) else convolution(layer, self.rho))
+            along_axes = self.scheme == "spatial" and isinstance(layer, nn.Conv2d)
+            model.set_submodule(name, (spatial if along_axes else channel)(layer, self.rho))
         if has_batchnorm(model):
             recalibrate(model, data.calibration)
         return model

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 METHODS = sorted(path for path in (ROOT / "methods").glob("[a-z]*.py"))
 PARTS = sorted(path for path in (ROOT / "methods").glob("_*.py"))
 MAY_IMPORT = {"__future__", "abc", "collections", "contextlib", "copy", "dataclasses", "enum", "functools", "itertools", "math", "methods", "numpy"}
-MAY_IMPORT |= {"bisect", "operator", "pydantic", "scipy", "timm", "torch", "torch_pruning", "torchvision", "typing"}
+MAY_IMPORT |= {"bisect", "operator", "pydantic", "scipy", "tensorly", "timm", "torch", "torch_pruning", "torchvision", "typing"}
 MAY_NOT_CALL = {"open", "exec", "eval", "__import__", "compile", "globals", "breakpoint", "input", "print"}  # by name
 MAY_NOT_USE = {"manual_seed", "seed", "cuda", "getenv", "environ", "load", "save", "default_cfg", "pretrained_cfg", "__subclasses__"}  # as attribute
 MAY = {"_graph": {"cuda"}}  # what one shared part is for

@@ -3,8 +3,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+from methods._factors import factors, rank
 from methods._layers import prunable, weighted
-from methods.svd import Svd, channel, factors, linear, rank, spatial
+from methods.svd import Svd, channel, spatial
 
 
 def matrix(m, n, seed=0):
@@ -48,7 +49,7 @@ def test_squared_error_is_the_sum_of_the_dropped_squares_and_beats_random_projec
 def test_a_linear_of_low_rank_becomes_two_layers_that_compute_the_same():
     layer = nn.Linear(40, 30)
     layer.weight.data = matrix(30, 4) @ matrix(4, 40, seed=1)
-    pair, x = linear(layer, 0.3), matrix(7, 40)
+    pair, x = channel(layer, 0.3), matrix(7, 40)
     assert weights(pair) == 5 * (30 + 40)  # 0.3 * 1200 / 70 = 5.1
     assert pair[0].bias is None
     torch.testing.assert_close(pair(x), layer(x), atol=1e-4, rtol=1e-4)
