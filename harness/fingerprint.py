@@ -20,7 +20,7 @@ from harness.points import Point
 DECIDING = ("augment", "cifar_resnet", "data", "device", "macs", "models", "store", "worker")  # files of the harness that decide a record
 UNDECIDING = {"models", "seeds", "seconds"}  # of a track; the model and the seed at hand count
 LIBRARIES = ("torch", "timm", "numpy", "scikit-learn")
-OF_SOME = {"torch_pruning": "torch-pruning", "tensorly": "tensorly"}  # module and package of libraries that decide the points of those methods alone that import them
+OF_SOME = {"torch_pruning": "torch-pruning", "tensorly": "tensorly"}  # module and package: decide the points of methods that import them alone
 
 
 @cache
