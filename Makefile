@@ -7,11 +7,18 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS := 1
 
-.PHONY: repro test lint check-results tiny benchmark clean
+.PHONY: repro quick test lint check-results tiny benchmark clean
 
 repro: $(READY)
 	dvc repro leaderboard@$(TRACK)
 	python -m leaderboard show --track $(TRACK)
+
+# A handful of methods on two models of digits, one seed each, in a folder of its own: what the tables look like, in minutes.
+QUICK := dense finetune_only slim random_pruning magnitude wanda l1_channels rtn gptq svd block_drop taylor__rtn
+quick: $(READY)
+	python -m harness run digits --into artefacts/quick --model resnet --model vit --seeds 1 $(addprefix --method ,$(QUICK))
+	python -m leaderboard build digits --results artefacts/quick/results --no-digest
+	python -m leaderboard show --track digits --results artefacts/quick/results
 
 test: $(READY)
 	python -m pytest -n 2

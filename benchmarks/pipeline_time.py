@@ -44,7 +44,7 @@ def split(folder: Path, track: str) -> tuple[Counter[str], int]:
     paths, work, points = Paths(folder, params.version), Counter[str](), 0
     record = json.loads((paths.records(track) / "track.json").read_text())
     work["train dense"] = sum(model["seconds"] for model in record["models"].values()) / params.run.workers
-    for method in params.methods:
+    for method in params.plans:
         for point in json.loads(paths.points(track, method).read_text())["points"]:
             if point["status"] == "ok":
                 points += 1

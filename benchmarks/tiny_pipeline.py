@@ -25,6 +25,9 @@ METHODS = {
 }
 
 
+CHAINS = {"magnitude__rtn": [{"magnitude.sparsity": 0.5, "rtn.bits": 4}]}
+
+
 def copy_checkout(folder: Path) -> None:
     """Copy every file that git tracks or would track, without results, into a new repository."""
     listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
@@ -43,6 +46,7 @@ def shrink(params: dict[str, Any]) -> None:
     track["calibration"] = 64
     track["models"] = {name: track["models"][name] for name in ("mobilenet", "vit")}
     params["methods"] = {name: {"settings": settings} for name, settings in METHODS.items()}
+    params["chains"] = {name: {"settings": settings} for name, settings in CHAINS.items()}
     track["seeds"] = [0]
     params["hardware"]["cpu"] |= {"rounds": 5, "batches": [1]}
 
@@ -81,7 +85,8 @@ def main() -> None:
         copy_checkout(folder)
         change(folder, shrink)
         ran, _ = repro(folder)
-        expect("a first run runs every stage", sorted(ran), sorted(["train@digits", *(f"compress@digits-{name}" for name in METHODS), *after]))
+        stages = ["train@digits", *(f"compress@digits-{name}" for name in METHODS), *(f"chain@digits-{name}" for name in CHAINS), *after]
+        expect("a first run runs every stage", sorted(ran), sorted(stages))
         expect("a second run does nothing", repro(folder)[0], [])
 
         change(folder, lambda params: params["methods"]["rtn"].update(settings=[{"bits": 4}, {"bits": 3}]))

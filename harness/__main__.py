@@ -45,6 +45,19 @@ def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
 
 
 @app.command()
+def code(params: ParamsFile = Path("params.yaml")) -> None:
+    """Write the hashes of the code that methods share, for DVC to see when points must be run again.
+
+    Example: python -m harness code
+    """
+    from harness import files
+    from harness.code import shared
+
+    _, paths = _open(params)
+    files.write_json(paths.code, shared())
+
+
+@app.command()
 def compress(track: Track, method: Annotated[str, typer.Argument(help="a method, e.g. wanda")], params: ParamsFile = Path("params.yaml")) -> None:
     """Run the points of a method on a track that do not stand already.
 
@@ -79,16 +92,27 @@ def run(
     rehearse: Annotated[
         bool, typer.Option(help="try it in a minute or two: a few images, steps and settings, nothing kept, without a GPU if need be")
     ] = False,
+    method: Annotated[list[str] | None, typer.Option(help="only this method or chain (may be given again), and dense")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="only this model (may be given again)")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="only so many seeds")] = None,
+    into: Annotated[Path | None, typer.Option(help="the folder for artefacts and results, in place of that of params.yaml")] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Run a whole track without DVC: train, compress by every method, measure on every hardware profile. Finished points are kept and not run again.
+    """Run a whole track, or a part of it, without DVC: train, compress by every method, measure on every hardware profile.
 
-    Example: python -m harness run cifar10_full
+    Finished points are kept and not run again. A part goes into a folder of its own.
+
+    Example: python -m harness run digits --method wanda --model vit --into try
     """
     loaded, paths = _open(params)
+    if (method or model or seeds) and into is None:
+        raise UserError("a part of a track would replace the results of the whole: name a folder for it with --into FOLDER")
     start_server()
-    from harness.run import rehearse_track, run_track
+    from harness.points import Paths
+    from harness.run import Selection, rehearse_track, run_track, selected
 
+    loaded = selected(loaded, track, Selection(tuple(method or ()), tuple(model or ()), seeds))
+    paths = paths if into is None else Paths(into.resolve(), loaded.version)
     for line in (rehearse_track if rehearse else run_track)(loaded, paths, track):
         typer.echo(line)
 
@@ -147,8 +171,8 @@ def check_params(params: ParamsFile = Path("params.yaml")) -> None:
     from harness.points import expand
 
     loaded, _ = _open(params)
-    points = sum(len(expand(loaded, track, method)) for track in loaded.tracks for method in loaded.methods)
-    typer.echo(f"{params}: {len(loaded.tracks)} tracks, {len(loaded.methods)} methods, {points} points")
+    points = sum(len(expand(loaded, track, method)) for track in loaded.tracks for method in loaded.plans)
+    typer.echo(f"{params}: {len(loaded.tracks)} tracks, {len(loaded.methods)} methods, {len(loaded.chains)} chains, {points} points")
 
 
 @check.command("results")

@@ -30,9 +30,9 @@ def check_results(params: Params, paths: Paths) -> list[str]:
             findings.append(str(error))
             continue
         findings += _check_dense(params, track, record)
-        for method in params.methods:
+        for method in params.plans:
             findings += _check_method(params, paths, track, method, record)
-        known = {f"{method}.json" for method in params.methods}
+        known = {f"{method}.json" for method in params.plans}
         strays = [path for path in sorted((paths.records(track) / "points").glob("*")) if path.name not in known]
         findings += [f"{track}: {path.name} belongs to no method of params.yaml: delete it" for path in strays]
         missing = [name for name in params.hardware if not paths.latency(track, name).exists()]

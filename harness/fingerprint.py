@@ -13,24 +13,14 @@ from typing import Any
 
 import harness
 import methods
-from harness import registry
+from harness import chain, registry
+from harness.code import DECIDING, code_hash
 from harness.params import Params
 from harness.points import Point
 
-DECIDING = ("augment", "cifar_resnet", "data", "device", "macs", "models", "store", "worker")  # files of the harness that decide a record
 UNDECIDING = {"models", "seeds", "seconds"}  # of a track; the model and the seed at hand count
 LIBRARIES = ("torch", "timm", "numpy", "scikit-learn")
 OF_SOME = {"torch_pruning": "torch-pruning", "tensorly": "tensorly"}  # module and package: decide the points of methods that import them alone
-
-
-@cache
-def code_hash(path: Path) -> str:
-    """Return the sha256 of a file's syntax tree without docstrings, so that comments and layout may change."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def parts_used(path: Path) -> set[Path]:
@@ -63,18 +53,20 @@ def _imported(file: Path) -> set[str]:
 
 @cache
 def method_hash(name: str) -> str:
-    """Return the hash of a method's file and of the shared parts it uses."""
-    return _hash({path.name: code_hash(path) for path in parts_used(_file(name))})
+    """Return the hash of a method's file and of the shared parts it uses; of a chain, of the files of all its steps and of what joins them."""
+    return _hash({path.name: code_hash(path) for path in _files(name)})
 
 
-def _file(name: str) -> Path:
-    return Path(inspect.getfile(registry.load(name)))
+def _files(name: str) -> set[Path]:
+    steps = chain.steps_of(name)
+    joined = {Path(chain.__file__)} if len(steps) > 1 else set()
+    return joined.union(*(parts_used(Path(inspect.getfile(registry.load(step)))) for step in steps))
 
 
 @cache
 def libraries_of(name: str) -> dict[str, str]:
     """Return the versions of the libraries that decide the points of method `name`."""
-    nodes = [node for path in parts_used(_file(name)) for node in ast.walk(ast.parse(path.read_text()))]
+    nodes = [node for path in _files(name) for node in ast.walk(ast.parse(path.read_text()))]
     named = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
     named += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     imported = {module.split(".")[0] for module in named}

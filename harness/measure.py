@@ -1,6 +1,7 @@
 """The stage `measure@<track>-<hardware>`: latency of the artefacts through pytest-benchmark, interleaved with dense in one process.
 
-Masked points get no latency run. Of a row's seeds the first is measured, and any other whose counted MACs differ from the first one's.
+Masked points get no latency run. Of a row's seeds the first is measured, and any other whose counted MACs differ from the first one's. A point whose program
+is dense's own with other weights is not measured either: it is listed in the file under `as_dense`.
 """
 
 from __future__ import annotations
@@ -8,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from torch import Tensor
 from tqdm import tqdm
 
-from harness import bench_latency, data, files, machine
+from harness import bench_latency, data, files, machine, store
 from harness.errors import UserError
 from harness.latency_job import LatencyJob
 from harness.params import HardwareParams, Params
-from harness.points import Paths
+from harness.points import DENSE, Paths
 
 
 class Latency:
@@ -62,10 +65,24 @@ class Latency:
             self.bar.update()
 
 
-def jobs_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -> list[LatencyJob]:
-    """Return what is to be timed: model by model, dense (the A/A control) first."""
-    jobs = []
-    for method in params.methods:
+@dataclass(frozen=True)
+class Plan:
+    """What is timed, and the points that need not be, because they run dense's own program."""
+
+    jobs: list[LatencyJob]
+    as_dense: list[dict[str, str]]
+
+
+def graph(folder: Path) -> bytes:
+    """Return the operators of an artefact's program with all their arguments, without its weights."""
+    with ZipFile(folder / store.PROGRAM) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith("/models/model.json")))
+
+
+def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -> Plan:
+    """Return what is to be timed, model by model, dense (the A/A control) first, and what is not."""
+    jobs, as_dense = [], []
+    for method in params.plans:
         content = files.read_json(paths.points(track, method))
         measured: dict[str, int] = {}
         for record in content["points"]:
@@ -75,24 +92,27 @@ def jobs_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -
             measured.setdefault(row, record["macs"])
             dense = _dense(params, paths, track, record["model"])
             folder = paths.artefacts(track, method) / record["id"]
+            if method != DENSE and graph(folder) == graph(dense):
+                as_dense.append({"method": method, "id": record["id"], "dense": dense.name})
+                continue
             row_jobs = (record["id"], record["model"], record["setting"], record["seed"])
             jobs += [LatencyJob(method, *row_jobs, batch, folder, dense) for batch in profile.batches]
     order = list(params.track(track).models)
-    return sorted(jobs, key=lambda job: (order.index(job.model), job.method != "dense"))
+    return Plan(sorted(jobs, key=lambda job: (order.index(job.model), job.method != DENSE)), as_dense)
 
 
 def _dense(params: Params, paths: Paths, track: str, model: str) -> Path:
-    return paths.artefacts(track, "dense") / f"{model}_seed={params.track(track).seeds[0]}"
+    return paths.artefacts(track, DENSE) / f"{model}_seed={params.track(track).seeds[0]}"
 
 
 def measure(params: Params, paths: Paths, track: str, hardware: str) -> dict[str, str]:
     """Time every job and write pytest-benchmark's JSON; return the reason for each benchmark that failed."""
     profile = params.profile(hardware)
-    jobs = jobs_of(params, paths, track, profile)
+    plan = plan_of(params, paths, track, profile)
     images = data.TestSplit.read(paths.data(track)).images(max(profile.batches))
     if max(profile.batches) > len(images):
         raise UserError(f"hardware '{hardware}' asks for a batch of {max(profile.batches)}, the test split has {len(images)} images: lower it")
-    plugin = Latency(jobs, profile, images, f"{track}: latency {hardware}")
+    plugin = Latency(plan.jobs, profile, images, f"{track}: latency {hardware}")
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "latency.json"
         empty = Path(temporary) / "pytest.ini"
@@ -113,5 +133,5 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> dict[str
         plugin.bar.close()
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not report.exists():
             raise UserError(f"pytest-benchmark ended with {code!s}: {' '.join(output.getvalue().split())[-300:]}")
-        files.write_bytes(paths.latency(track, hardware), report.read_bytes())
+        files.write_json(paths.latency(track, hardware), {**files.read_json(report), "as_dense": plan.as_dense})
     return plugin.failed

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 
 from harness.errors import UserError, unknown
 from harness.plans import MethodPlans
-from harness.strict import Name, Strict
+from harness.strict import JOIN, Name, Strict
 
 if TYPE_CHECKING:
     from methods import Schedule  # imports torch, which a command that only checks names need not wait for
@@ -130,11 +130,28 @@ class Params(Strict):
     run: RunParams
     tracks: dict[Name, TrackParams]
     methods: dict[Name, MethodPlans]
+    chains: dict[Name, MethodPlans] = Field(default_factory=dict)  # first__second, see harness/chain.py
     hardware: dict[Name, HardwareParams] = Field(default_factory=dict)
+
+    @property
+    def plans(self) -> dict[str, MethodPlans]:
+        """Return methods and chains: all that becomes rows, in the order in which they are run and shown."""
+        return self.methods | self.chains
+
+    @model_validator(mode="after")
+    def _chains_are_named_after_their_methods(self) -> Self:
+        for name in self.methods:
+            if JOIN in name:
+                raise ValueError(f"method {name} is the name of a chain: put it under `chains`")
+        for name in self.chains:
+            steps = name.split(JOIN)
+            if len(steps) < 2 or len(set(steps)) < len(steps) or "" in steps:
+                raise ValueError(f"chain {name} is not named after different methods: write first{JOIN}second")
+        return self
 
     @model_validator(mode="after")
     def _plans_name_tracks_and_models(self) -> Self:
-        for name, method in self.methods.items():
+        for name, method in self.plans.items():
             for track, plan in method.tracks.items():
                 if track not in self.tracks:
                     raise ValueError(str(unknown(f"track of method {name}", track, self.tracks)))
@@ -150,10 +167,10 @@ class Params(Strict):
         return self.tracks[name]
 
     def method(self, name: str) -> MethodPlans:
-        """Return the method's settings, or raise UserError with the nearest name."""
-        if name not in self.methods:
-            raise unknown("method in params.yaml", name, self.methods)
-        return self.methods[name]
+        """Return the settings of a method or chain, or raise UserError with the nearest name."""
+        if name not in self.plans:
+            raise unknown("method in params.yaml", name, self.plans)
+        return self.plans[name]
 
     def track_of(self, track: str, method: str) -> TrackParams:
         """Return the track as the points of `method` run on it."""

@@ -9,6 +9,8 @@ from typing import Any
 from harness import registry
 from harness.params import Params
 
+DENSE = "dense"  # the method that every ratio refers to
+
 
 @dataclass(frozen=True)
 class Point:
@@ -45,6 +47,11 @@ class Paths:
     def artefacts(self, track: str, method: str) -> Path:
         """Return the folder of the artefacts of a method, one folder a point."""
         return self.root / "artefacts" / track / "points" / method
+
+    @property
+    def code(self) -> Path:
+        """Return the file of the hashes of the shared code."""
+        return self.root / "results" / self.version / "code.json"
 
     def records(self, track: str) -> Path:
         """Return the folder of what is committed of a track."""

@@ -1,4 +1,7 @@
-"""Finding methods: `methods/<name>.py` holds one class; packages elsewhere offer theirs through the entry-point group `compressbench.methods`."""
+"""Finding methods: `methods/<name>.py` holds one class; packages elsewhere offer theirs through the entry-point group `compressbench.methods`.
+
+`first__second` is the chain of two methods, see harness/chain.py.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 import methods
+from harness import chain
 from harness.errors import UserError, unknown
 from harness.params import describe
 from methods import Method
@@ -25,7 +29,12 @@ def names() -> list[str]:
 
 
 def load(name: str) -> type[Method]:
-    """Import the method `name`; raise UserError if there is none, its import fails, or it does not hold exactly one complete Method."""
+    """Import the method or chain `name`; raise UserError if there is none, its import fails, or it does not hold exactly one complete Method."""
+    steps = [_load(step) for step in chain.steps_of(name)]
+    return steps[0] if len(steps) == 1 else chain.chained(steps)
+
+
+def _load(name: str) -> type[Method]:
     if name not in names():
         raise unknown("method", name, names())
     try:
@@ -61,7 +70,14 @@ def _complete(name: str, method: type[Method]) -> type[Method]:
 
 
 def configure(name: str, setting: dict[str, Any]) -> Method:
-    """Return method `name` at `setting`, validated; raise UserError for an unknown or impossible hyper-parameter."""
+    """Return the method or chain `name` at `setting`, validated; raise UserError for an unknown or impossible hyper-parameter."""
+    if len(chain.steps_of(name)) == 1:
+        return _configure(name, setting)
+    made = load(name)
+    return made(tuple(_configure(step, own) for step, own in chain.split(name, setting).items()))  # type: ignore[call-arg]
+
+
+def _configure(name: str, setting: dict[str, Any]) -> Method:
     method = load(name)
     fields = list(inspect.signature(method).parameters)
     for key in setting:

@@ -1,18 +1,20 @@
-"""A whole track in one command and without DVC, and its rehearsal on a handful of images."""
+"""A whole track in one command and without DVC, a selection of it, and its rehearsal on a handful of images."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from harness.compress import compress
+from harness.errors import unknown
 from harness.measure import measure
 from harness.params import HardwareParams, ModelParams, Params, ScheduleParams, TrackParams
 from harness.plans import MethodPlans
-from harness.points import Paths
+from harness.points import DENSE, Paths
 from harness.train import train_track
 
 IMAGES, STEPS, BATCH = 256, 3, 32  # of a rehearsal: images of each split, steps of a budget, images of a step
@@ -22,13 +24,36 @@ def run_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
     """Train, compress by every method and measure on every profile; yield a line about each part as it ends."""
     for name, model in train_track(params, paths, track)["models"].items():
         yield f"{track} {name}: {model['dense']}, test accuracy {100 * model['test_accuracy']:.2f} %"
-    for method in params.methods:
+    for method in params.plans:
         done = compress(params, paths, track, method)
         yield f"{track} {method}: {done.run} run, {done.reused} stood, {done.skipped} skipped, {done.failed} failed"
     for hardware in params.hardware:
         failed = measure(params, paths, track, hardware)
         yield f"{track} on {hardware}: latency measured, {len(failed)} failed"
         yield from (f"not measured: {name}: {reason}" for name, reason in failed.items())
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The methods and models of a track that are run, and how many of its seeds; empty and None are all."""
+
+    methods: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    seeds: int | None = None
+
+
+def selected(params: Params, track: str, chosen: Selection) -> Params:
+    """Return the experiment with the chosen part of `track`; dense is always in it. Raise UserError for a name that params.yaml lacks."""
+    about = params.track(track)
+    for name in chosen.models:
+        if name not in about.models:
+            raise unknown(f"model of {track}", name, about.models)
+    wanted = {DENSE, *chosen.methods} if chosen.methods else set(params.plans)
+    plans = {name: params.method(name) for name in wanted}
+    models = {name: model for name, model in about.models.items() if name in (chosen.models or about.models)}
+    part = about.model_copy(update={"models": models, "seeds": about.seeds[: chosen.seeds]})
+    methods, chains = ({name: plan for name, plan in kind.items() if name in plans} for kind in (params.methods, params.chains))
+    return params.model_copy(update={"tracks": params.tracks | {track: part}, "methods": methods, "chains": chains})
 
 
 def rehearse_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
@@ -48,9 +73,16 @@ def shortened(params: Params, track: str, device: str) -> Params:
     models = {name: _short_model(model) for name, model in about.models.items()}
     recipes = {"scratch": _short(about.scratch), "fine_tune": _short(about.fine_tune)}
     cut = about.model_copy(update={"device": device, "first": IMAGES, "calibration": min(about.calibration, IMAGES), "models": models, **recipes})
-    methods = {name: MethodPlans(settings=method.on(track).settings[:1]) for name, method in params.methods.items()}
+    methods = {name: _one_setting(plans, track) for name, plans in params.methods.items()}
+    chains = {name: _one_setting(plans, track) for name, plans in params.chains.items()}
     hardware = {name: _short_timing(profile) for name, profile in params.hardware.items()}
-    return params.model_copy(update={"tracks": {track: TrackParams.model_validate(cut.model_dump())}, "methods": methods, "hardware": hardware})
+    return params.model_copy(
+        update={"tracks": {track: TrackParams.model_validate(cut.model_dump())}, "methods": methods, "chains": chains, "hardware": hardware}
+    )
+
+
+def _one_setting(plans: MethodPlans, track: str) -> MethodPlans:
+    return MethodPlans(settings=plans.on(track).settings[:1])
 
 
 def _short(schedule: ScheduleParams) -> ScheduleParams:

@@ -14,6 +14,9 @@ def _name(value: str) -> str:
     return value
 
 
+JOIN = "__"  # between the methods of a chain
+
+
 Name = Annotated[str, AfterValidator(_name)]
 
 

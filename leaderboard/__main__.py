@@ -22,6 +22,7 @@ Results = Annotated[Path, typer.Option(help="The folder of results.")]
 Version = Annotated[str | None, typer.Option(help="The version of the results; by default that of params.yaml.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="The experiment: default version, and the order of tracks, methods and hardware.")]
 Readme = Annotated[Path, typer.Option(help="The file whose digest is rewritten.")]
+Digest = Annotated[bool, typer.Option(help="Whether to rewrite the digest in the README.")]
 Tracks = Annotated[list[str] | None, typer.Argument(help="The tracks to build; by default every track that has results.", metavar="[TRACK]...")]
 Track = Annotated[str | None, typer.Option(help="The track to show; by default the first of params.yaml.")]
 Hardware = Annotated[str | None, typer.Option(help="The hardware to show; by default the first of params.yaml.")]
@@ -43,6 +44,7 @@ def build_command(
     results: Results = Path("results"),
     version: Version = None,
     readme: Readme = Path("README.md"),
+    digest: Digest = True,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Write the tables, metrics.json, curves.csv and digest.md of each track, and the README's digest of all tracks built so far."""
@@ -51,7 +53,7 @@ def build_command(
         from leaderboard.experiment import read_experiment
 
         experiment = read_experiment(params)
-        for page in build(results, experiment.chosen_version(version), tracks or [], readme, experiment):
+        for page in build(results, experiment.chosen_version(version), tracks or [], readme if digest else None, experiment):
             typer.echo(page.as_posix())
 
 

@@ -18,14 +18,16 @@ from leaderboard.tables import Table, csv_text, make_table
 UNMEASURED = "unmeasured"  # names the table of results that no hardware was asked to time
 
 
-def build(results: Path, version: str, asked: Sequence[str], readme: Path, experiment: Experiment) -> tuple[Path, ...]:
-    """Write tables/<track>/ of every track in `asked`, by default of all, then the digest of all tracks built so far; return the tables' pages."""
-    check_readme(readme)
+def build(results: Path, version: str, asked: Sequence[str], readme: Path | None, experiment: Experiment) -> tuple[Path, ...]:
+    """Write tables/<track>/ of every track in `asked`, by default of all, then the digest of all built so far into `readme`; return the tables' pages."""
+    if readme is not None:
+        check_readme(readme)
     folder = results / version / "tables"
     tables = {track: track_tables(results, version, track, experiment) for track in chosen_tracks(results, version, asked, experiment)}
     for track, group in tables.items():
         write_folder(folder / track, _texts(group))
-    update_readme(readme, folder, experiment)
+    if readme is not None:
+        update_readme(readme, folder, experiment)
     return tuple(folder / track / f"{table.hardware}.md" for track, group in tables.items() for table in group)
 
 
@@ -52,7 +54,7 @@ def track_tables(results: Path, version: str, track: str, experiment: Experiment
     for name in hardware:
         batches = experiment.hardware[name].batches if name in experiment.hardware else (1,)
         run = read_latency(content.folder / "latency" / f"{name}.json")
-        tables.append(make_table(content, name, run, batches, list(experiment.methods)))
+        tables.append(make_table(content, name, run, batches, [*experiment.methods, *experiment.chains]))
     return tables
 
 

@@ -28,7 +28,8 @@ def caption(table: Table) -> str:
             "- Ratios and speed-ups are dense / compressed, above 1 is better. MACs and FLOPs (= 2 MACs) are of one image, in millions; `theory ×` is their"
             " ratio, `BOPs ×` that of bit-operations; effective MACs skip zeros.",
             "- `bN` is a batch of N: milliseconds at the median / 95th percentile, and the realised speed-up, the median of ratios to dense timed just"
-            " before and after. `tie`: within the noise floor or with 1 in its interval, not ranked. `masked`: zeros in dense tensors, no claim of speed.",
+            " before and after. `tie`: within the noise floor or with 1 in its interval, not ranked. `masked`: zeros in dense tensors, no claim of speed."
+            " `as dense`: dense's own program with other weights, not timed again: a tie.",
             f"- {RULE}.",
             "- `pareto`: no row of the model has more accuracy at no more bytes, MACs or time (smallest batch; a tie counts as dense, times within the"
             " noise floor of each other as equal).",

@@ -26,6 +26,7 @@ class Experiment(BaseModel):
     version: str | None = None
     tracks: dict[str, Any] = {}
     methods: dict[str, Any] = {}
+    chains: dict[str, Any] = {}
     hardware: dict[str, Profile] = {}
 
     def chosen_version(self, asked: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +55,20 @@ class Benchmark(Frozen):
     extra_info: ExtraInfo
 
 
+class AsDense(Frozen):
+    """A point that was not measured because its program is dense's own; `dense` is the point of dense that was."""
+
+    method: str
+    id: str
+    dense: str
+
+
 class Report(Frozen):
     """latency/<hardware>.json."""
 
     machine_info: MachineInfo
     benchmarks: tuple[Benchmark, ...]
+    as_dense: tuple[AsDense, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,21 +81,23 @@ class Rounds:
 
 @dataclass(frozen=True)
 class LatencyRun:
-    """One measuring run: the machine, rounds by (method, point id, batch), and the noise floor by batch."""
+    """One measuring run: the machine, rounds by (method, point id, batch), the noise floor by batch, and dense's id for points that run its program."""
 
     machine: Machine
     rounds: Mapping[tuple[str, str, int], Rounds]
     floors: Mapping[int, float]
+    as_dense: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of a batch and the realised speed-up; a tie is not ranked."""
+    """Seconds of a batch and the realised speed-up; a tie is not ranked; `as_dense`: not measured, because the program is dense's own."""
 
     p50: Estimate
     p95: float
     speedup: Estimate
     tie: bool
+    as_dense: bool = False
 
 
 def read_latency(path: Path) -> LatencyRun | None:
@@ -95,12 +106,17 @@ def read_latency(path: Path) -> LatencyRun | None:
         return None
     report = read_json(path, Report)
     rounds = {(b.extra_info.method, b.extra_info.id, b.extra_info.batch): _rounds(path, b) for b in report.benchmarks}
+    as_dense = {(point.method, point.id): point.dense for point in report.as_dense}
     batches = sorted({batch for _, _, batch in rounds})
-    return LatencyRun(report.machine_info.compressbench, rounds, {batch: _floor(path, rounds, batch) for batch in batches})
+    return LatencyRun(report.machine_info.compressbench, rounds, {batch: _floor(path, rounds, batch) for batch in batches}, as_dense)
 
 
 def latency(run: LatencyRun, method: str, ids: Sequence[str], batch: int) -> Latency | None:
     """Return the latency over all rounds of the points `ids` (the seeds of one row), or None if none was measured."""
+    twin = next((run.as_dense[method, name] for name in ids if (method, name) in run.as_dense), None)
+    if twin is not None and ("dense", twin, batch) in run.rounds:
+        seconds = run.rounds["dense", twin, batch].seconds
+        return Latency(median(seconds), float(np.quantile(seconds, 0.95)), Estimate(1.0, 1.0, 1.0), tie=True, as_dense=True)
     found = [run.rounds[method, name, batch] for name in ids if (method, name, batch) in run.rounds]
     if not found:
         return None

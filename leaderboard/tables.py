@@ -58,6 +58,8 @@ def verdict(row: Row, timed: Latency | None) -> str:
         return "masked"
     if timed is None:
         return "not measured"
+    if timed.as_dense:
+        return "as dense"
     if timed.tie:
         return "tie"
     return "faster" if timed.speedup.value > 1 else "slower"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.fingerprint import DECIDING
+from harness.code import DECIDING, shared
 from tests.conftest import ROOT
 
 METHODS = sorted(path for path in (ROOT / "methods").glob("[a-z]*.py"))
@@ -73,7 +73,8 @@ def test_modules_that_a_help_page_needs_do_not_import_torch(module):
 
 
 def test_dvc_watches_every_shared_part_and_every_file_of_the_harness_that_decides_a_record():
-    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["compress"]["deps"]
-    parts = {f"methods/{path.name}" for path in PARTS} - {"methods/_torchvision.py"}
-    deciding = {f"harness/{name}.py" for name in DECIDING}
-    assert parts | deciding <= set(deps)
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert {"methods", *(f"harness/{name}.py" for name in (*DECIDING, "compress", "code"))} == set(stages["code"]["deps"])
+    assert "results/${version}/code.json" in stages["code"]["outs"][0]
+    assert all("results/${version}/code.json" in stages[name]["deps"] for name in ("compress", "chain"))
+    assert {f"methods/{path.name}" for path in PARTS} | {f"harness/{name}.py" for name in DECIDING} | {"methods/__init__.py"} <= shared().keys()

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from harness import files
+from harness.errors import UserError
 from harness.points import Paths
-from harness.run import BATCH, IMAGES, STEPS, shortened
+from harness.run import BATCH, IMAGES, STEPS, Selection, selected, shortened
 from tests.conftest import ROOT
 
 WITHOUT_DVC = "import sys; sys.modules['dvc'] = None; from harness.__main__ import main; main()"  # importing it would raise
@@ -35,7 +36,7 @@ def test_one_command_without_dvc_makes_every_record_of_a_track_and_does_nothing_
     done = run_alone(paths)
     assert done.returncode == 0, done.stderr
     assert "digits mobilenet: own recipe, 1 epochs, test accuracy" in done.stdout and "digits on cpu: latency measured, 0 failed" in done.stdout
-    for method in params.methods:
+    for method in params.plans:
         content = files.read_json(paths.points("digits", method))
         assert content["points"] and "failed" not in {point["status"] for point in content["points"]}
     assert paths.latency("digits", "cpu").exists()
@@ -48,7 +49,7 @@ def test_a_rehearsal_runs_every_method_and_leaves_nothing_behind(experiment):
     before = sorted(paths.root.rglob("*"))
     done = run_alone(paths, "--rehearse")
     assert done.returncode == 0, done.stderr
-    assert all(f"digits {method}: " in done.stdout for method in params.methods) and sorted(paths.root.rglob("*")) == before
+    assert all(f"digits {method}: " in done.stdout for method in params.plans) and sorted(paths.root.rglob("*")) == before
 
 
 def test_a_rehearsal_is_short_on_every_track_of_params(params):
@@ -59,5 +60,26 @@ def test_a_rehearsal_is_short_on_every_track_of_params(params):
         for model in about.models:
             for schedule in (about.scratch_of(model), about.fine_tune_of(model)):
                 assert int(schedule.epochs * (IMAGES // BATCH)) == STEPS
-        assert all(len(method.settings) == 1 for method in short.methods.values())
+        assert all(len(method.settings) == 1 for method in short.plans.values())
         assert yaml.safe_dump(short.model_dump())
+
+
+def test_a_part_of_a_track_goes_into_a_folder_of_its_own(experiment, tmp_path):
+    params, paths = experiment
+    before = sorted(paths.root.rglob("*"))
+    refused = run_alone(paths, "--method", "rtn")
+    assert refused.returncode == 2 and "name a folder for it with --into FOLDER" in refused.stderr and sorted(paths.root.rglob("*")) == before
+    done = run_alone(paths, "--method", "rtn", "--seeds", "1", "--into", str(tmp_path / "part"))
+    assert done.returncode == 0, done.stderr
+    records = Paths(tmp_path / "part", params.version).records("digits")
+    assert {path.stem for path in (records / "points").iterdir()} == {"dense", "rtn"} and not (paths.root / "results").exists()
+
+
+def test_a_selection_keeps_dense_and_the_order_of_params(params):
+    part = selected(params, "digits", Selection(("taylor__rtn", "rtn", "wanda"), ("vit",), 2))
+    assert list(part.plans) == ["dense", "wanda", "rtn", "taylor__rtn"]
+    assert list(part.track("digits").models) == ["vit"] and part.track("digits").seeds == [0, 1]
+    assert selected(params, "digits", Selection()) == params
+    for wrong, said in ((Selection(("wnda",)), "did you mean 'wanda'"), (Selection((), ("vitt",)), "did you mean 'vit'")):
+        with pytest.raises(UserError, match=said):
+            selected(params, "digits", wrong)

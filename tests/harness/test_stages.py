@@ -28,7 +28,7 @@ from tests.conftest import ROOT
 def ran(small):
     """Run all methods of the small experiment once."""
     params, paths = small
-    return params, paths, {method: compress(params, paths, "digits", method) for method in params.methods}
+    return params, paths, {method: compress(params, paths, "digits", method) for method in params.plans}
 
 
 def measure_alone(paths):
@@ -175,7 +175,9 @@ def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ra
     _, paths, _ = ran
     measure_alone(paths)
     report = json.loads(paths.latency("digits", "cpu").read_text())
-    assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "rtn", "slim"]
+    assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "slim"]
+    assert [row["method"] for row in report["as_dense"]] == ["rtn", "magnitude__rtn"], "the same program with other weights"
+    assert all(row["dense"] == points(paths, "dense")[0]["id"] for row in report["as_dense"])
     for row in report["benchmarks"]:
         assert len(row["stats"]["data"]) == 5 and len(row["extra_info"]["dense"]) == 6
         assert min(row["stats"]["data"]) > 0 and min(row["extra_info"]["dense"]) > 0

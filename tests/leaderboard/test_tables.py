@@ -48,6 +48,16 @@ def test_ratios_are_dense_over_compressed(cells):
     assert (row.macs, row.flops) == ("50", "100")
 
 
+def test_a_point_that_runs_denses_program_is_a_tie_at_denses_time(filled):
+    filled.benchmarks = [b for b in filled.benchmarks if b["extra_info"]["method"] != "rtn"]
+    filled.as_dense = [{"method": "rtn", "id": "r-r-8", "dense": "d-r"}]
+    filled.write_latency()
+    cells = frame(table_of(filled))
+    row, dense = cells.loc["resnet", "rtn", "bits=8"], cells.loc["resnet", "dense", ""]
+    assert (row.verdict_b1, row.speedup_b1, row.speedup_b1_low) == ("as dense", "1.0000", "1.0000") and row.p50_ms_b1 == dense.p50_ms_b1 != ""
+    assert cells.loc["resnet", "rtn", "bits=4"].verdict_b1 == "not measured" and "speed" not in row.best
+
+
 def test_seeds_are_averaged_and_the_lost_one_is_named(cells):
     row = cells.loc["resnet", "l1_channels", "keep=0.5"]
     assert (row.seeds, row.status, row.reason) == ("2", "2 of 3 seeds", "time limit")
