@@ -15,17 +15,8 @@ from pydantic import Field
 from torch import nn
 
 from methods import Data, Method, Needs, Realisation
+from methods._slim import widest
 from methods._train import train
-
-
-def widest(data: Data, limit: float) -> nn.Module:
-    """Return the widest untrained model of the family with at most `limit` MACs, or the narrowest there is."""
-    low, high = 1, 257  # in 1/256 of the width; low fits or is the narrowest
-    while high - low > 1:
-        middle = (low + high) // 2
-        fits = data.macs(data.narrower(middle / 256).eval()) <= limit
-        low, high = (middle, high) if fits else (low, middle)
-    return data.narrower(low / 256)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from torch.nn.functional import cosine_similarity
 
-from methods.block_drop import BlockDrop, cosine, halves, most_similar, similarity
+from methods._drop import halves
+from methods.block_drop import BlockDrop, cosine, most_similar, similarity
 
 
 def parameters(module):

@@ -3,7 +3,7 @@
 import pytest
 
 from harness import registry
-from methods.slim import widest
+from methods._slim import widest
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])
