@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+
+from harness.strict import JOIN
 
 ROOT = Path(__file__).parent.parent
 DECIDING = ("augment", "cifar_resnet", "data", "device", "macs", "models", "store", "worker")  # files of the harness that decide a record
@@ -23,5 +26,14 @@ def code_hash(path: Path) -> str:
 
 def shared() -> dict[str, str]:
     """Return the hash of every file that the points of more than one method rest on, by its name: what the stages that compress watch beside their method."""
-    files = [*(ROOT / "harness" / f"{name}.py" for name in (*DECIDING, "compress")), *(ROOT / "methods").glob("_*.py")]
+    return _hashes([*(ROOT / "harness" / f"{name}.py" for name in (*DECIDING, "compress")), *(ROOT / "methods").glob("_*.py")])
+
+
+def of_chains(chains: Iterable[str]) -> dict[str, str]:
+    """Return the hash of every method's file that is a step of `chains`, and of what joins them; a method of another package has no file here."""
+    steps = {ROOT / "methods" / f"{step}.py" for chain in chains for step in chain.split(JOIN)}
+    return _hashes([ROOT / "harness" / "chain.py", *(path for path in steps if path.exists())])
+
+
+def _hashes(files: Iterable[Path]) -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): code_hash(path) for path in sorted(files)}

@@ -48,10 +48,9 @@ class Paths:
         """Return the folder of the artefacts of a method, one folder a point."""
         return self.root / "artefacts" / track / "points" / method
 
-    @property
-    def code(self) -> Path:
-        """Return the file of the hashes of the shared code."""
-        return self.root / "results" / self.version / "code.json"
+    def code(self, name: str) -> Path:
+        """Return a file of hashes of code: `shared` or `chains`."""
+        return self.root / "results" / self.version / "code" / f"{name}.json"
 
     def records(self, track: str) -> Path:
         """Return the folder of what is committed of a track."""

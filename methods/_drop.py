@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Literal
 
 from timm.models._efficientnet_blocks import InvertedResidual
 from timm.models.mlp_mixer import MixerBlock
 from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+
+Kind = Literal["attention", "mlp", "block", "joint"]
+SUBLAYERS = {"attention": ("attention",), "mlp": ("mlp",), "joint": ("attention", "mlp")}
 
 
 class Residual(nn.Sequential):
@@ -48,3 +51,25 @@ def droppable(module: Any) -> bool:
     if isinstance(module, (BasicBlock, Bottleneck)):
         return module.downsample is None
     return isinstance(module, (Block, MixerBlock)) or (isinstance(module, InvertedResidual) and bool(module.has_skip))
+
+
+def units(model: nn.Module, kind: Kind) -> list[str]:
+    """Return the names of the units of a kind, first to last; sub-layers are named as `halved` will name them."""
+    if kind == "block":
+        return [name for name, module in model.named_modules() if droppable(module)]
+    blocks = [name for name, module in model.named_modules() if isinstance(module, (Block, MixerBlock))]
+    return [f"{name}.{part}" for name in blocks for part in SUBLAYERS[kind]]
+
+
+def halved(model: nn.Module, names: list[str], kind: Kind) -> None:
+    """Split the blocks that the units `names` stand in, in place, unless those are blocks themselves."""
+    for name in dict.fromkeys(unit.rpartition(".")[0] for unit in names if kind != "block"):
+        model.set_submodule(name, halves(model.get_submodule(name)))
+
+
+def too_few(model: nn.Module, kind: Kind, count: int) -> str | None:
+    """Say why `count` units of a kind cannot be dropped from `model`, or None if they can."""
+    found = len(units(model, kind))
+    if not found:
+        return f"no unit of kind '{kind}' that can be dropped" + ("" if kind == "block" else ": drop 'block' in a CNN")
+    return f"{count} units of kind '{kind}' asked for, but only {found} can be dropped" if count > found else None

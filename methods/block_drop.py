@@ -13,20 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from timm.models.mlp_mixer import MixerBlock
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from methods import Data, Method, Needs, Realisation
 from methods._batchnorm import has_batchnorm, recalibrate
-from methods._drop import droppable, halves
-
-SUBLAYERS = {"attention": ("attention",), "mlp": ("mlp",), "joint": ("attention", "mlp")}
+from methods._drop import Kind, halved, too_few, units
 
 
 def cosine(X: Tensor, Y: Tensor) -> Tensor:
@@ -64,7 +60,7 @@ def most_similar(s: Tensor, count: int) -> list[int]:
 class BlockDrop(Method):
     """Drop the `count` most redundant units of a kind."""
 
-    unit: Literal["attention", "mlp", "block", "joint"] = "attention"
+    unit: Kind = "attention"
     count: Annotated[int, Field(ge=0)] = 1
 
     family: ClassVar[str] = "depth"
@@ -78,25 +74,13 @@ class BlockDrop(Method):
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.count == 0:
             return model
-        units, images = self.units(model), data.calibration
-        if self.unit != "block":
-            for name in dict.fromkeys(unit.rpartition(".")[0] for unit in units):
-                model.set_submodule(name, halves(model.get_submodule(name)))
-        for index in most_similar(similarity(model, units, images), self.count):
-            model.set_submodule(units[index], nn.Identity())
+        names, images = units(model, self.unit), data.calibration
+        halved(model, names, self.unit)
+        for index in most_similar(similarity(model, names, images), self.count):
+            model.set_submodule(names[index], nn.Identity())
         if has_batchnorm(model):
             recalibrate(model, images)
         return model
 
-    def units(self, model: nn.Module) -> list[str]:
-        """Return the names of the units, first to last; sub-layers are named as `halves` will name them."""
-        if self.unit == "block":
-            return [name for name, module in model.named_modules() if droppable(module)]
-        blocks = [name for name, module in model.named_modules() if isinstance(module, (Block, MixerBlock))]
-        return [f"{name}.{part}" for name in blocks for part in SUBLAYERS[self.unit]]
-
     def skip(self, model: nn.Module) -> str | None:
-        found = len(self.units(model))
-        if not found:
-            return f"no unit of kind '{self.unit}' that can be dropped" + ("" if self.unit == "block" else ": drop 'block' in a CNN")
-        return f"{self.count} units of kind '{self.unit}' asked for, but only {found} can be dropped" if self.count > found else None
+        return too_few(model, self.unit, self.count)

@@ -6,7 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from torch.nn.functional import cosine_similarity
 
-from methods._drop import halves
+from methods._drop import halves, units
 from methods.block_drop import BlockDrop, cosine, most_similar, similarity
 
 
@@ -72,7 +72,7 @@ def test_scores_are_those_of_the_authors_rule_on_norm_and_branch(make_model, mak
     ],
 )
 def test_blocks_with_an_identity_shortcut_can_be_dropped(make_model, name, expected):
-    assert BlockDrop(unit="block").units(make_model(name)) == expected
+    assert units(make_model(name), "block") == expected
 
 
 @torch.no_grad()
@@ -90,7 +90,7 @@ def test_the_batch_norms_of_a_cnn_are_estimated_anew_after_a_drop(make_model, ma
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])
 def test_dropping_all_that_can_be_dropped_still_computes_and_exports(make_model, make_data, name, unit):
     model, data = make_model(name), make_data(name)
-    count = len(BlockDrop(unit=unit).units(model))
+    count = len(units(model, unit))
     if unit != "block" and name in ("resnet", "mobilenet"):
         assert BlockDrop(unit=unit).skip(model) == f"no unit of kind '{unit}' that can be dropped: drop 'block' in a CNN"
         return
@@ -110,12 +110,12 @@ def test_dropping_the_most_similar_block_hurts_less_than_dropping_the_least_simi
     model, images = make_model("vit"), make_data("vit").calibration
     for block, strength in zip(model.blocks, [4.0, 1.0, 8.0, 2.0, 6.0, 3.0], strict=True):  # as after training, blocks differ
         block.attn.proj.weight.mul_(strength), block.mlp.fc2.weight.mul_(strength)
-    units = BlockDrop(unit="block").units(model)
-    score = similarity(model, units, images)
+    names = units(model, "block")
+    score = similarity(model, names, images)
 
     def change(index):
         dropped = copy.deepcopy(model)
-        dropped.set_submodule(units[index], nn.Identity())
+        dropped.set_submodule(names[index], nn.Identity())
         return (dropped(images) - model(images)).norm()
 
     assert change(int(score.argmax())) < 0.7 * change(int(score.argmin()))

@@ -1,0 +1,138 @@
+"""L-GreCo: choose each layer's bits by a dynamic program over a table of errors and sizes, for the least total error within a budget.
+
+Alimohammadi, Markov, Frantar, Alistarh, L-GreCo: Layerwise-Adaptive Gradient Compression for Efficient and Accurate Deep Learning, MLSys 2024, arXiv
+2210.17357. The paper chooses how each layer's *gradients* are compressed in distributed training: D[l, j] = min over options v of D[l-1, j - e(l, v)] +
+size(l, v) with errors in whole buckets, the least size whose total error is that of a uniform choice. Here it allots the bits of *weights*, roles swapped:
+the least total error whose size is `average_bits` a weight, float16 scales and uint8 zero points included; never above.
+ASSUMED, since the paper is about gradients: options are 2, 3, 4, 6 and 8 bits by round-to-nearest (grids of `methods._quantize`), batch norms folded first;
+stem, classifier and depth-wise convolutions get 8 bits and are not in the average. The table holds squared errors, which add up (the paper's are not
+squared): "weight" is |W - Q|^2; "output" tr((W - Q) H (W - Q)^T), H = 2/N sum x x^T of the layer's inputs in the model not yet rounded; "slope" that times
+how much it moves the logits, KL(dense || model) / error with this layer alone at 3 bits on 256 images. Sizes are counted in their greatest common divisor,
+which makes the table exact, or rounded up to 100,000 buckets where that is too fine. 32 bits keep the model.
+Checked against: github.com/LGrCo/L-GreCo at 13942f0, the dynamic program of its hook (lgreco_hook.py, cut out and run on the same tables of 3 to 15 layers
+and 3 to 8 options, roles as there): the same choice in 60 of 60; with roles as here, dp_search.py of github.com/IST-DASLab/EvoPress at 50888a0, on the same
+tables of 2 to 19 layers: the same choice in 100 of 100; the sheet's worked example; trying all choices of random tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods import Codes, Data, Method, Needs, Realisation, store_as_codes
+from methods._gram import moments
+from methods._layers import Layer, prunable
+from methods._levels import BITS, budget, costs, logits, out_of_reach, rounded
+from methods._losses import soft_loss
+from methods._quantize import KEEP
+
+BUCKETS = 100_000
+PROBE, IMAGES = BITS.index(3), 256
+Errors = list[list[float]]
+
+
+def least(e: Sequence[Sequence[int]], size: Sequence[Sequence[float]], E: int) -> list[int]:
+    """Return the option of each layer for the least sum of size[l][v] with e[l][v] >= 0 adding up to at most E; ties go to the first option."""
+    D, taken = np.zeros(E + 1), []
+    for e_l, size_l in zip(e, size, strict=True):
+        D_l, option = np.full(E + 1, np.inf), np.full(E + 1, -1)
+        for v, (bucket, value) in enumerate(zip(e_l, size_l, strict=True)):
+            found = D[: max(0, E + 1 - bucket)] + value
+            better = found < D_l[bucket:]
+            D_l[bucket:][better], option[bucket:][better] = found[better], v
+        D = D_l
+        taken.append(option)
+    j = int(D.argmin())
+    if D[j] == np.inf:
+        raise ValueError(f"no choice of one option a layer fits into {E} buckets: raise the budget")
+    chosen = []
+    for e_l, option in zip(reversed(e), reversed(taken), strict=True):
+        chosen.append(int(option[j]))
+        j -= e_l[chosen[-1]]
+    return chosen[::-1]
+
+
+def buckets(cost: Sequence[Sequence[int]], limit: int) -> tuple[list[list[int]], int]:
+    """Return what each option costs beyond its layer's cheapest, and what the limit leaves for that, in whole buckets; rounded against us."""
+    extra, left = [[c - min(options) for c in options] for options in cost], limit - sum(map(min, cost))
+    if left < 0:
+        raise ValueError(f"{limit - left} bits with the cheapest option everywhere, {limit} allowed: raise average_bits")
+    size = max(gcd(*(c for options in extra for c in options)), -(-left // BUCKETS), 1)
+    return [[-(-c // size) for c in options] for options in extra], left // size
+
+
+def by_weight(model: nn.Module, options: Mapping[str, list[Codes]], images: Tensor, dense: Tensor) -> Errors:
+    """Return |W - Q|^2 of each layer at each level."""
+    layers = prunable(model)
+    return [[float(difference(layers[name], codes).square().sum()) for codes in found] for name, found in options.items()]
+
+
+def by_output(model: nn.Module, options: Mapping[str, list[Codes]], images: Tensor, dense: Tensor) -> Errors:
+    """Return tr((W - Q) H (W - Q)^T) of each layer at each level."""
+    layers, H = prunable(model), moments(model, prunable(model), images)
+    deltas = {name: [difference(layers[name], codes) for codes in found] for name, found in options.items()}
+    return [[float((delta @ H[name] * delta).sum()) for delta in found] for name, found in deltas.items()]
+
+
+def by_slope(model: nn.Module, options: Mapping[str, list[Codes]], images: Tensor, dense: Tensor) -> Errors:
+    """Return the output errors times the layer's KL / error with it alone at 3 bits."""
+    errors, slopes = by_output(model, options, images, dense), []
+    for (name, found), error in zip(options.items(), errors, strict=True):
+        layer = prunable(model)[name]
+        original = layer.weight.data
+        layer.weight.data = found[PROBE].decode(original.shape)
+        slopes.append(float(soft_loss(logits(model, images[:IMAGES]), dense[:IMAGES], 1.0)) / max(error[PROBE], 1e-30))
+        layer.weight.data = original
+    return [[slope * value for value in error] for slope, error in zip(slopes, errors, strict=True)]
+
+
+def difference(layer: Layer, codes: Codes) -> Tensor:
+    """Return W - Q (rows, columns) in float64."""
+    W = layer.weight.detach()
+    return (W.double() - codes.decode(W.shape).double()).flatten(1)
+
+
+TABLES: Mapping[str, Callable[[nn.Module, Mapping[str, list[Codes]], Tensor, Tensor], Errors]] = {
+    "weight": by_weight,
+    "output": by_output,
+    "slope": by_slope,
+}
+
+
+@dataclass(frozen=True)
+class LGreCo(Method):
+    """Choose the bits of each layer for the least total `error` within `average_bits` stored bits a weight."""
+
+    average_bits: Annotated[float, Field(ge=2, le=32)] = 4.0
+    error: Literal["weight", "output", "slope"] = "slope"
+
+    family: ClassVar[str] = "allocation"
+    paper: ClassVar[str] = "Alimohammadi et al. 2024, arXiv 2210.17357"
+    needs: ClassVar[Needs] = "calibration"
+    realisation: ClassVar[Realisation] = "packed"
+    stochastic: ClassVar[bool] = False
+    identity: ClassVar[Mapping[str, Any]] = {"average_bits": KEEP}
+    strongest: ClassVar[Mapping[str, Any]] = {"average_bits": 3.0, "error": "weight"}
+
+    def skip(self, model: nn.Module) -> str | None:
+        return out_of_reach(model, self.average_bits)
+
+    def compress(self, model: nn.Module, data: Data) -> nn.Module:
+        """Fold the batch norms, round each layer at each level, fill the tables of errors and sizes, and take the best options."""
+        if self.average_bits == KEEP:
+            return model
+        images = data.calibration
+        dense = logits(model, images)
+        options = rounded(model, images[:1])
+        errors = TABLES[self.error](model, options, images, dense)
+        sizes, limit = buckets(costs(model), budget(model, self.average_bits))
+        chosen = least(sizes, errors, limit)
+        for (name, found), v in zip(options.items(), chosen, strict=True):
+            store_as_codes(prunable(model)[name], found[v])
+        return model
