@@ -106,7 +106,7 @@ def run(
     Example: python -m harness run digits --method wanda --model vit --into try
     """
     loaded, paths = _open(params)
-    if (method or model or seeds) and into is None:
+    if (method or model or seeds) and into is None and not rehearse:
         raise UserError("a part of a track would replace the results of the whole: name a folder for it with --into FOLDER")
     start_server()
     from harness.points import Paths

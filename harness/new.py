@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness import files, registry
 from harness.errors import UserError
+from harness.strict import JOIN
 
 METHOD = '''"""TITLE: one sentence on what the method does.
 
@@ -74,6 +75,8 @@ def create(root: Path, name: str) -> list[Path]:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"'{name}' cannot name a method: use lower-case letters, digits and '_', a letter first")
     method, test, params = root / "methods" / f"{name}.py", root / "tests" / "methods" / f"test_{name}.py", root / "params.yaml"
+    if JOIN in name:
+        raise UserError(f"'{name}' cannot name a method: '{JOIN}' stands between the methods of a chain; use '_'")
     if name in registry.names() or method.exists() or test.exists():
         raise UserError(f"there is a method or a test called '{name}' already: choose another name")
     extended = _with_method(params.read_text(), name)

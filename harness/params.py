@@ -3,56 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from harness.errors import UserError, unknown
 from harness.plans import MethodPlans
+from harness.recipes import AugmentParams, NormaliseParams, ScheduleParams
 from harness.strict import JOIN, Name, Strict
-
-if TYPE_CHECKING:
-    from methods import Schedule  # imports torch, which a command that only checks names need not wait for
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class ScheduleParams(Strict):
-    """See `methods.Schedule`."""
-
-    optimiser: Literal["adamw", "sgd"]
-    precision: Literal["fp32", "bf16"]
-    epochs: Annotated[float, Field(ge=0)]
-    batch: PositiveInt
-    learning_rate: PositiveFloat
-    weight_decay: Annotated[float, Field(ge=0)]
-    warmup: Share
-    label_smoothing: Share
-
-    def schedule(self) -> Schedule:
-        """Return the schedule that methods see."""
-        from methods import Schedule
-
-        return Schedule(**self.model_dump())
-
-
-class AugmentParams(Strict):
-    """What happens to a training image, each drawn anew; see `harness.augment`."""
-
-    crop: Annotated[int, Field(ge=0)] = 0  # pixels of black border, of which a window of the image's size is cut
-    flip: Share = 0.0  # probability
-    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
-    shift: Share = 0.0  # of half the side
-    scale: Share = 0.0  # relative
-    cutout: Annotated[int, Field(ge=0)] = 0  # side of the square set to the mean, in pixels
-
-
-class NormaliseParams(Strict):
-    """Mean and standard deviation per channel, of pixels in [0, 1]."""
-
-    mean: Annotated[list[float], Field(min_length=1)]
-    std: Annotated[list[PositiveFloat], Field(min_length=1)]
 
 
 class ModelParams(Strict):
@@ -93,16 +52,12 @@ class TrackParams(Strict):
         """Return the track with so many epochs from scratch, for each model; None leaves it as it is."""
         if epochs is None:
             return self
-        models = {name: model.model_copy(update={"scratch": _lasting(model.scratch, epochs)}) for name, model in self.models.items() if model.scratch}
-        return self.model_copy(update={"scratch": _lasting(self.scratch, epochs), "models": self.models | models})
+        models = {name: model.model_copy(update={"scratch": model.scratch.lasting(epochs)}) for name, model in self.models.items() if model.scratch}
+        return self.model_copy(update={"scratch": self.scratch.lasting(epochs), "models": self.models | models})
 
     def fine_tune_of(self, model: str) -> ScheduleParams:
         """Return the recipe by which the model is fine-tuned."""
         return self.models[model].fine_tune or self.fine_tune
-
-
-def _lasting(schedule: ScheduleParams, epochs: float) -> ScheduleParams:
-    return schedule.model_copy(update={"epochs": epochs})
 
 
 class HardwareParams(Strict):

@@ -12,9 +12,10 @@ import torch
 from harness.compress import compress
 from harness.errors import unknown
 from harness.measure import measure
-from harness.params import HardwareParams, ModelParams, Params, ScheduleParams, TrackParams
+from harness.params import HardwareParams, ModelParams, Params, TrackParams
 from harness.plans import MethodPlans
 from harness.points import DENSE, Paths
+from harness.recipes import ScheduleParams
 from harness.train import train_track
 
 IMAGES, STEPS, BATCH = 256, 3, 32  # of a rehearsal: images of each split, steps of a budget, images of a step

@@ -97,6 +97,13 @@ def test_new_writes_a_skeleton_a_test_and_one_line_of_params(checkout):
     assert kept == (ROOT / "params.yaml").read_text().splitlines()
 
 
+def test_new_refuses_the_name_of_a_chain_and_writes_nothing(checkout):
+    before = sorted(checkout.rglob("*"))
+    with pytest.raises(UserError, match="'a__b' cannot name a method: '__' stands between the methods of a chain"):
+        new.create(checkout, "a__b")
+    assert sorted(checkout.rglob("*")) == before
+
+
 def test_the_skeleton_is_clean_keeps_the_contract_s_form_and_says_that_it_is_to_be_written(checkout, make_model, make_data):
     new.create(checkout, "my_method")
     code = (checkout / "methods" / "my_method.py").read_text()

@@ -75,6 +75,14 @@ def test_a_part_of_a_track_goes_into_a_folder_of_its_own(experiment, tmp_path):
     assert {path.stem for path in (records / "points").iterdir()} == {"dense", "rtn"} and not (paths.root / "results").exists()
 
 
+def test_a_part_of_a_rehearsal_needs_no_folder(experiment):
+    _, paths = experiment
+    before = sorted(paths.root.rglob("*"))
+    done = run_alone(paths, "--rehearse", "--method", "rtn")
+    assert done.returncode == 0, done.stderr
+    assert "digits rtn: " in done.stdout and "digits magnitude: " not in done.stdout and sorted(paths.root.rglob("*")) == before
+
+
 def test_a_selection_keeps_dense_and_the_order_of_params(params):
     part = selected(params, "digits", Selection(("taylor__rtn", "rtn", "wanda"), ("vit",), 2))
     assert list(part.plans) == ["dense", "wanda", "rtn", "taylor__rtn"]
