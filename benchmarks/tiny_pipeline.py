@@ -23,8 +23,6 @@ METHODS = {
     "rtn": [{"bits": 4}],
     "layer_collapse": [{"pairs": 1}],
 }
-
-
 CHAINS = {"magnitude__rtn": [{"magnitude.sparsity": 0.5, "rtn.bits": 4}]}
 
 

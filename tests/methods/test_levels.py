@@ -10,19 +10,6 @@ from methods.rtn import Rtn
 MODELS = ["mobilenet", "vit"]
 
 
-@pytest.fixture
-def make_small(make_model):
-    """Build a model of few layers, whose grids are quickly fitted."""
-
-    def make(name):
-        model = make_model(name)
-        if name == "vit":
-            model.blocks = model.blocks[:2]
-        return model
-
-    return make
-
-
 def test_a_weight_of_three_rows_and_seventy_columns_has_a_scale_a_row_and_at_two_bits_two():
     assert stored(3, 70, 3) == 3 * 70 * 3 + 24 * 3
     assert stored(3, 70, 2) == 2 * 70 * 3 + 24 * 3 * 2

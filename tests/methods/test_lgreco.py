@@ -15,19 +15,6 @@ MODELS = ["mobilenet", "vit"]
 SHEET = [[8, 4, 2], [8, 4, 2]], [[0.0, 1.0, 5.0], [0.0, 3.0, 4.0]]
 
 
-@pytest.fixture
-def make_small(make_model):
-    """Build a model of few layers, whose grids are quickly fitted."""
-
-    def make(name):
-        model = make_model(name)
-        if name == "vit":
-            model.blocks = model.blocks[:2]
-        return model
-
-    return make
-
-
 def widths(model):
     return [layer.weight_codes.bits for layer in prunable(model).values()]
 
