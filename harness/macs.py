@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
@@ -22,16 +23,17 @@ LARGE = 1024  # elements; an unknown operator on less than this and no parameter
 
 FREE_NAMES = """
     _adaptive_avg_pool2d _assert_async _assert_tensor_metadata _local_scalar_dense _log_softmax _native_batch_norm_legit
-    _native_batch_norm_legit_no_training _prelu_kernel _softmax _to_copy _unsafe_index _unsafe_view _upsample_bicubic2d_aa
-    _upsample_bilinear2d_aa adaptive_max_pool2d alias all amax amin any arange argmax argmin argsort avg_pool1d avg_pool2d avg_pool3d
-    bernoulli bincount cat channel_shuffle clone col2im constant_pad_nd copy_ count_nonzero cudnn_batch_norm cumsum detach embedding empty
-    empty_like empty_strided equal eye fill_ flip floor_divide full full_like gather glu grid_sampler_2d hardswish hardswish_ im2col index
-    index_put index_put_ index_select is_same_size isin lift_fresh lift_fresh_copy linalg_vector_norm linspace log_sigmoid_forward logsumexp
-    masked_fill masked_fill_ masked_select max max_pool2d_with_indices max_pool3d_with_indices mean min mish_ multinomial native_batch_norm
-    native_dropout native_group_norm native_layer_norm new_empty new_full new_ones new_zeros nonzero norm normal_ one_hot ones ones_like
-    pixel_shuffle pixel_unshuffle prod rand rand_like randn randn_like randperm reflection_pad2d repeat repeat_interleave replication_pad2d
-    resize_ roll scalar_tensor scatter scatter_ scatter_add select_scatter slice_scatter sort stack std sum threshold_ topk tril triu unfold
-    uniform_ upsample_bicubic2d upsample_bilinear2d upsample_nearest2d var var_mean where zero_ zeros zeros_like
+    _native_batch_norm_legit_no_training _prelu_kernel _softmax _to_copy _unsafe_index _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa
+    adaptive_max_pool2d alias all amax amin any arange argmax argmin argsort avg_pool1d avg_pool2d avg_pool3d bernoulli bincount cat channel_shuffle
+    clone col2im constant_pad_nd copy_ count_nonzero cudnn_batch_norm cumsum detach embedding empty empty_like empty_strided equal eye
+    fake_quantize_per_channel_affine_cachemask fake_quantize_per_tensor_affine_cachemask fill_ flip floor_divide full full_like gather glu
+    grid_sampler_2d hardswish hardswish_ im2col index index_put index_put_ index_select is_same_size isin lift_fresh lift_fresh_copy
+    linalg_vector_norm linspace log_sigmoid_forward logsumexp masked_fill masked_fill_ masked_select max max_pool2d_with_indices
+    max_pool3d_with_indices mean min mish_ multinomial native_batch_norm native_dropout native_group_norm native_layer_norm new_empty new_full
+    new_ones new_zeros nonzero norm normal_ one_hot ones ones_like pixel_shuffle pixel_unshuffle prod rand rand_like randn randn_like randperm
+    reflection_pad2d repeat repeat_interleave replication_pad2d resize_ roll scalar_tensor scatter scatter_ scatter_add select_scatter slice_scatter
+    sort stack std sum threshold_ topk tril triu unfold uniform_ upsample_bicubic2d upsample_bilinear2d upsample_nearest2d var var_mean where zero_
+    zeros zeros_like
 """.split()
 FREE = {getattr(aten, name) for name in FREE_NAMES if hasattr(aten, name)} | {torch.ops.prim.device}
 
@@ -94,6 +96,8 @@ def _per_image(operator: Operator, images: int) -> Operator:
 
 
 class _Counter(TorchDispatchMode):
+    supports_higher_order_operators = True
+
     def __init__(self, model: nn.Module, bits: Mapping[str, int]) -> None:
         super().__init__()
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -102,6 +106,8 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, HigherOrderOperator):
+            return self._branch(func, args)
         packet = func._overloadpacket
         if packet not in FORMULAS and packet not in FREE and packet is not FUSED_ON_CPU:
             with self:
@@ -116,6 +122,14 @@ class _Counter(TorchDispatchMode):
         elif not (func.is_view or packet in FREE or torch.Tag.pointwise in func.tags):
             self._refuse_if_it_matters(func, args, kwargs, result)
         return result
+
+    def _branch(self, func: HigherOrderOperator, args: Any) -> Any:
+        """Run, and count, the branch that is taken."""
+        if func is not torch.ops.higher_order.cond:
+            raise UnknownOperator(f"the cost of the higher-order operator {func} is unknown: add it in harness/macs.py")
+        predicate, yes, no, operands = args
+        with self:
+            return (yes if predicate else no)(*operands)
 
     def _add(self, packet: Any, args: Any, macs: int) -> None:
         tensors = [arg for arg in args if isinstance(arg, Tensor)]

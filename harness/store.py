@@ -4,31 +4,37 @@
 tables count. Reading takes the graph from the program and every tensor from the weights file, so that what is evaluated is what was counted.
 
 Forms, named in the file's metadata: plain; `mask` = one bit per entry and the non-zero values; `codes` = integers at their bit width with float16
-scales and uint8 zero points per group (see `methods.Codes`).
+scales and uint8 zero points per group (see `methods.Codes`); `codebook` = float16 centroids and the indices into them (see `methods.Codebook`), at their
+bit width or Huffman-coded, whichever is shorter.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
+from harness.archive import refuse_pickles
 from harness.errors import UserError
-from methods import Codes
+from harness.huffman import huffman, unhuffman
+from methods import Codebook, Codes
 from methods._batchnorm import fold_batchnorms
 
 PROGRAM, WEIGHTS = "program.pt2", "weights.safetensors"
 HEADER = 160  # bytes that two more entries cost in the file's header; a mask must save more than that
+
+
+Shape = list[Annotated[int, Field(ge=0)]]
 
 
 class Masked(BaseModel):
@@ -36,7 +42,7 @@ class Masked(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     form: Literal["mask"]
-    shape: list[int]
+    shape: Shape
 
 
 class Coded(BaseModel):
@@ -44,14 +50,25 @@ class Coded(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     form: Literal["codes"]
-    shape: list[int]
+    shape: Shape
     rows: int
     columns: int
     bits: Annotated[int, Field(ge=1, le=8)]
     group: Annotated[int, Field(ge=1)]
 
 
-Forms = TypeAdapter(dict[str, Annotated[Masked | Coded, Field(discriminator="form")]])
+class Indexed(BaseModel):
+    """A float32 tensor stored as indices into a codebook."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    form: Literal["codebook"]
+    shape: Shape
+    count: Annotated[int, Field(ge=1)]
+    bits: Annotated[int, Field(ge=1, le=16)]
+    huffman: bool
+
+
+Forms = TypeAdapter(dict[str, Annotated[Masked | Coded | Indexed, Field(discriminator="form")]])
 
 
 @dataclass(frozen=True)
@@ -64,45 +81,51 @@ class Artefact:
     parameters: int
     program: torch.export.ExportedProgram
 
+    @property
+    def branches(self) -> bool:
+        """Say whether what the program computes depends on the image, as in early exits."""
+        return any(node.target is torch.ops.higher_order.cond for node in self.program.graph.nodes)
+
     def on(self, device: torch.device) -> nn.Module:
         """Return the module on `device`; `module` itself stays on the CPU."""
         return self.module if device.type == "cpu" else move_to_device_pass(self.program, str(device)).module()
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """Pack uint8 `codes` below 2**bits into ceil(n * bits / 8) bytes, lowest bit first."""
-    planes = (codes.flatten().numpy()[:, None] >> np.arange(bits, dtype=np.uint8)) & 1
+    """Pack non-negative integer `codes` below 2**bits, bits <= 16, into ceil(n * bits / 8) bytes, lowest bit first."""
+    planes = (codes.flatten().numpy().astype(np.uint16)[:, None] >> np.arange(bits, dtype=np.uint16)) & 1
     return torch.from_numpy(np.packbits(planes.astype(np.uint8).ravel(), bitorder="little"))
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
-    """Return the `count` uint8 codes that `pack` packed; raise ValueError if `packed` is too short."""
+    """Return the `count` codes that `pack` packed, int64; raise ValueError if `packed` is too short."""
     if packed.numel() != -(-count * bits // 8):
         raise ValueError(f"{packed.numel()} bytes cannot hold {count} codes of {bits} bits")
     planes = np.unpackbits(packed.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
-    return torch.from_numpy((planes << np.arange(bits, dtype=np.uint8)).sum(1, dtype=np.uint8))
+    return torch.from_numpy((planes.astype(np.uint16) << np.arange(bits, dtype=np.uint16)).sum(1, dtype=np.int64))
 
 
-def codes_of(model: nn.Module) -> dict[str, Codes]:
+def codes_of(model: nn.Module) -> dict[str, Codes | Codebook]:
     """Return the codes that methods left beside weights, by parameter name, on the CPU."""
     found = {f"{name}.weight": getattr(module, "weight_codes", None) for name, module in model.named_modules()}
-    return {
-        name: Codes(codes.codes.cpu(), codes.scale.cpu(), codes.zero.cpu(), codes.bits, codes.group)
-        for name, codes in found.items()
-        if isinstance(codes, Codes)
-    }
+    return {name: _on_cpu(codes) for name, codes in found.items() if isinstance(codes, (Codes, Codebook))}
 
 
-def encode(tensors: dict[str, Tensor], codes: dict[str, Codes]) -> bytes:
+def _on_cpu(codes: Codes | Codebook) -> Codes | Codebook:
+    moved: dict[str, Any] = {name: value.cpu() for name, value in vars(codes).items() if isinstance(value, Tensor)}
+    return replace(codes, **moved)
+
+
+def encode(tensors: dict[str, Tensor], codes: dict[str, Codes | Codebook]) -> bytes:
     """Return the weights file of `tensors`; raise ValueError if a weight differs from what its codes decode to."""
     entries: dict[str, Tensor] = {}
-    forms: dict[str, Masked | Coded] = {}
+    forms: dict[str, Masked | Coded | Indexed] = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().contiguous()
         if name in codes:
             if not torch.equal(codes[name].decode(tensor.shape), tensor):
                 raise ValueError(f"the codes of {name} do not decode to its weight: the weight was changed after store_as_codes()")
-            forms[name], parts = _coded(codes[name], tensor.shape)
+            forms[name], parts = _stored(codes[name], tensor.shape)
         elif _mask_pays(tensor):
             forms[name], parts = _masked(tensor)
         else:
@@ -112,10 +135,23 @@ def encode(tensors: dict[str, Tensor], codes: dict[str, Codes]) -> bytes:
     return safetensors.torch.save(entries, metadata={"compressbench": text})
 
 
+def _stored(codes: Codes | Codebook, shape: torch.Size) -> tuple[Coded | Indexed, dict[str, Tensor]]:
+    return _coded(codes, shape) if isinstance(codes, Codes) else _indexed(codes, shape)
+
+
 def _coded(codes: Codes, shape: torch.Size) -> tuple[Coded, dict[str, Tensor]]:
     rows, columns = codes.codes.shape
     form = Coded(form="codes", shape=list(shape), rows=rows, columns=columns, bits=codes.bits, group=codes.group)
     return form, {"codes": pack(codes.codes, codes.bits), "scale": codes.scale, "zero": codes.zero}
+
+
+def _indexed(codes: Codebook, shape: torch.Size) -> tuple[Indexed, dict[str, Tensor]]:
+    bits = max(1, (len(codes.centroids) - 1).bit_length())
+    packed, coded = {"index": pack(codes.index, bits)}, huffman(codes.index)
+    shorter = sum(part.nbytes for part in coded.values()) + HEADER < packed["index"].nbytes
+    form = Indexed(form="codebook", shape=list(shape), count=len(codes.index), bits=bits, huffman=shorter)
+    tables = {"centroids": codes.centroids} | ({} if codes.projection is None else {"projection": codes.projection})
+    return form, tables | (coded if shorter else packed)
 
 
 def _raw(tensor: Tensor) -> Tensor:
@@ -141,22 +177,29 @@ def decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, int]]:
         length = int.from_bytes(content[:8], "little")
         forms = Forms.validate_json(json.loads(content[8 : 8 + length])["__metadata__"]["compressbench"])
         coded = {name: _read(entries, name, form) for name, form in forms.items()}
-    except (safetensors.SafetensorError, ValidationError, KeyError, ValueError, RuntimeError) as error:
+    except (safetensors.SafetensorError, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"not a weights file of compressbench, or damaged ({' '.join(str(error).split())[:120]})") from error
     plain = {name: tensor for name, tensor in entries.items() if "|" not in name}
     return {**plain, **coded}, {name: form.bits for name, form in forms.items() if isinstance(form, Coded)}
 
 
-def _read(entries: dict[str, Tensor], name: str, form: Masked | Coded) -> Tensor:
-    shape = torch.Size(form.shape)
+def _read(entries: dict[str, Tensor], name: str, form: Masked | Coded | Indexed) -> Tensor:
+    shape, parts = torch.Size(form.shape), {key.partition("|")[2]: value for key, value in entries.items() if key.startswith(f"{name}|")}
     if isinstance(form, Masked):
-        kept = unpack(entries[f"{name}|mask"], 1, shape.numel()).bool()
-        values = entries[f"{name}|values"]
-        tensor = torch.zeros(shape.numel(), dtype=values.dtype)
-        tensor[kept] = values
+        kept = unpack(parts["mask"], 1, shape.numel()).bool()
+        tensor = torch.zeros(shape.numel(), dtype=parts["values"].dtype)
+        tensor[kept] = parts["values"]
         return tensor.view(shape)
-    codes = unpack(entries[f"{name}|codes"], form.bits, form.rows * form.columns).view(form.rows, form.columns)
-    return Codes(codes, entries[f"{name}|scale"], entries[f"{name}|zero"], form.bits, form.group).decode(shape)
+    if isinstance(form, Indexed):
+        index = unhuffman(parts, form.count) if form.huffman else unpack(parts["index"], form.bits, form.count)
+        columns = parts.get("projection", parts["centroids"]).shape[1]
+        if len(parts["centroids"]) > form.count or form.count * columns != shape.numel():
+            raise ValueError(f"the codebook of {name} does not fit its shape {form.shape}")
+        return Codebook(index, parts["centroids"], parts.get("projection")).decode(shape)
+    if form.group > form.columns or not parts["scale"].shape == parts["zero"].shape == (form.rows, -(-form.columns // form.group)):
+        raise ValueError(f"scales and zero points of {name} do not fit its groups")
+    codes = unpack(parts["codes"], form.bits, form.rows * form.columns).view(form.rows, form.columns).to(torch.uint8)
+    return Codes(codes, parts["scale"], parts["zero"], form.bits, form.group).decode(shape)
 
 
 def export(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
@@ -167,7 +210,7 @@ def export(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
-def write(folder: Path, program: torch.export.ExportedProgram, codes: dict[str, Codes]) -> None:
+def write(folder: Path, program: torch.export.ExportedProgram, codes: dict[str, Codes | Codebook]) -> None:
     """Write the artefact into the existing, empty `folder`."""
     (folder / WEIGHTS).write_bytes(encode(_tensors(program), codes))
     torch.export.save(program, folder / PROGRAM)
@@ -183,6 +226,7 @@ def read(folder: Path) -> Artefact:
     try:
         content = (folder / WEIGHTS).read_bytes()
         tensors, bits = decode(content)
+        refuse_pickles(folder / PROGRAM)
         program = torch.export.load(folder / PROGRAM)
     except (OSError, ValueError, RuntimeError, BadZipFile) as error:
         raise UserError(f"artefact {folder.name} cannot be read: {' '.join(str(error).split())[:160]}: delete {folder} and run again") from error

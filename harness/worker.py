@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from harness.params import TrackParams
 
 PREDICTIONS, EXPECTED = "predictions.npy", "expected.npy"
 PROBE = 16  # calibration images on which the model that a method returned is compared with the artefact read back
+CPU = torch.device("cpu")
 BATCH = 256  # test images evaluated at a time
 
 
@@ -138,11 +140,11 @@ def evaluate_point(job: Job) -> dict[str, Any]:
     device = seeded(job.track.device, job.seed)
     start = time.perf_counter()
     artefact = store.read(job.folder)
-    probe = data.Learn.read(job.data, torch.device("cpu")).probe(PROBE)
+    probe = data.Learn.read(job.data, CPU).probe(PROBE)
     _same(artefact.module(probe), torch.from_numpy(np.load(job.folder / EXPECTED, allow_pickle=False)))
     (job.folder / EXPECTED).unlink()
-    counted = macs.count(artefact.module, probe[:1], artefact.bits)
     test = data.TestSplit.read(job.data)
+    counted = [macs.count(artefact.module, image, artefact.bits) for image in (test.batches(1, CPU) if artefact.branches else [probe[:1]])]
     module = artefact.on(device)
     logits = torch.cat([module(batch) for batch in test.batches(BATCH, device)]).cpu()
     if not torch.isfinite(logits).all():
@@ -156,8 +158,8 @@ def evaluate_point(job: Job) -> dict[str, Any]:
         "images": len(predictions),
         "bytes": artefact.bytes,
         "parameters": artefact.parameters,
-        "macs": counted.macs,
-        "effective_macs": counted.effective_macs,
-        "bit_operations": counted.bit_operations,
+        "macs": round(fmean(count.macs for count in counted)),
+        "effective_macs": round(fmean(count.effective_macs for count in counted)),
+        "bit_operations": round(fmean(count.bit_operations for count in counted)),
         "evaluate": round(time.perf_counter() - start, 3),
     }

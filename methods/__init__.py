@@ -118,7 +118,28 @@ class Codes:
         return (scale * (self.codes.float() - zero)).view(shape)
 
 
-def store_as_codes(layer: nn.Module, codes: Codes) -> None:
+@dataclass(frozen=True)
+class Codebook:
+    """A weight stored as indices into a table of its pieces: weight.flatten() is table[index].flatten(), table = centroids @ projection.
+
+    index: (n,) int64 below k, at most 65536; centroids: (k, d) float16; projection: (d, m) float16, or None for pieces that are the centroids themselves.
+    """
+
+    index: Tensor
+    centroids: Tensor
+    projection: Tensor | None = None
+
+    def table(self) -> Tensor:
+        """Return the pieces (k, m) that the indices choose from, float32 (multiplied in float64, so that every machine rounds to the same)."""
+        centroids = self.centroids.double()
+        return (centroids if self.projection is None else centroids @ self.projection.double()).float()
+
+    def decode(self, shape: torch.Size) -> Tensor:
+        """Return the float32 weight of `shape`."""
+        return self.table()[self.index].view(shape)
+
+
+def store_as_codes(layer: nn.Module, codes: Codes | Codebook) -> None:
     """Replace `layer.weight` by what `codes` decode to and have the artefact store the codes.
 
     The harness refuses the point if weight and codes disagree in a single bit when it is written.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from methods._layers import Layer, feature_rows, visit_inputs
-
-BATCH = 128
+from methods._layers import Layer, feature_rows, visit_inputs, visit_raw
 
 
 def moments(module: nn.Module, layers: Mapping[str, Layer], inputs: Tensor, importance: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -41,30 +38,5 @@ def norms(module: nn.Module, layers: Mapping[str, Layer], inputs: Tensor) -> dic
     def add(name: str, x: Tensor) -> None:
         squares[name] += feature_rows(layers[name], x.square().sum(0, keepdim=True).double()).sum(0)
 
-    _visit(module, layers, inputs, add)
+    visit_raw(module, layers, inputs, add)
     return {name: square.sqrt().float() for name, square in squares.items()}
-
-
-class _AllSeen(Exception):
-    """Every layer asked for has had its input: the rest of the forward pass is not needed."""
-
-
-@torch.no_grad()
-def _visit(module: nn.Module, layers: Mapping[str, Layer], inputs: Tensor, visit: Callable[[str, Tensor], None]) -> None:
-    missing: set[str] = set()
-
-    def seen(name: str, x: Tensor) -> None:
-        visit(name, x)
-        missing.discard(name)
-        if not missing:
-            raise _AllSeen
-
-    handles = [layer.register_forward_pre_hook(lambda _layer, args, name=name: seen(name, args[0])) for name, layer in layers.items()]
-    try:
-        for batch in inputs.split(BATCH):
-            missing.update(layers)
-            with suppress(_AllSeen):
-                module(batch)
-    finally:
-        for handle in handles:
-            handle.remove()

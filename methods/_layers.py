@@ -83,20 +83,17 @@ class _AllSeen(Exception):
 
 
 @torch.no_grad()
-def visit_inputs(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, visit: Callable[[str, Tensor], None]) -> None:
-    """Run `images` through `model` in batches of 128, as far as needed, and call `visit(name, rows)` with the input rows of each of `layers`."""
+def visit_raw(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, visit: Callable[[str, Tensor], None]) -> None:
+    """Run `images` through `model` in batches of 128, as far as needed, and call `visit(name, x)` with the input x of each of `layers` as it comes."""
     missing: set[str] = set()
 
-    def hook(name: str, layer: Layer) -> Callable[..., None]:
-        def seen(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            visit(name, feature_rows(layer, args[0]))
-            missing.discard(name)
-            if not missing:
-                raise _AllSeen
+    def seen(name: str, x: Tensor) -> None:
+        visit(name, x)
+        missing.discard(name)
+        if not missing:
+            raise _AllSeen
 
-        return seen
-
-    handles = [layer.register_forward_pre_hook(hook(name, layer)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(lambda _layer, args, name=name: seen(name, args[0])) for name, layer in layers.items()]
     try:
         for batch in images.split(128):
             missing.update(layers)
@@ -105,3 +102,8 @@ def visit_inputs(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, 
     finally:
         for handle in handles:
             handle.remove()
+
+
+def visit_inputs(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, visit: Callable[[str, Tensor], None]) -> None:
+    """As `visit_raw`, the input as rows (samples, weight.flatten(1).shape[1]); see `feature_rows`."""
+    visit_raw(model, layers, images, lambda name, x: visit(name, feature_rows(layers[name], x)))

@@ -37,8 +37,10 @@ def train(model: nn.Module, data: Data, schedule: Schedule, before_step: Callabl
     others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
     groups: Groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimiser = OPTIMISERS[schedule.optimiser](groups, schedule.learning_rate)
+    steps = data.steps(schedule)
+    warmup = schedule.warmup * (0.999 if schedule.warmup * steps == 1 else 1)  # OneCycleLR divides by zero where the warm-up is one step
     rates = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, schedule.learning_rate, total_steps=data.steps(schedule), pct_start=schedule.warmup, anneal_strategy="cos", cycle_momentum=False
+        optimiser, schedule.learning_rate, total_steps=steps, pct_start=warmup, anneal_strategy="cos", cycle_momentum=False
     )
     model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster for convolutions on a CPU
     differentiate = captured(gradients(model, schedule), model)

@@ -15,14 +15,14 @@ sums are shadowed by locals) of all 48 layers of the trained ViT and mixer of di
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor, gcd
+from math import floor
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
+from methods._allocate import choose
 from methods._batchnorm import has_batchnorm, recalibrate
 from methods._factors import rank
 from methods._features import Features, divergences, feature_pca, mimicking
@@ -46,30 +46,6 @@ def weights(layer: Layer, r: int) -> int:
 def dropped(s: Tensor, r: int) -> float:
     """Return the share of the variances `s` (O,), in descending order, that a rank `r` drops; 0 is the layer as it is."""
     return float(s[r:].sum() / s.sum()) if r and s.sum() > 0 else 0.0
-
-
-def choose(costs: Sequence[Sequence[int]], errors: Sequence[Sequence[float]], budget: int) -> list[int]:
-    """Return one choice per layer, of least total error among those whose costs sum up to at most `budget`; ties go to the lower total cost.
-
-    Exact dynamic program: least[c] is the least error of the layers so far at a total cost of exactly c units, the unit dividing all costs.
-    """
-    unit = gcd(*(cost for row in costs for cost in row))
-    least = np.full(budget // unit + 1, np.inf)
-    least[0] = 0.0
-    chosen: list[np.ndarray] = []
-    for row, error in zip(costs, errors, strict=True):
-        options = np.full((len(row), len(least)), np.inf)
-        for option, cost, more in zip(options, row, error, strict=True):
-            option[cost // unit :] = least[: max(0, len(least) - cost // unit)] + more
-        chosen.append(options.argmin(0))
-        least = options.min(0)
-    at, picks = int(least.argmin()), list[int]()
-    if np.isinf(least[at]):
-        raise ValueError(f"the cheapest choices cost {sum(map(min, costs))}, {budget} allowed: raise rho")
-    for row, best in zip(reversed(costs), reversed(chosen), strict=True):
-        picks.append(int(best[at]))
-        at -= row[picks[-1]] // unit
-    return picks[::-1]
 
 
 def errors(model: nn.Module, layers: Mapping[str, Layer], features: Mapping[str, Features], images: Tensor) -> dict[str, list[float]]:

@@ -16,55 +16,23 @@ tables of 2 to 19 layers: the same choice in 100 of 100; the sheet's worked exam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import gcd
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Codes, Data, Method, Needs, Realisation, store_as_codes
+from methods._allocate import choose
 from methods._gram import moments
 from methods._layers import Layer, prunable
 from methods._levels import BITS, budget, costs, logits, out_of_reach, rounded
 from methods._losses import soft_loss
 from methods._quantize import KEEP
 
-BUCKETS = 100_000
 PROBE, IMAGES = BITS.index(3), 256
 Errors = list[list[float]]
-
-
-def least(e: Sequence[Sequence[int]], size: Sequence[Sequence[float]], E: int) -> list[int]:
-    """Return the option of each layer for the least sum of size[l][v] with e[l][v] >= 0 adding up to at most E; ties go to the first option."""
-    D, taken = np.zeros(E + 1), []
-    for e_l, size_l in zip(e, size, strict=True):
-        D_l, option = np.full(E + 1, np.inf), np.full(E + 1, -1)
-        for v, (bucket, value) in enumerate(zip(e_l, size_l, strict=True)):
-            found = D[: max(0, E + 1 - bucket)] + value
-            better = found < D_l[bucket:]
-            D_l[bucket:][better], option[bucket:][better] = found[better], v
-        D = D_l
-        taken.append(option)
-    j = int(D.argmin())
-    if D[j] == np.inf:
-        raise ValueError(f"no choice of one option a layer fits into {E} buckets: raise the budget")
-    chosen = []
-    for e_l, option in zip(reversed(e), reversed(taken), strict=True):
-        chosen.append(int(option[j]))
-        j -= e_l[chosen[-1]]
-    return chosen[::-1]
-
-
-def buckets(cost: Sequence[Sequence[int]], limit: int) -> tuple[list[list[int]], int]:
-    """Return what each option costs beyond its layer's cheapest, and what the limit leaves for that, in whole buckets; rounded against us."""
-    extra, left = [[c - min(options) for c in options] for options in cost], limit - sum(map(min, cost))
-    if left < 0:
-        raise ValueError(f"{limit - left} bits with the cheapest option everywhere, {limit} allowed: raise average_bits")
-    size = max(gcd(*(c for options in extra for c in options)), -(-left // BUCKETS), 1)
-    return [[-(-c // size) for c in options] for options in extra], left // size
 
 
 def by_weight(model: nn.Module, options: Mapping[str, list[Codes]], images: Tensor, dense: Tensor) -> Errors:
@@ -131,8 +99,7 @@ class LGreCo(Method):
         dense = logits(model, images)
         options = rounded(model, images[:1])
         errors = TABLES[self.error](model, options, images, dense)
-        sizes, limit = buckets(costs(model), budget(model, self.average_bits))
-        chosen = least(sizes, errors, limit)
+        chosen = choose(costs(model), errors, budget(model, self.average_bits))
         for (name, found), v in zip(options.items(), chosen, strict=True):
             store_as_codes(prunable(model)[name], found[v])
         return model

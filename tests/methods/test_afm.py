@@ -7,9 +7,10 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+from methods._allocate import choose
 from methods._features import feature_pca, mimicking
 from methods._layers import prunable, weighted
-from methods.afm import Afm, candidates, choose, dropped, weights
+from methods.afm import Afm, candidates, dropped, weights
 
 
 def held(module):
