@@ -35,8 +35,8 @@ def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
 
     Example: python -m harness train digits
     """
-    loaded, paths = _open(params)
     start_server()
+    loaded, paths = _open(params)
     from harness.train import train_track
 
     record = train_track(loaded, paths, track)
@@ -64,12 +64,24 @@ def compress(track: Track, method: Annotated[str, typer.Argument(help="a method,
 
     Example: python -m harness compress digits wanda
     """
-    loaded, paths = _open(params)
     start_server()
+    loaded, paths = _open(params)
     from harness.compress import compress as run
 
-    summary = run(loaded, paths, track, method)
-    typer.echo(f"{track} {method}: {summary.run} run, {summary.reused} stood, {summary.skipped} skipped, {summary.failed} failed")
+    typer.echo(f"{track} {method}: {run(loaded, paths, track, method)}")
+
+
+@app.command()
+def sweep(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
+    """Run the points of all methods on a track that do not stand already, together and longest first; `compress` then only collects them.
+
+    Example: python -m harness sweep digits
+    """
+    start_server()
+    loaded, paths = _open(params)
+    from harness.compress import sweep as run
+
+    typer.echo(f"{track}: {run(loaded, paths, track)}")
 
 
 @app.command()
@@ -105,10 +117,10 @@ def run(
 
     Example: python -m harness run digits --method wanda --model vit --into try
     """
-    loaded, paths = _open(params)
     if (method or model or seeds) and into is None and not rehearse:
         raise UserError("a part of a track would replace the results of the whole: name a folder for it with --into FOLDER")
     start_server()
+    loaded, paths = _open(params)
     from harness.points import Paths
     from harness.run import Selection, rehearse_track, run_track, selected
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 import time
 from functools import cache, lru_cache
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -50,21 +52,20 @@ def warm(module: nn.Module, images: Tensor) -> None:
 
 @torch.inference_mode()
 def test_latency(benchmark: BenchmarkFixture, job: LatencyJob, hardware: HardwareParams, images: Tensor) -> None:
-    """Time the point `rounds` times, and dense before the first, between any two and after the last."""
+    """Time the point `rounds` times, and dense before the first, between any two and after the last; every round takes the next of the test images."""
     torch.set_num_threads(hardware.threads)
-    batch = images[: job.batch]
+    batches = cycle(images.split(job.batch))
     dense, point = dense_module(job.dense), point_module(job.folder)
     start, between = time.perf_counter(), list[float]()
-    warm(dense, batch)
-    warm(point, batch)
-    benchmark.pedantic(
-        point,
-        args=(batch,),
-        setup=lambda: between.append(timed(dense, batch)),
-        rounds=hardware.rounds,
-        iterations=1,
-        warmup_rounds=hardware.warmup_rounds,
-    )
-    between.append(timed(dense, batch))
+    warm(dense, next(batches))
+    warm(point, next(batches))
+
+    def setup() -> tuple[tuple[Tensor], dict[str, Any]]:
+        batch = next(batches)
+        between.append(timed(dense, batch))
+        return (batch,), {}
+
+    benchmark.pedantic(point, setup=setup, rounds=hardware.rounds, iterations=1, warmup_rounds=hardware.warmup_rounds)
+    between.append(timed(dense, next(batches)))
     row = {"method": job.method, "model": job.model, "setting": job.setting, "seed": job.seed, "id": job.point, "batch": job.batch}
     benchmark.extra_info.update(row | {"dense": between[-hardware.rounds - 1 :], "seconds": round(time.perf_counter() - start, 3)})

@@ -1,8 +1,13 @@
-"""The stage `compress@<track>-<method>`: run the points whose fingerprint does not stand, and write the method's records and predictions."""
+"""The stage `compress@<track>-<method>`: run the points whose fingerprint does not stand, and write the method's records and predictions.
+
+A sweep runs the points of all methods of a track together, so that no core waits for the last point of a method; the stages then find them standing.
+"""
 
 from __future__ import annotations
 
+import math
 import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,24 +37,70 @@ class Summary:
     skipped: int
     failed: int
 
+    def __str__(self) -> str:
+        return f"{self.run} run, {self.reused} stood, {self.skipped} skipped, {self.failed} failed"
+
+
+@dataclass(frozen=True)
+class Work:
+    """The points of a method in order, the fingerprint each must have, and the records of those that stand."""
+
+    points: list[Point]
+    wanted: dict[str, str]
+    standing: dict[str, dict[str, Any]]
+
+    @property
+    def todo(self) -> list[tuple[Point, str]]:
+        """Return the points to run, each with its fingerprint."""
+        return [(point, self.wanted[point.id]) for point in self.points if point.id not in self.standing]
+
 
 def compress(params: Params, paths: Paths, track: str, method: str) -> Summary:
     """Bring the records of `method` on `track` up to date; a failed point is a record with its reason, and is tried again by the next run."""
+    plan, track_record = params.method(method).on(track), _track_record(params, paths, track)
+    work = _work(params, paths, track, method, track_record)
+    records = work.standing | {point.id: record for point, record in _run(params, paths, work.todo, f"{track}: {method}")}
+    _write(paths, track_record, method, plan, [records[point.id] for point in work.points])
+    return _summary(len(work.standing), len(work.todo), records.values())
+
+
+def sweep(params: Params, paths: Paths, track: str) -> Summary:
+    """Run the points of all methods on `track` that do not stand, those first that took longest in the records at hand; write no records of methods."""
+    track_record = _track_record(params, paths, track)
+    works = [_work(params, paths, track, method, track_record) for method in params.plans]
+    seconds = _seconds(paths, track, params.plans)
+    todo = sorted((item for work in works for item in work.todo), key=lambda item: -seconds.get((item[0].method, item[0].id), math.inf))
+    run = [record for _, record in _run(params, paths, todo, f"{track}: all methods")]
+    standing = [record for work in works for record in work.standing.values()]
+    return _summary(len(standing), len(run), [*standing, *run])
+
+
+def _track_record(params: Params, paths: Paths, track: str) -> dict[str, Any]:
     require(params.track(track).device)
+    record: dict[str, Any] = files.read_json(paths.records(track) / "track.json")
+    _same_version(record, params)
+    return record
+
+
+def _work(params: Params, paths: Paths, track: str, method: str, track_record: dict[str, Any]) -> Work:
     points = expand(params, track, method)
-    track_record = files.read_json(paths.records(track) / "track.json")
-    _same_version(track_record, params)
     wanted = {point.id: fingerprint.point_fingerprint(params, point, track_record) for point in points}
     home = paths.artefacts(track, method)
     home.mkdir(parents=True, exist_ok=True)
     _clear(home, set(wanted))
-    records = {point.id: record for point in points if (record := _standing(home / point.id, wanted[point.id])) is not None}
-    todo = [point for point in points if point.id not in records]
-    reused = len(records)
-    records |= _run(params, paths, todo, wanted)
-    _write(paths, track_record, method, params.method(method).on(track), [records[point.id] for point in points])
-    states = [record["status"] for record in records.values()]
-    return Summary(reused, len(todo), states.count("skipped"), states.count("failed"))
+    return Work(points, wanted, {point.id: record for point in points if (record := _standing(home / point.id, wanted[point.id])) is not None})
+
+
+def _seconds(paths: Paths, track: str, methods: Iterable[str]) -> dict[tuple[str, str], float]:
+    """Return what each point took when it was last recorded, by method and id."""
+    found = [(method, paths.points(track, method)) for method in methods]
+    records = [(method, record) for method, file in found if file.exists() for record in files.read_json(file)["points"]]
+    return {(method, record["id"]): sum(record.get("timings", {}).values()) for method, record in records}
+
+
+def _summary(reused: int, run: int, records: Iterable[dict[str, Any]]) -> Summary:
+    states = [record["status"] for record in records]
+    return Summary(reused, run, states.count("skipped"), states.count("failed"))
 
 
 def _same_version(track_record: dict[str, Any], params: Params) -> None:
@@ -78,20 +129,18 @@ def _standing(folder: Path, wanted: str) -> dict[str, Any] | None:
         return None
 
 
-def _run(params: Params, paths: Paths, todo: list[Point], wanted: dict[str, str]) -> dict[str, dict[str, Any]]:
+def _run(params: Params, paths: Paths, todo: Sequence[tuple[Point, str]], title: str) -> Iterator[tuple[Point, dict[str, Any]]]:
+    """Run the points, each with its fingerprint, and yield each with its record as it ends."""
     if not todo:
-        return {}
-    by_folder = {_temporary(paths, point): point for point in todo}
-    jobs = [_job(params, paths, point, folder) for folder, point in by_folder.items()]
-    records = {}
-    title = f"{todo[0].track}: {todo[0].method}"
+        return
+    by_folder = {_temporary(paths, point): (point, wanted) for point, wanted in todo}
+    jobs = [_job(params, paths, point, folder) for folder, (point, _) in by_folder.items()]
     with workers(params.run.workers) as pool, tqdm(total=len(jobs), desc=title, unit="point", mininterval=0.5) as bar:
-        for job, outcomes in run_all(pool, jobs, [compress_point, evaluate_point], params.track(todo[0].track).seconds):
-            point = by_folder[job.folder]
-            records[point.id] = _finish(paths, point, job.folder, outcomes, wanted[point.id])
-            bar.set_postfix_str(point.id)
+        for job, outcomes in run_all(pool, jobs, [compress_point, evaluate_point], params.track(todo[0][0].track).seconds):
+            point, wanted = by_folder[job.folder]
+            yield point, _finish(paths, point, job.folder, outcomes, wanted)
+            bar.set_postfix_str(f"{point.method} {point.id}")
             bar.update()
-    return records
 
 
 def _temporary(paths: Paths, point: Point) -> Path:

@@ -85,6 +85,11 @@ def libraries() -> dict[str, str]:
     return {name: importlib.metadata.version(name).split("+")[0] for name in LIBRARIES}
 
 
+def track_hash(params: Params, track: str) -> str:
+    """Return the hash of all that params.yaml says of a track, which track.json carries for the stages that come after training."""
+    return _hash(params.track(track).model_dump())
+
+
 def dense_fingerprint(params: Params, track: str, model: str, content_hash: str) -> str:
     """Return what decides a dense model: its arguments, the track's data and recipe, the training code, and the first seed."""
     recipe = params.track(track).model_dump(exclude=UNDECIDING | {"fine_tune"})

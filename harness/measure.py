@@ -1,12 +1,13 @@
 """The stage `measure@<track>-<hardware>`: latency of the artefacts through pytest-benchmark, interleaved with dense in one process.
 
-Masked points get no latency run. Of a row's seeds the first is measured, and any other whose counted MACs differ from the first one's. A point whose program
-is dense's own with other weights is not measured either: it is listed in the file under `as_dense`.
+Masked points get no latency run. Of a row's seeds the first is measured, and any other whose counted MACs differ from the first one's. A program that has
+been measured is not measured again with other weights, unless what it does depends on the image: such points are listed in the file under `same_program`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import tempfile
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from harness.errors import UserError
 from harness.latency_job import LatencyJob
 from harness.params import HardwareParams, Params
 from harness.points import DENSE, Paths
+
+BRANCH = b"torch.ops.higher_order.cond"  # in the graph of a program that branches
 
 
 class Latency:
@@ -67,10 +70,10 @@ class Latency:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is timed, and the points that need not be, because they run dense's own program."""
+    """What is timed, and the points that need not be, because they run the program of one that is (of dense, if they can)."""
 
     jobs: list[LatencyJob]
-    as_dense: list[dict[str, str]]
+    same_program: list[dict[str, Any]]
 
 
 def graph(folder: Path) -> bytes:
@@ -79,10 +82,17 @@ def graph(folder: Path) -> bytes:
         return archive.read(next(name for name in archive.namelist() if name.endswith("/models/model.json")))
 
 
+def program_of(model: str, folder: Path) -> str:
+    """Return what two points share if one timing is right for both: the model and the graph; of a program that branches on the image, itself alone."""
+    operators = graph(folder)
+    return f"{model} {hashlib.sha256(operators).hexdigest()}" if BRANCH not in operators else str(folder)
+
+
 def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -> Plan:
     """Return what is to be timed, model by model, dense (the A/A control) first, and what is not."""
-    jobs, as_dense = [], []
-    for method in params.plans:
+    jobs, same_program = [], []
+    timed: dict[str, dict[str, str]] = {}
+    for method in [DENSE, *(name for name in params.plans if name != DENSE)]:
         content = files.read_json(paths.points(track, method))
         measured: dict[str, int] = {}
         for record in content["points"]:
@@ -90,15 +100,16 @@ def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -
             if record["status"] != "ok" or content["method"]["realisation"] == "masked" or measured.get(row) == record["macs"]:
                 continue
             measured.setdefault(row, record["macs"])
-            dense = _dense(params, paths, track, record["model"])
-            folder = paths.artefacts(track, method) / record["id"]
-            if method != DENSE and graph(folder) == graph(dense):
-                as_dense.append({"method": method, "id": record["id"], "dense": dense.name})
+            folder, point = paths.artefacts(track, method) / record["id"], {"method": method, "id": record["id"]}
+            twin = timed.setdefault(program_of(record["model"], folder), point)
+            if twin is not point:
+                same_program.append({**point, "timed": twin})
                 continue
             row_jobs = (record["id"], record["model"], record["setting"], record["seed"])
+            dense = _dense(params, paths, track, record["model"])
             jobs += [LatencyJob(method, *row_jobs, batch, folder, dense) for batch in profile.batches]
     order = list(params.track(track).models)
-    return Plan(sorted(jobs, key=lambda job: (order.index(job.model), job.method != DENSE)), as_dense)
+    return Plan(sorted(jobs, key=lambda job: (order.index(job.model), job.method != DENSE)), same_program)
 
 
 def _dense(params: Params, paths: Paths, track: str, model: str) -> Path:
@@ -133,5 +144,5 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> dict[str
         plugin.bar.close()
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not report.exists():
             raise UserError(f"pytest-benchmark ended with {code!s}: {' '.join(output.getvalue().split())[-300:]}")
-        files.write_json(paths.latency(track, hardware), {**files.read_json(report), "as_dense": plan.as_dense})
+        files.write_json(paths.latency(track, hardware), {**files.read_json(report), "same_program": plan.same_program})
     return plugin.failed

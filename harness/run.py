@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from harness.compress import compress
+from harness.compress import compress, sweep
 from harness.errors import unknown
 from harness.measure import measure
 from harness.params import HardwareParams, ModelParams, Params, TrackParams
@@ -25,9 +25,9 @@ def run_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
     """Train, compress by every method and measure on every profile; yield a line about each part as it ends."""
     for name, model in train_track(params, paths, track)["models"].items():
         yield f"{track} {name}: {model['dense']}, test accuracy {100 * model['test_accuracy']:.2f} %"
+    yield f"{track}, all methods: {sweep(params, paths, track)}"
     for method in params.plans:
-        done = compress(params, paths, track, method)
-        yield f"{track} {method}: {done.run} run, {done.reused} stood, {done.skipped} skipped, {done.failed} failed"
+        yield f"{track} {method}: {compress(params, paths, track, method)}"
     for hardware in params.hardware:
         failed = measure(params, paths, track, hardware)
         yield f"{track} on {hardware}: latency measured, {len(failed)} failed"

@@ -50,6 +50,7 @@ def train_track(params: Params, paths: Paths, track: str) -> dict[str, Any]:
         "dataset": params.track(track).dataset,
         "title": loaded.title,
         "sources": loaded.sources,
+        "params_sha256": fingerprint.track_hash(params, track),
         "device": params.track(track).device,
         "seeds": params.track(track).seeds,
         "content_hash": content_hash,

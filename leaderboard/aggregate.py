@@ -11,8 +11,8 @@ import numpy as np
 from leaderboard.errors import one_line
 from leaderboard.latency import LatencyRun, latency
 from leaderboard.results import Correct, MethodResults, TrackResults
-from leaderboard.rows import DENSE, Costs, Measurement, Quality, Ratios, Row
-from leaderboard.schema import Measured, Unmeasured
+from leaderboard.rows import Costs, Measurement, Quality, Ratios, Row
+from leaderboard.schema import DENSE, Measured, Unmeasured
 from leaderboard.statistics import adjust, paired_difference, sign_flip_p, wilson
 
 

@@ -13,7 +13,8 @@ from leaderboard.experiment import Experiment, in_order
 from leaderboard.files import read_text, write_text
 from leaderboard.github import escape, github_table
 from leaderboard.precision import accuracy_digits, number
-from leaderboard.rows import DENSE, Row
+from leaderboard.rows import Row
+from leaderboard.schema import DENSE
 from leaderboard.tables import Table
 
 BEGIN, END = "<!-- digest:begin -->", "<!-- digest:end -->"

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from leaderboard.errors import ResultsError, one_line
 from leaderboard.results import read_json
-from leaderboard.schema import Frozen
+from leaderboard.schema import DENSE, Frozen
 from leaderboard.statistics import Estimate, Floats, is_tie, median, noise_floor, paired_ratios
 
 
@@ -55,12 +55,17 @@ class Benchmark(Frozen):
     extra_info: ExtraInfo
 
 
-class AsDense(Frozen):
-    """A point that was not measured because its program is dense's own; `dense` is the point of dense that was."""
+class PointName(Frozen):
+    """A point of a track."""
 
     method: str
     id: str
-    dense: str
+
+
+class SameProgram(PointName):
+    """A point that was not measured because another one, `timed`, runs its program with other weights."""
+
+    timed: PointName
 
 
 class Report(Frozen):
@@ -68,7 +73,7 @@ class Report(Frozen):
 
     machine_info: MachineInfo
     benchmarks: tuple[Benchmark, ...]
-    as_dense: tuple[AsDense, ...] = ()
+    same_program: tuple[SameProgram, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,17 +86,17 @@ class Rounds:
 
 @dataclass(frozen=True)
 class LatencyRun:
-    """One measuring run: the machine, rounds by (method, point id, batch), the noise floor by batch, and dense's id for points that run its program."""
+    """One measuring run: the machine, rounds by (method, point id, batch), the noise floor by batch, and which point was timed in place of another."""
 
     machine: Machine
     rounds: Mapping[tuple[str, str, int], Rounds]
     floors: Mapping[int, float]
-    as_dense: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    timed: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of a batch and the realised speed-up; a tie is not ranked; `as_dense`: not measured, because the program is dense's own."""
+    """Seconds of a batch and the realised speed-up; a tie is not ranked; `as_dense`: dense's own seconds, because the program is dense's own."""
 
     p50: Estimate
     p95: float
@@ -106,21 +111,20 @@ def read_latency(path: Path) -> LatencyRun | None:
         return None
     report = read_json(path, Report)
     rounds = {(b.extra_info.method, b.extra_info.id, b.extra_info.batch): _rounds(path, b) for b in report.benchmarks}
-    as_dense = {(point.method, point.id): point.dense for point in report.as_dense}
+    timed = {(point.method, point.id): (point.timed.method, point.timed.id) for point in report.same_program}
     batches = sorted({batch for _, _, batch in rounds})
-    return LatencyRun(report.machine_info.compressbench, rounds, {batch: _floor(path, rounds, batch) for batch in batches}, as_dense)
+    return LatencyRun(report.machine_info.compressbench, rounds, {batch: _floor(path, rounds, batch) for batch in batches}, timed)
 
 
 def latency(run: LatencyRun, method: str, ids: Sequence[str], batch: int) -> Latency | None:
     """Return the latency over all rounds of the points `ids` (the seeds of one row), or None if none was measured."""
-    twin = next((run.as_dense[method, name] for name in ids if (method, name) in run.as_dense), None)
-    if twin is not None and ("dense", twin, batch) in run.rounds:
-        seconds = run.rounds["dense", twin, batch].seconds
-        return Latency(median(seconds), float(np.quantile(seconds, 0.95)), Estimate(1.0, 1.0, 1.0), tie=True, as_dense=True)
-    found = [run.rounds[method, name, batch] for name in ids if (method, name, batch) in run.rounds]
+    timed = [run.timed.get((method, name), (method, name)) for name in ids]
+    found = [run.rounds[*point, batch] for point in timed if (*point, batch) in run.rounds]
     if not found:
         return None
     seconds = np.concatenate([rounds.seconds for rounds in found])
+    if method != DENSE and timed[0][0] == DENSE:
+        return Latency(median(seconds), float(np.quantile(seconds, 0.95)), Estimate(1.0, 1.0, 1.0), tie=True, as_dense=True)
     speedup = median(np.concatenate([rounds.speedups for rounds in found]))
     return Latency(median(seconds), float(np.quantile(seconds, 0.95)), speedup, is_tie(speedup, run.floors[batch]))
 
@@ -135,7 +139,7 @@ def _rounds(path: Path, benchmark: Benchmark) -> Rounds:
 
 def _floor(path: Path, rounds: Mapping[tuple[str, str, int], Rounds], batch: int) -> float:
     """Return the noise floor at `batch` from the points of dense, which were measured against dense (A/A)."""
-    controls = [median(value.speedups) for (method, _, size), value in rounds.items() if method == "dense" and size == batch]
+    controls = [median(value.speedups) for (method, _, size), value in rounds.items() if method == DENSE and size == batch]
     if not controls:
         raise ResultsError(f"{path} has no A/A control at batch {batch}: measure the method 'dense' in the same run")
     return noise_floor(controls)

@@ -9,8 +9,6 @@ from leaderboard.latency import Latency
 from leaderboard.schema import MethodInfo
 from leaderboard.statistics import Estimate
 
-DENSE = "dense"
-
 
 @dataclass(frozen=True)
 class Quality:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+DENSE = "dense"  # the method that every ratio refers to
+
 
 class Frozen(BaseModel):
     """A frozen mapping of finite numbers; keys it does not know are for other readers."""

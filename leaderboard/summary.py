@@ -10,7 +10,8 @@ import pandas as pd
 
 from leaderboard.best import lossless, size_gain, speed_gain
 from leaderboard.precision import number
-from leaderboard.rows import DENSE, Row
+from leaderboard.rows import Row
+from leaderboard.schema import DENSE
 from leaderboard.tables import Table
 
 Numbers = dict[str, float | int]

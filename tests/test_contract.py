@@ -13,7 +13,7 @@ from methods._layers import prunable
 
 MODELS = ["resnet", "mobilenet", "vit", "mixer"]
 CASES = [(method, model) for method in registry.names() for model in MODELS]
-DIVIDING = {"Magnitude", "Powerpropagation", "RigL", "Ecoflap"}  # methods that give layers different shares of the sparsity asked for
+DIVIDING = {"Magnitude", "Powerpropagation", "RigL", "Ecoflap", "EvoPressSparsity"}  # methods that give layers different shares of the sparsity asked for
 
 
 def compressed_by(method: Method, model: torch.nn.Module, seen: data.MethodData, seed: int = 0) -> torch.nn.Module:

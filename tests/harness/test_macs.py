@@ -83,3 +83,23 @@ def test_an_unknown_operator_on_a_large_tensor_is_refused_and_on_a_small_one_is_
     with pytest.raises(macs.UnknownOperator, match="fft"):
         macs.count(Fourier(), torch.zeros(1, 4096))
     assert macs.count(Fourier(), torch.zeros(1, 16)).macs == 0
+
+
+class Branching(torch.nn.Module):
+    """Runs a second layer on batches whose first pixel is positive."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(16, 16), torch.nn.Linear(16, 16)
+
+    def forward(self, x):
+        x = self.first(x)
+        return torch.cond(x[0, 0] > 0, lambda x: self.second(x), lambda x: x.clone(), (x,))
+
+
+def test_of_a_program_that_branches_the_branch_taken_is_counted():
+    model = Branching().eval()
+    x = torch.randn(8, 16)
+    program = torch.export.export(model, (x,))
+    counts = {bool(model.first(row)[0] > 0): macs.count(program.module(), row.expand(8, 16)).macs for row in x}
+    assert counts == {True: 2 * 16 * 16, False: 16 * 16}

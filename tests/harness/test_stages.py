@@ -16,7 +16,7 @@ import yaml
 
 from harness import datasets, files, fingerprint
 from harness.check import check_results
-from harness.compress import compress
+from harness.compress import compress, sweep
 from harness.errors import UserError
 from harness.measure import measure
 from harness.params import Params
@@ -58,6 +58,35 @@ def test_epochs_of_a_methods_own_are_what_it_trains_and_what_its_file_says(ran):
     _, paths, _ = ran
     (slim,) = points(paths, "slim")
     assert slim["cost"]["steps"] == 4 and files.read_json(paths.points("digits", "slim"))["method"]["scratch_epochs"] == 0.25
+
+
+def test_a_sweep_runs_the_points_of_all_methods_and_the_stages_then_collect_the_same(ran, tmp_path):
+    params, paths, _ = ran
+    swept = type(paths)(tmp_path, paths.version)
+    shutil.copytree(paths.records("digits"), swept.records("digits"))
+    for folder in ("data", "dense"):
+        shutil.copytree(paths.root / "artefacts" / "digits" / folder, tmp_path / "artefacts" / "digits" / folder)
+    done = sweep(params, swept, "digits")
+    assert done.reused == 0 and done.failed == 0 and done.run == sum(len(points(paths, method)) for method in params.plans)
+    for method in params.plans:
+        collected = compress(params, swept, "digits", method)
+        assert collected.run == 0, "all stand"
+        assert swept.predictions("digits", method).read_bytes() == paths.predictions("digits", method).read_bytes()
+    assert sweep(params, swept, "digits").run == 0
+
+
+def test_a_sweep_begins_with_what_took_longest_and_with_what_was_never_run(ran, tmp_path, monkeypatch):
+    params, paths, _ = ran
+    swept, order = type(paths)(tmp_path, paths.version), []
+    shutil.copytree(paths.records("digits"), swept.records("digits"))
+    content = files.read_json(swept.points("digits", "magnitude"))
+    content["points"][0]["timings"] = {"compress": 1e6}
+    files.write_json(swept.points("digits", "magnitude"), content)
+    swept.points("digits", "rtn").unlink()
+    monkeypatch.setattr("harness.compress._run", lambda params, paths, todo, title: order.extend(todo) or iter(()))
+    sweep(params, swept, "digits")
+    names = [(point.method, point.id) for point, _ in order]
+    assert [method for method, _ in names[:2]] == ["rtn", "magnitude"] and names[1][1] == content["points"][0]["id"]
 
 
 def test_the_dense_point_repeats_the_accuracy_of_the_train_stage(ran):
@@ -128,7 +157,7 @@ def test_other_data_makes_every_result_anew(ran, tmp_path, monkeypatch):
     params, paths, _ = ran
     for folder in ("artefacts", "results"):
         shutil.copytree(paths.root / folder, tmp_path / folder)
-    copied = type(paths)(tmp_path, "v1")
+    copied = type(paths)(tmp_path, paths.version)
     load = datasets.load
 
     def other(name):
@@ -160,15 +189,15 @@ def test_truncated_or_foreign_dense_weights_are_a_failed_row_that_says_what_to_d
 
 def test_results_of_another_version_are_refused(ran):
     params, paths, _ = ran
-    newer = Params.model_validate(params.model_dump() | {"version": "v2"})
-    with pytest.raises(UserError, match="version v1"):
+    newer = Params.model_validate(params.model_dump() | {"version": "v999"})
+    with pytest.raises(UserError, match=f"version {params.version}"):
         compress(newer, paths, "digits", "dense")
 
 
 def test_a_track_without_records_says_which_stage_writes_them(ran, tmp_path):
     params, paths, _ = ran
     with pytest.raises(UserError, match=r"track.json not found: run the stage that writes it"):
-        compress(params, type(paths)(tmp_path, "v1"), "digits", "dense")
+        compress(params, type(paths)(tmp_path, paths.version), "digits", "dense")
 
 
 def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ran):
@@ -176,8 +205,8 @@ def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ra
     measure_alone(paths)
     report = json.loads(paths.latency("digits", "cpu").read_text())
     assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "slim"]
-    assert [row["method"] for row in report["as_dense"]] == ["rtn", "magnitude__rtn"], "the same program with other weights"
-    assert all(row["dense"] == points(paths, "dense")[0]["id"] for row in report["as_dense"])
+    assert [row["method"] for row in report["same_program"]] == ["rtn", "magnitude__rtn"], "the same program with other weights"
+    assert all(row["timed"] == {"method": "dense", "id": points(paths, "dense")[0]["id"]} for row in report["same_program"])
     for row in report["benchmarks"]:
         assert len(row["stats"]["data"]) == 5 and len(row["extra_info"]["dense"]) == 6
         assert min(row["stats"]["data"]) > 0 and min(row["extra_info"]["dense"]) > 0
@@ -196,7 +225,7 @@ def test_committed_results_are_told_apart_from_those_of_other_code_params_or_pre
     params, paths, _ = ran
     measure_alone(paths)
     shutil.copytree(paths.root / "results", tmp_path / "results")
-    paths = type(paths)(tmp_path, "v1")
+    paths = type(paths)(tmp_path, paths.version)
     for stray in ("outside_scale", "outside_raises"):
         paths.points("digits", stray).unlink(missing_ok=True)
     for path in sorted(paths.points("digits", "x").parent.glob("outside_*")):

@@ -1,5 +1,9 @@
 """What is stored is read back bit for bit, in its cheapest form; what is damaged or foreign is refused in one line."""
 
+import io
+import json
+from zipfile import ZipFile
+
 import pytest
 import safetensors.torch
 import torch
@@ -8,13 +12,14 @@ from hypothesis import strategies as st
 
 from harness import store
 from harness.errors import UserError
-from methods import Codes, store_as_codes
+from harness.huffman import huffman, unhuffman
+from methods import Codebook, Codes, store_as_codes
 
 
-@given(st.integers(1, 8).flatmap(lambda bits: st.tuples(st.just(bits), st.lists(st.integers(0, 2**bits - 1), max_size=70))))
+@given(st.integers(1, 16).flatmap(lambda bits: st.tuples(st.just(bits), st.lists(st.integers(0, 2**bits - 1), max_size=70))))
 def test_packing_loses_nothing_and_takes_the_bits_rounded_up_to_bytes(case):
     bits, values = case
-    codes = torch.tensor(values, dtype=torch.uint8)
+    codes = torch.tensor(values, dtype=torch.int64)
     packed = store.pack(codes, bits)
     assert packed.numel() == -(-len(values) * bits // 8)
     assert torch.equal(store.unpack(packed, bits, len(values)), codes)
@@ -74,6 +79,75 @@ def test_codes_are_read_back_as_the_weight_they_stand_for_at_their_bit_width():
     assert len(content) - 8 - header == 14 + 20 + 10  # ceil(35 * 3 / 8), 10 float16 scales, 10 zero points
 
 
+@given(st.lists(st.integers(0, 65535), min_size=1, max_size=200))
+def test_huffman_coding_loses_nothing_and_is_within_a_bit_a_symbol_of_the_entropy(values):
+    symbols = torch.tensor(values)
+    parts = huffman(symbols)
+    assert torch.equal(unhuffman(parts, len(values)), symbols)
+    shares = torch.unique(symbols, return_counts=True)[1] / len(values)
+    entropy = float(-(shares * shares.log2()).sum())
+    assert entropy * len(values) - 1e-3 <= 8 * parts["stream"].numel() < (entropy + 1) * len(values) + 8
+
+
+def test_frequencies_of_five_one_one_and_one_take_thirteen_bits():
+    parts = huffman(torch.tensor([0, 0, 0, 0, 0, 1, 2, 3]))
+    assert parts["lengths"].tolist() == [0, 1, 1, 2] and parts["stream"].numel() == 2  # 5 of 1 bit, 1 of 2, 2 of 3
+
+
+def indexed(peaked: bool, projection: torch.Tensor | None = None) -> tuple[torch.nn.Linear, Codebook]:
+    index = torch.randint(0, 32, (4096,)) if not peaked else (3 * torch.randn(4096)).abs().long().clamp(max=31)
+    codes = Codebook(index, torch.randn(32, 1).half(), projection)
+    layer = torch.nn.Linear(64, len(index) * (1 if projection is None else projection.shape[1]) // 64)
+    store_as_codes(layer, codes)
+    return layer, codes
+
+
+@pytest.mark.parametrize("peaked", [False, True])
+@pytest.mark.parametrize("projection", [None, torch.tensor([[0.5, -1.0, 0.1, 3.0]]).half()])
+def test_a_codebook_is_read_back_bit_for_bit_and_huffman_coded_where_that_is_shorter(peaked, projection):
+    layer, codes = indexed(peaked, projection)
+    content = store.encode({"weight": layer.weight}, {"weight": codes})
+    tensors, bits = store.decode(content)
+    assert torch.equal(tensors["weight"], layer.weight) and bits == {}, "what is multiplied is not the index"
+    names = set(safetensors.torch.load(content))
+    assert ("weight|stream" in names) is peaked and ("weight|index" in names) is not peaked
+    packed = 4096 * 5 // 8
+    assert len(content) < packed if peaked else packed < len(content) < packed + 500
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("index", torch.full((2560,), 255, dtype=torch.uint8)),  # indices beyond the table
+        ("index", torch.zeros(2560)),
+        ("index", torch.zeros(3, dtype=torch.uint8)),
+        ("centroids", torch.zeros(5000, 1)),
+        ("centroids", torch.zeros(20, 7)),
+        ("projection", torch.zeros(1, 10**6)),
+    ],
+)
+def test_a_codebook_that_does_not_fit_its_weight_is_refused(part, value):
+    layer, codes = indexed(peaked=False)
+    codes = Codebook(codes.index.clamp(max=19), codes.centroids[:20])
+    store_as_codes(layer, codes)
+    content = store.encode({"weight": layer.weight}, {"weight": codes})
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    entries = safetensors.torch.load(content) | {f"weight|{part}": value}
+    with pytest.raises(ValueError, match="not a weights file of compressbench, or damaged"):
+        store.decode(safetensors.torch.save(entries, metadata))
+
+
+def test_groups_that_do_not_fit_their_codes_are_refused():
+    layer, codes = quantized()
+    content = store.encode({"weight": layer.weight}, {"weight": codes})
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    larger = {"compressbench": metadata["compressbench"].replace('"group":4', '"group":4000000000000')}
+    with pytest.raises(ValueError, match="do not fit its groups"):
+        store.decode(safetensors.torch.save(safetensors.torch.load(content), larger))
+
+
 def test_a_weight_changed_after_its_codes_were_attached_is_refused():
     layer, codes = quantized()
     with torch.no_grad():
@@ -114,6 +188,49 @@ def test_a_damaged_file_is_one_line_that_says_what_to_do(artefact, name, damage)
     with pytest.raises(UserError, match=r"cannot be read: .*: delete .* and run again") as error:
         store.read(artefact)
     assert "\n" not in str(error.value)
+
+
+class Ran(Exception):
+    pass
+
+
+def run() -> None:
+    raise Ran
+
+
+class Hostile:
+    def __reduce__(self):
+        return run, ()
+
+
+def replaced(archive, ending, content):
+    """Write the zip `archive` again with other content for the entry whose name ends so."""
+    with ZipFile(archive) as old:
+        entries = {entry.filename: old.read(entry) for entry in old.infolist()}
+    (name,) = [name for name in entries if name.endswith(ending)]
+    with ZipFile(archive, "w") as new:
+        for entry, value in (entries | {name: content(entries[name])}).items():
+            new.writestr(entry, value)
+
+
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        ("sample_inputs/model.pt", lambda _: pickled(Hostile())),
+        ("model_weights_config.json", lambda old: old.replace(b'"use_pickle": false', b'"use_pickle": true', 1)),
+        ("model_constants_config.json", lambda _: b'{"config": {"custom_obj_0": {"path_name": "custom_obj_0", "use_pickle": true}}}'),
+    ],
+)
+def test_a_program_that_holds_a_pickle_is_refused_before_it_is_loaded(artefact, ending, content):
+    replaced(artefact / store.PROGRAM, ending, content)
+    with pytest.raises(UserError, match=r"cannot be read: .*(holds more than tensors|names pickled objects)"):
+        store.read(artefact)
+
+
+def pickled(value) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
 
 
 def test_a_foreign_safetensors_file_and_one_of_another_model_are_refused(artefact):

@@ -16,7 +16,7 @@ class Results:
     def __init__(self, root):
         self.root = root / "results"
         self.labels = np.arange(IMAGES) % 10
-        self.benchmarks, self.as_dense = [], []
+        self.benchmarks, self.same_program = [], []
         self.readme = root / "README.md"
         self.readme.write_text("# Title\n<!-- digest:begin -->\nold\n<!-- digest:end -->\ntail\n")
         self.params = root / "params.yaml"
@@ -86,7 +86,7 @@ class Results:
 
     def write_latency(self, hardware="cpu", track="digits"):
         machine = {"cpu": "A <CPU>", "flags": "avx2", "cores": 2, "governor": None, "threads": 1, "torch": "2.13", "fingerprint": "f00d"}
-        content = {"machine_info": {"compressbench": machine}, "benchmarks": self.benchmarks, "as_dense": self.as_dense}
+        content = {"machine_info": {"compressbench": machine}, "benchmarks": self.benchmarks, "same_program": self.same_program}
         self.write_json(self.folder(track) / "latency" / f"{hardware}.json", content)
 
 

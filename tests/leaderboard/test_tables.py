@@ -50,12 +50,21 @@ def test_ratios_are_dense_over_compressed(cells):
 
 def test_a_point_that_runs_denses_program_is_a_tie_at_denses_time(filled):
     filled.benchmarks = [b for b in filled.benchmarks if b["extra_info"]["method"] != "rtn"]
-    filled.as_dense = [{"method": "rtn", "id": "r-r-8", "dense": "d-r"}]
+    filled.same_program = [{"method": "rtn", "id": "r-r-8", "timed": {"method": "dense", "id": "d-r"}}]
     filled.write_latency()
     cells = frame(table_of(filled))
     row, dense = cells.loc["resnet", "rtn", "bits=8"], cells.loc["resnet", "dense", ""]
     assert (row.verdict_b1, row.speedup_b1, row.speedup_b1_low) == ("as dense", "1.0000", "1.0000") and row.p50_ms_b1 == dense.p50_ms_b1 != ""
     assert cells.loc["resnet", "rtn", "bits=4"].verdict_b1 == "not measured" and "speed" not in row.best
+
+
+def test_a_point_that_runs_the_program_of_another_has_its_times(filled):
+    filled.same_program = [{"method": "rtn", "id": "r-r-8", "timed": {"method": "l1_channels", "id": "l-r-0"}}]
+    filled.benchmarks = [b for b in filled.benchmarks if b["extra_info"]["method"] != "rtn"]
+    filled.write_latency()
+    cells = frame(table_of(filled))
+    row = cells.loc["resnet", "rtn", "bits=8"]
+    assert row.verdict_b1 == "faster" and float(row.speedup_b1) == pytest.approx(2, abs=0.01) == 1 / float(row.p50_ms_b1)
 
 
 def test_seeds_are_averaged_and_the_lost_one_is_named(cells):
