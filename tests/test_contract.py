@@ -8,12 +8,19 @@ import pytest
 import torch
 
 from harness import data, registry, store
+from harness.huffman import huffman
 from methods import Method
 from methods._layers import prunable
 
 MODELS = ["resnet", "mobilenet", "vit", "mixer"]
 CASES = [(method, model) for method in registry.names() for model in MODELS]
-DIVIDING = {"Magnitude", "Powerpropagation", "RigL", "Ecoflap", "EvoPressSparsity"}  # methods that give layers different shares of the sparsity asked for
+DIVIDING = {
+    "Magnitude",
+    "Powerpropagation",
+    "RigL",
+    "Ecoflap",
+    "EvoPressSparsity",
+}  # methods that give layers different shares of the sparsity asked for
 
 
 def compressed_by(method: Method, model: torch.nn.Module, seen: data.MethodData, seed: int = 0) -> torch.nn.Module:
@@ -105,4 +112,8 @@ def counted(tensor: torch.Tensor, form: dict | None, codes) -> int:
         return tensor.numel() * tensor.element_size()
     if form["form"] == "mask":
         return -(-tensor.numel() // 8) + int(torch.count_nonzero(tensor)) * tensor.element_size()
+    if form["form"] == "codebook":
+        coded = sum(part.nbytes for part in huffman(codes.index).values())
+        index = coded if form["huffman"] else -(-len(codes.index) * form["bits"] // 8)
+        return index + 2 * codes.centroids.numel() + (0 if codes.projection is None else 2 * codes.projection.numel())
     return -(-tensor.numel() * codes.bits // 8) + codes.scale.numel() * 2 + codes.zero.numel()

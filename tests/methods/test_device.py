@@ -181,7 +181,7 @@ def on_device(parts):
 def stored(model: nn.Module) -> dict[str, Tensor]:
     """Return all tensors that a point stores: the state, and codes where a method left them."""
     codes = {name: module.weight_codes for name, module in model.named_modules() if hasattr(module, "weight_codes")}
-    coded = {f"{name}.{part}": getattr(value, part) for name, value in codes.items() for part in ("codes", "scale", "zero")}
+    coded = {f"{name}.{part}": value for name, parts in codes.items() for part, value in vars(parts).items() if isinstance(value, Tensor)}
     return {**model.state_dict(), **coded}
 
 
