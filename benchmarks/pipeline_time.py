@@ -18,7 +18,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from harness.params import load_params
-from harness.points import Paths
+from harness.paths import Paths
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from harness.params import load_params
+
 ROOT = Path(__file__).parent.parent
 METHODS = {
     "dense": [{}],
@@ -103,7 +105,7 @@ def main() -> None:
         (folder / "methods" / f"{name}.py").write_text(source)
         change(folder, lambda params: params["methods"].update({name: {"settings": [{"sparsity": 0.5}]}}))
         expect("the method of CONTRIBUTING.md runs alone", sorted(repro(folder)[0]), sorted(["code", f"compress@digits-{name}", *after]))
-        rows = (folder / "results" / "v1" / "tables" / "digits" / "cpu.csv").read_text().splitlines()
+        rows = (folder / "results" / load_params(folder / "params.yaml").version / "tables" / "digits" / "cpu.csv").read_text().splitlines()
         expect("and becomes three rows of the table", sum(f"{name}," in row and ",ok," in f"{row}," for row in rows), 3)
         subprocess.run([sys.executable, "-m", "harness", "check", "results"], cwd=folder, check=True, env={**os.environ, "PYTHONPATH": str(folder)})
 

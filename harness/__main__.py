@@ -18,7 +18,7 @@ from harness.pool import start_server
 
 if TYPE_CHECKING:  # the modules are imported inside the commands, so that --help does not wait for torch
     from harness.params import Params
-    from harness.points import Paths
+    from harness.paths import Paths
 
 OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 app = typer.Typer(help=__doc__, **OPTIONS)
@@ -35,8 +35,8 @@ def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
 
     Example: python -m harness train digits
     """
-    start_server()
     loaded, paths = _open(params)
+    start_server()
     from harness.train import train_track
 
     record = train_track(loaded, paths, track)
@@ -64,8 +64,9 @@ def compress(track: Track, method: Annotated[str, typer.Argument(help="a method,
 
     Example: python -m harness compress digits wanda
     """
-    start_server()
     loaded, paths = _open(params)
+    if not paths.artefacts(track, method).exists():  # else most points stand
+        start_server()
     from harness.compress import compress as run
 
     typer.echo(f"{track} {method}: {run(loaded, paths, track, method)}")
@@ -77,8 +78,8 @@ def sweep(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
 
     Example: python -m harness sweep digits
     """
-    start_server()
     loaded, paths = _open(params)
+    start_server()
     from harness.compress import sweep as run
 
     typer.echo(f"{track}: {run(loaded, paths, track)}")
@@ -119,9 +120,9 @@ def run(
     """
     if (method or model or seeds) and into is None and not rehearse:
         raise UserError("a part of a track would replace the results of the whole: name a folder for it with --into FOLDER")
-    start_server()
     loaded, paths = _open(params)
-    from harness.points import Paths
+    start_server()
+    from harness.paths import Paths
     from harness.run import Selection, rehearse_track, run_track, selected
 
     loaded = selected(loaded, track, Selection(tuple(method or ()), tuple(model or ()), seeds))
@@ -207,7 +208,7 @@ def check_results(params: ParamsFile = Path("params.yaml")) -> None:
 
 def _open(params: Path) -> tuple[Params, Paths]:
     from harness.params import load_params
-    from harness.points import Paths
+    from harness.paths import Paths
 
     loaded = load_params(params)
     return loaded, Paths(params.resolve().parent, loaded.version)

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from harness import files, fingerprint
 from harness.errors import UserError
 from harness.params import Params
-from harness.points import Paths, expand
+from harness.paths import Paths
+from harness.points import expand
 
 
 def again(track: str) -> str:

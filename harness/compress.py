@@ -20,8 +20,9 @@ from harness import files, fingerprint, registry, store
 from harness.device import require
 from harness.errors import UserError
 from harness.params import Params
+from harness.paths import Paths
 from harness.plans import Plan
-from harness.points import Paths, Point, expand
+from harness.points import Point, expand
 from harness.pool import Outcome, run_all, workers
 from harness.worker import PREDICTIONS, Job, compress_point, evaluate_point
 

@@ -7,6 +7,7 @@ been measured is not measured again with other weights, unless what it does depe
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import io
 import tempfile
@@ -23,7 +24,8 @@ from harness import bench_latency, data, files, machine, store
 from harness.errors import UserError
 from harness.latency_job import LatencyJob
 from harness.params import HardwareParams, Params
-from harness.points import DENSE, Paths
+from harness.paths import Paths
+from harness.points import DENSE
 
 BRANCH = b"torch.ops.higher_order.cond"  # in the graph of a program that branches
 
@@ -139,6 +141,7 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> dict[str
         ]
         arguments = [str(Path(bench_latency.__file__)), "-c", str(empty), "-p", "no:cacheprovider", "--capture=no", *options]
         output = io.StringIO()
+        gc.freeze()  # or each program read is slower by a sixth, for what is collected in between
         with contextlib.redirect_stdout(output):
             code = pytest.main(arguments, plugins=[plugin])
         plugin.bar.close()

@@ -13,8 +13,9 @@ from harness.compress import compress, sweep
 from harness.errors import unknown
 from harness.measure import measure
 from harness.params import HardwareParams, ModelParams, Params, TrackParams
+from harness.paths import Paths
 from harness.plans import MethodPlans
-from harness.points import DENSE, Paths
+from harness.points import DENSE
 from harness.recipes import ScheduleParams
 from harness.train import train_track
 

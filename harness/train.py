@@ -18,7 +18,7 @@ from harness import data, files, fingerprint
 from harness.device import require, seeded
 from harness.errors import UserError
 from harness.params import Params, TrackParams
-from harness.points import Paths
+from harness.paths import Paths
 from harness.pool import run_all, workers
 from harness.pretrained import load_reference
 from methods._train import train

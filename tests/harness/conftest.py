@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from harness.params import Params, load_params
-from harness.points import Paths
+from harness.paths import Paths
 from harness.train import train_track
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import yaml
 
 from harness import files
 from harness.errors import UserError
-from harness.points import Paths
+from harness.paths import Paths
 from harness.run import BATCH, IMAGES, STEPS, Selection, selected, shortened
 from tests.conftest import ROOT
 
