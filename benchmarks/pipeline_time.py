@@ -1,4 +1,4 @@
-"""Where the time of a track's pipeline goes: runs `dvc repro leaderboard@TRACK` in a fresh clone of HEAD and prints the split.
+"""Where the time of a track's pipeline goes: does what `make repro` does in a fresh clone of HEAD and prints the split.
 
 Run it as `make benchmark`. Overhead is all wall time that is neither a method's own work, nor evaluation of the artefact read back, nor latency timing:
 exporting and writing, starting stages and workers, DVC, tables, and idle cores. `--keep FOLDER` keeps the clone, to compare two runs byte by byte.
@@ -24,9 +24,17 @@ ROOT = Path(__file__).parent.parent
 
 
 def stage_seconds(folder: Path, track: str) -> dict[str, float]:
-    """Reproduce `track` in `folder` and return the wall seconds of each stage."""
-    seconds, name, start = {}, "dvc start", time.perf_counter()
-    process = subprocess.Popen(["dvc", "repro", f"leaderboard@{track}"], cwd=folder, stdout=subprocess.PIPE, text=True)
+    """Do in `folder` what `make repro` does and return the wall seconds of each command and, of `dvc repro`, of each stage."""
+    seconds: dict[str, float] = {}
+    for command in (["dvc", "repro", f"train@{track}"], [sys.executable, "-m", "harness", "sweep", track], ["dvc", "repro", f"leaderboard@{track}"]):
+        name = "sweep: all points" if "sweep" in command else "dvc start"
+        seconds.update(_seconds_of(command, folder, name, seconds.get(name, 0.0)))
+    return seconds
+
+
+def _seconds_of(command: list[str], folder: Path, name: str, before: float) -> dict[str, float]:
+    seconds, start = {}, time.perf_counter() - before
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("Running stage '"):
@@ -34,7 +42,7 @@ def stage_seconds(folder: Path, track: str) -> dict[str, float]:
             seconds[name], name, start = now - start, line.split("'")[1], now
     seconds[name] = time.perf_counter() - start
     if process.wait() != 0:
-        sys.exit("error: dvc repro failed, see above")
+        sys.exit(f"error: {' '.join(command)} failed, see above")
     return seconds
 
 
@@ -55,6 +63,24 @@ def split(folder: Path, track: str) -> tuple[Counter[str], int]:
     return work, points
 
 
+def collected(stages: dict[str, float]) -> list[tuple[str, float]]:
+    """Return the rows of the stages, those that only collect the points of a method as one."""
+    collecting = [seconds for name, seconds in stages.items() if name.startswith(("compress@", "chain@"))]
+    others = [(name, seconds) for name, seconds in stages.items() if not name.startswith(("compress@", "chain@"))]
+    return [*others, (f"{len(collecting)} stages that collect a method's points", sum(collecting))]
+
+
+def by_method(folder: Path, track: str) -> list[tuple[str, int, float]]:
+    """Return each method with its measured points and their seconds (compressing, exporting, evaluating) over the workers, the longest first."""
+    params = load_params(folder / "params.yaml")
+    rows = []
+    for method in params.plans:
+        points = json.loads(Paths(folder, params.version).points(track, method).read_text())["points"]
+        measured = [sum(point["timings"].values()) for point in points if point["status"] == "ok"]
+        rows.append((method, len(measured), sum(measured) / params.run.workers))
+    return sorted(rows, key=lambda row: -row[2])
+
+
 def main() -> None:
     """Print the seconds of every stage, the split by kind, and the share of overhead."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -66,8 +92,10 @@ def main() -> None:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
         stages = stage_seconds(folder, arguments.track)
         work, points = split(folder, arguments.track)
+        methods = by_method(folder, arguments.track)
     total = sum(stages.values())
-    print(tabulate(stages.items(), headers=["stage", "seconds"], floatfmt=".1f"), "\n")
+    print(tabulate(collected(stages), headers=["command or stage", "seconds"], floatfmt=".1f"), "\n")
+    print(tabulate(methods, headers=["method", "points", "its seconds / workers"], floatfmt=".1f"), "\n")
     useful = sum(seconds for kind, seconds in work.items() if kind != "export")
     rows = [(kind, seconds, 100 * seconds / total) for kind, seconds in work.items()]
     rows += [("everything else", total - sum(work.values()), 100 * (total - sum(work.values())) / total), ("total", total, 100.0)]
