@@ -78,8 +78,20 @@ def make_model(track: TrackParams):
 @pytest.fixture
 def make_data(track: TrackParams, data_folder: Path):
     """Return what a method would see of the track for model `name` and `seed`."""
+    return seen_of(track, data_folder)
+
+
+@pytest.fixture
+def make_brief_data(track: TrackParams, data_folder: Path):
+    """As `make_data`, with half of its epoch: for tests that ask whether a method works, not how well."""
+    brief = track.fine_tune.model_copy(update={"epochs": 0.5})
+    return seen_of(track.model_copy(update={"scratch": brief, "fine_tune": brief}), data_folder)
+
+
+def seen_of(track: TrackParams, folder: Path):
+    """Return the function of model and seed that gives what a method sees of `track`."""
 
     def make(name: str, seed: int = 0) -> data.MethodData:
-        return data.MethodData(data.Learn.read(data_folder, torch.device("cpu")), track, name, seed)
+        return data.MethodData(data.Learn.read(folder, torch.device("cpu")), track, name, seed)
 
     return make

@@ -38,30 +38,30 @@ def applicable(method: Method, model: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize(("name", "model_name"), CASES)
-def test_the_identity_setting_equals_dense(name, model_name, make_model, make_data, track_data):
+def test_the_identity_setting_equals_dense(name, model_name, make_model, make_brief_data, track_data):
     method, dense = registry.configure(name, dict(registry.load(name).identity)), make_model(model_name)
     applicable(method, dense)
     images = track_data.validation.images[:32]
     with torch.no_grad():
-        torch.testing.assert_close(compressed_by(method, dense, make_data(model_name))(images), dense(images), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(compressed_by(method, dense, make_brief_data(model_name))(images), dense(images), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "model_name"), CASES)
-def test_the_strongest_setting_keeps_the_contract(name, model_name, make_model, make_data, track_data, tmp_path):
+def test_the_strongest_setting_keeps_the_contract(name, model_name, make_model, make_brief_data, track_data, tmp_path):
     method, dense = registry.configure(name, dict(registry.load(name).strongest)), make_model(model_name)
     applicable(method, dense)
     before, images = data.digest(dense.state_dict()), track_data.validation.images[:32]
-    compressed = compressed_by(method, dense, make_data(model_name))
+    compressed = compressed_by(method, dense, make_brief_data(model_name))
     with torch.no_grad():
         output = compressed(images)
     assert data.digest(dense.state_dict()) == before, "dense was changed"
     assert output.shape == dense(images).shape and torch.isfinite(output).all()
-    same = compressed_by(method, dense, make_data(model_name))
+    same = compressed_by(method, dense, make_brief_data(model_name))
     assert data.digest(same.state_dict()) == data.digest(compressed.state_dict()), "same seed, other result"
     if not method.stochastic:
-        other = compressed_by(method, dense, make_data(model_name, seed=1), seed=1)
+        other = compressed_by(method, dense, make_brief_data(model_name, seed=1), seed=1)
         assert data.digest(other.state_dict()) == data.digest(compressed.state_dict()), "declares stochastic = False, but the seed matters"
-    assert_budget_met(method, dense, compressed, make_data(model_name))
+    assert_budget_met(method, dense, compressed, make_brief_data(model_name))
     assert_artefact_equals(compressed, output, images, tmp_path)
 
 

@@ -186,15 +186,15 @@ def stored(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(("name", "model_name"), CASES)
-def test_a_method_stays_on_the_device_of_its_model_and_gives_what_it_gives_on_the_cpu(name, model_name, make_model, make_data):
+def test_a_method_stays_on_the_device_of_its_model_and_gives_what_it_gives_on_the_cpu(name, model_name, make_model, make_brief_data):
     method, model = registry.configure(name, dict(registry.load(name).strongest)), make_model(model_name)
     if reason := method.skip(deepcopy(model)):
         pytest.skip(reason)
     torch.manual_seed(0)
-    expected = stored(method.compress(deepcopy(model), make_data(model_name)))
+    expected = stored(method.compress(deepcopy(model), make_brief_data(model_name)))
     torch.manual_seed(0)
     with second_device():
-        found = stored(method.compress(model.to(DEVICE), OnDevice(make_data(model_name))))
+        found = stored(method.compress(model.to(DEVICE), OnDevice(make_brief_data(model_name))))
     assert not [key for key, tensor in found.items() if not lies_on(tensor)]
     assert found.keys() == expected.keys() and all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 
