@@ -201,14 +201,24 @@ class Hostile:
         return run, ()
 
 
-def replaced(archive, ending, content):
-    """Write the zip `archive` again with other content for the entry whose name ends so."""
+def rewritten(archive, change):
+    """Write the zip `archive` again with the entries (name to content) that `change` makes of it."""
     with ZipFile(archive) as old:
         entries = {entry.filename: old.read(entry) for entry in old.infolist()}
-    (name,) = [name for name in entries if name.endswith(ending)]
+    change(entries)
     with ZipFile(archive, "w") as new:
-        for entry, value in (entries | {name: content(entries[name])}).items():
+        for entry, value in entries.items():
             new.writestr(entry, value)
+
+
+def replaced(archive, ending, content):
+    """Write the zip `archive` again with other content for the entry whose name ends so."""
+
+    def change(entries):
+        (name,) = [name for name in entries if name.endswith(ending)]
+        entries[name] = content(entries[name])
+
+    rewritten(archive, change)
 
 
 @pytest.mark.parametrize(
@@ -217,11 +227,41 @@ def replaced(archive, ending, content):
         ("sample_inputs/model.pt", lambda _: pickled(Hostile())),
         ("model_weights_config.json", lambda old: old.replace(b'"use_pickle": false', b'"use_pickle": true', 1)),
         ("model_constants_config.json", lambda _: b'{"config": {"custom_obj_0": {"path_name": "custom_obj_0", "use_pickle": true}}}'),
+        ("model_constants_config.json", lambda _: b'{"config": {"c": {"path_name": "opaque_obj_0", "use_pickle": false}}}'),  # torch goes by its name
+        ("model_constants_config.json", lambda _: b'{"config": {"c": {"path_name": "custom_obj_0", "use_pickle": false}}}'),
     ],
 )
 def test_a_program_that_holds_a_pickle_is_refused_before_it_is_loaded(artefact, ending, content):
     replaced(artefact / store.PROGRAM, ending, content)
     with pytest.raises(UserError, match=r"cannot be read: .*(holds more than tensors|names pickled objects)"):
+        store.read(artefact)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("constants/opaque_obj_0", "neither a tensor"),
+        ("weights/model.pt", "neither a tensor"),  # torch's older form, a pickle
+        ("aotinductor/model/model.wrapper.so", "neither a tensor"),  # code, which torch would load
+    ],
+)
+def test_a_program_with_data_that_are_no_tensors_is_refused(artefact, name, said):
+    rewritten(artefact / store.PROGRAM, lambda entries: entries.update({f"{next(iter(entries)).split('/')[0]}/data/{name}": b"x"}))
+    with pytest.raises(UserError, match=f"cannot be read: .*{said}"):
+        store.read(artefact)
+
+
+@pytest.mark.parametrize("content", [b"[]", b'{"config": []}', b'{"config": {"c": 1}}', b"{}", b"nothing"])
+def test_a_description_of_tensors_that_is_none_is_refused(artefact, content):
+    replaced(artefact / store.PROGRAM, "model_weights_config.json", lambda _: content)
+    with pytest.raises(UserError, match="cannot be read"):
+        store.read(artefact)
+
+
+def test_a_program_with_an_entry_twice_is_refused(artefact):
+    with ZipFile(artefact / store.PROGRAM, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(archive.namelist()[0], b"other")
+    with pytest.raises(UserError, match="stands in it twice"):
         store.read(artefact)
 
 
