@@ -1,9 +1,9 @@
 """How fast a model is trained by its track's scratch recipe, and how near that is to what the device can compute.
 
 `python benchmarks/training_speed.py --model resnet20 --track cifar10_full --epochs 3` on a machine with a GPU; `--device cpu --images 512` tries it anywhere.
-The training is that of the train stage, `methods._train.train` on `harness.data.MethodData`; only the clock is added, at the end of each epoch. The first
-epoch warms up (cuDNN chooses kernels, the CUDA graph is captured) and stands apart. Achieved FLOP/s = 3 x 2 x MACs x images/s, for the backward pass costs
-twice the forward pass; the peak is that of a large square matrix product in the recipe's precision, measured here before and after the training.
+The training is that of the train stage, `methods._train.train` on `harness.method_data.MethodData`; only the clock is added, at the end of each epoch. The
+first epoch warms up (cuDNN chooses kernels, the CUDA graph is captured) and stands apart. Achieved FLOP/s = 3 x 2 x MACs x images/s, for the backward pass
+costs twice the forward pass; the peak is that of a large square matrix product in the recipe's precision, measured here before and after the training.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 from harness import data, machine
 from harness.device import require, seeded
 from harness.errors import UserError, unknown
+from harness.method_data import MethodData
 from harness.params import TrackParams, load_params
 from methods import Schedule
 from methods._train import PRECISIONS, train
@@ -41,7 +42,7 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-class TimedData(data.MethodData):
+class TimedData(MethodData):
     """What a method sees, with a clock: `ends` holds the time at which `batches` was begun, and at which each epoch's last step was done."""
 
     ends: tuple[float, ...] = ()

@@ -11,7 +11,19 @@ from pathlib import Path
 from harness.strict import JOIN
 
 ROOT = Path(__file__).parent.parent
-DECIDING = ("augment", "cifar_resnet", "data", "device", "huffman", "macs", "models", "store", "worker")  # files of the harness that decide a record
+DECIDING = (
+    "augment",
+    "cifar_resnet",
+    "data",
+    "device",
+    "huffman",
+    "macs",
+    "method_data",
+    "models",
+    "store",
+    "weights_file",
+    "worker",
+)  # files of the harness that decide a record
 
 
 @cache

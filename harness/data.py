@@ -1,8 +1,7 @@
-"""The data of a track: the splits as they lie on disk, and the view of them that methods get."""
+"""The splits of a track, as they are loaded and as they lie on disk: what methods may see in one file, the test split in another."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from harness import datasets, macs, models
-from harness.augment import cropped, cut_out, warped
+from harness import datasets
 from harness.datasets import SPLIT_SEED
 from harness.errors import UserError
 from harness.params import TrackParams
-from methods import Data, Schedule, Split
+from methods import Split
 
 LEARN, TEST = "learn.safetensors", "test.safetensors"  # what methods may see, and what they may not
 
@@ -184,62 +182,3 @@ class Learn:
     def probe(self, count: int) -> Tensor:
         """Return the first `count` calibration images on the CPU, to trace and compare models with."""
         return self.normalised(self.tensors["calibration"][:count]).cpu()
-
-
-class MethodData(Data):
-    """What a method sees of a track, for one model and one seed, on the device of `learn`; counts the images drawn in `images_seen`."""
-
-    def __init__(self, learn: Learn, params: TrackParams, model: str, seed: int) -> None:
-        self.scratch, self.fine_tune = params.scratch_of(model).schedule(), params.fine_tune_of(model).schedule()
-        channels, height, width = learn.tensors["train.images"].shape[1:]
-        self.image_shape = (channels, height, width)
-        self.images_seen = 0
-        self._learn, self._augment, self._model, self._seed, self._calls = learn, params.augment, params.models[model], seed, 0
-
-    @property
-    def calibration(self) -> Tensor:
-        pixels = self._learn.tensors["calibration"]
-        self.images_seen += len(pixels)
-        return self._learn.normalised(pixels)
-
-    @property
-    def train(self) -> Split:
-        return self._split("train")
-
-    @property
-    def validation(self) -> Split:
-        return self._split("validation")
-
-    def _split(self, name: str) -> Split:
-        pixels, labels = self._learn.tensors[f"{name}.images"], self._learn.tensors[f"{name}.labels"]
-        self.images_seen += len(pixels)
-        return Split(self._learn.normalised(pixels), labels.clone())
-
-    def batches(self, schedule: Schedule) -> Iterator[tuple[Tensor, Tensor]]:
-        pixels, labels = self._learn.tensors["train.images"], self._learn.tensors["train.labels"]
-        generator = self.generator(f"batches {self._calls}")
-        self._calls += 1
-        left = self.steps(schedule)
-        while left:
-            order = torch.randperm(len(pixels), generator=generator).to(pixels.device)
-            batches = order[: len(order) // schedule.batch * schedule.batch].split(schedule.batch)[:left]
-            left -= len(batches)
-            for chosen in batches:
-                self.images_seen += len(chosen)
-                images = self._learn.normalised(cropped(pixels[chosen], self._augment, generator))
-                yield cut_out(warped(images, self._augment, generator), self._augment, generator), labels[chosen]
-
-    def steps(self, schedule: Schedule) -> int:
-        return int(schedule.epochs * (len(self._learn.tensors["train.labels"]) // schedule.batch))
-
-    def macs(self, model: nn.Module) -> int:
-        if self._learn.device.type != "cpu":
-            model = copy.deepcopy(model).cpu()  # one count, whatever operators another device would choose
-        return macs.count(model, self._learn.probe(1)).macs
-
-    def narrower(self, width: float) -> nn.Module:
-        return models.build(self._model, self._learn.channels, self._learn.classes, width).to(self._learn.device)
-
-    def generator(self, name: str) -> torch.Generator:
-        seed = int.from_bytes(hashlib.sha256(f"{self._seed} {name}".encode()).digest()[:8], "big", signed=True)
-        return torch.Generator().manual_seed(seed)

@@ -1,9 +1,16 @@
-"""Where the files of one version of the experiment lie."""
+"""Where the files of one version of the experiment lie, and what is not in the repository."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import platformdirs
+
+from harness.errors import UserError
+
+FOLDER_VARIABLE = "COMPRESSBENCH_DATA"
 
 
 @dataclass(frozen=True)
@@ -44,3 +51,17 @@ class Paths:
     def latency(self, track: str, hardware: str) -> Path:
         """Return the pytest-benchmark file of a hardware profile."""
         return self.records(track) / "latency" / f"{hardware}.json"
+
+
+def data_folder() -> Path:
+    """Return the folder of what is not in the repository: the one that COMPRESSBENCH_DATA names, or else the user's cache.
+
+    Raises UserError if the variable names no folder; the cache need not exist yet.
+    """
+    named = os.environ.get(FOLDER_VARIABLE)
+    if not named:
+        return platformdirs.user_cache_path("compressbench")
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{FOLDER_VARIABLE} names '{folder}', which is not a folder: create it or correct the variable")
+    return folder

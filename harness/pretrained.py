@@ -14,9 +14,9 @@ import timm
 import torch
 from torch import nn
 
-from harness.datasets import data_folder
 from harness.errors import UserError
 from harness.params import ModelParams
+from harness.paths import data_folder
 
 
 def reference_file(timm_name: str) -> Path:

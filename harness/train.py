@@ -17,6 +17,7 @@ from tqdm import tqdm
 from harness import data, files, fingerprint
 from harness.device import require, seeded
 from harness.errors import UserError
+from harness.method_data import MethodData
 from harness.params import Params, TrackParams
 from harness.paths import Paths
 from harness.pool import run_all, workers
@@ -118,7 +119,7 @@ def _reference(job: DenseJob, learn: data.Learn) -> tuple[nn.Module, str]:
 
 
 def _trained(job: DenseJob, learn: data.Learn) -> tuple[nn.Module, str]:
-    seen = data.MethodData(learn, job.track, job.model, job.seed)
+    seen = MethodData(learn, job.track, job.model, job.seed)
     return train(seen.narrower(1.0), seen, seen.scratch), f"own recipe, {seen.scratch.epochs:g} epochs"
 
 

@@ -24,6 +24,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from harness import data, macs, models, registry, store
 from harness.device import seeded
 from harness.errors import UserError
+from harness.method_data import MethodData
 from harness.params import TrackParams
 
 PREDICTIONS, EXPECTED = "predictions.npy", "expected.npy"
@@ -72,7 +73,7 @@ def compress_point(job: Job) -> dict[str, Any]:
     reason = method.skip(copy.deepcopy(dense))
     if reason is not None:
         return {"status": "skipped", "reason": reason}
-    seen = data.MethodData(learn, job.track, job.model, job.seed)
+    seen = MethodData(learn, job.track, job.model, job.seed)
     before = data.digest(dense.state_dict())
     private = copy.deepcopy(dense).to(device)
     compressed, cost = _measured(lambda: method.compress(private, seen), seen)
@@ -94,7 +95,7 @@ def _limit_memory(job: Job) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + int(job.gibibytes * 2**30), hard))
 
 
-def _measured(compress: Callable[[], nn.Module], seen: data.MethodData) -> tuple[nn.Module, dict[str, Any]]:
+def _measured(compress: Callable[[], nn.Module], seen: MethodData) -> tuple[nn.Module, dict[str, Any]]:
     steps = 0
 
     def count(*_: Any) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from methods import Codebook, store_as_codes
+from methods._batchnorm import fold_batchnorms
 from methods._layers import Layer, prunable, weighted
 from methods._quantize import OTHERS, round_to_nearest, rule
 
@@ -62,10 +63,15 @@ def store_table(layer: Layer) -> None:
     store_as_codes(layer, Codebook(table.index, C.half(), rest[0].half() if rest else None))
 
 
-def round_others(model: nn.Module) -> None:
-    """Store stem, classifier and depth-wise convolutions in 8 bits, as `rtn` does, and keep their weights out of any training."""
+def prepare(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
+    """Fold the batch norms, round stem, classifier and depth-wise convolutions to 8 bits, as `rtn` does, and return the layers that get a table.
+
+    The weights that are rounded are kept out of any training.
+    """
+    fold_batchnorms(model, next(model.parameters()).new_zeros(1, *image_shape))
     inner = prunable(model)
     for name, layer in weighted(model).items():
         if name not in inner:
             store_as_codes(layer, round_to_nearest(layer.weight.flatten(1), rule(OTHERS, layer.weight[0].numel())))
             layer.weight.requires_grad_(False)
+    return list(inner.values())

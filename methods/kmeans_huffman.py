@@ -26,9 +26,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._batchnorm import fold_batchnorms
-from methods._codebook import round_others, share, store_table
-from methods._layers import Layer, prunable
+from methods._codebook import prepare, share, store_table
+from methods._layers import Layer
 from methods._quantize import KEEP
 from methods._train import train
 
@@ -96,12 +95,10 @@ class KmeansHuffman(Method):
         """Fold the batch norms, share the weights of each layer, train the shared values, and store them."""
         if self.index_bits == KEEP:
             return model
-        fold_batchnorms(model, next(model.parameters()).new_zeros(1, *data.image_shape))
-        round_others(model)
-        layers = prunable(model)
-        for layer in layers.values():
+        layers = prepare(model, data.image_shape)
+        for layer in layers:
             share_weights(layer, self.index_bits)
         train(model, data, replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs))
-        for layer in layers.values():
+        for layer in layers:
             store_table(layer)
         return model

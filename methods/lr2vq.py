@@ -30,9 +30,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._batchnorm import fold_batchnorms
-from methods._codebook import round_others, share, store_table, unshare
-from methods._layers import Layer, prunable
+from methods._codebook import prepare, share, store_table, unshare
+from methods._layers import Layer
 from methods._quantize import KEEP
 from methods._train import train
 
@@ -130,9 +129,7 @@ class Lr2vq(Method):
         """Fold the batch norms, train Z and P, cluster Z, train C and P, and store them."""
         if self.index_bits == KEEP:
             return model
-        fold_batchnorms(model, next(model.parameters()).new_zeros(1, *data.image_shape))
-        round_others(model)
-        layers, trial, draw = list(prunable(model).values()), data.generator("lr2vq trials"), data.generator("lr2vq")
+        layers, trial, draw = prepare(model, data.image_shape), data.generator("lr2vq trials"), data.generator("lr2vq")
         ks = [self.factorise(layer, trial) for layer in layers]
         train(model, data, replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs))
         for layer, k in zip(layers, ks, strict=True):

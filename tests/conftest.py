@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from harness import data, models
+from harness.method_data import MethodData
 from harness.params import Params, TrackParams, load_params
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +92,7 @@ def make_brief_data(track: TrackParams, data_folder: Path):
 def seen_of(track: TrackParams, folder: Path):
     """Return the function of model and seed that gives what a method sees of `track`."""
 
-    def make(name: str, seed: int = 0) -> data.MethodData:
-        return data.MethodData(data.Learn.read(folder, torch.device("cpu")), track, name, seed)
+    def make(name: str, seed: int = 0) -> MethodData:
+        return MethodData(data.Learn.read(folder, torch.device("cpu")), track, name, seed)
 
     return make

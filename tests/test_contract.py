@@ -9,6 +9,7 @@ import torch
 
 from harness import data, registry, store
 from harness.huffman import huffman
+from harness.method_data import MethodData
 from methods import Method
 from methods._layers import prunable
 
@@ -23,7 +24,7 @@ DIVIDING = {
 }  # methods that give layers different shares of the sparsity asked for
 
 
-def compressed_by(method: Method, model: torch.nn.Module, seen: data.MethodData, seed: int = 0) -> torch.nn.Module:
+def compressed_by(method: Method, model: torch.nn.Module, seen: MethodData, seed: int = 0) -> torch.nn.Module:
     """Compress a private copy as the worker does."""
     torch.manual_seed(seed)
     return method.compress(copy.deepcopy(model), seen).eval()
@@ -65,7 +66,7 @@ def test_the_strongest_setting_keeps_the_contract(name, model_name, make_model, 
     assert_artefact_equals(compressed, output, images, tmp_path)
 
 
-def assert_budget_met(method: Method, dense: torch.nn.Module, compressed: torch.nn.Module, seen: data.MethodData) -> None:
+def assert_budget_met(method: Method, dense: torch.nn.Module, compressed: torch.nn.Module, seen: MethodData) -> None:
     """Check the fields whose names the contract gives a meaning."""
     if hasattr(method, "macs"):
         assert seen.macs(compressed) <= method.macs * seen.macs(dense)

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 
-from harness import data, datasets, macs, models, pretrained
+from harness import data, macs, models, paths, pretrained
 from harness.errors import UserError
 from harness.params import ModelParams
 
@@ -53,7 +53,7 @@ def test_the_mobilenet_for_32_pixels_ends_at_4x4_and_has_the_published_parameter
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     (tmp_path / "weights").mkdir()
-    monkeypatch.setenv(datasets.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(paths.FOLDER_VARIABLE, str(tmp_path))
     return tmp_path / "weights"
 
 
@@ -110,7 +110,7 @@ def test_a_model_without_reference_weights_says_so():
         pretrained.load_reference(ModelParams(timm="resnet_small", pretrained=True), 3, 10)
 
 
-@pytest.mark.skipif(not os.environ.get(datasets.FOLDER_VARIABLE), reason=f"{datasets.FOLDER_VARIABLE} is not set: no data and no reference weights")
+@pytest.mark.skipif(not os.environ.get(paths.FOLDER_VARIABLE), reason=f"{paths.FOLDER_VARIABLE} is not set: no data and no reference weights")
 def test_the_real_reference_weights_classify_the_real_test_images(params):
     loaded = data.load(params.tracks["cifar10_cpu"])
     images = data.normalised(loaded.test.images[:1000], loaded.mean, loaded.std)

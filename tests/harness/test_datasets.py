@@ -21,8 +21,8 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from harness import datasets
-from harness.datasets import CIFAR10
+from harness import cifar10_files, datasets
+from harness.cifar10_files import CIFAR10
 from harness.errors import UserError
 
 COUNTS = {"train": 100, "test": 20}
@@ -77,7 +77,7 @@ def message():
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty folder that COMPRESSBENCH_DATA names, for a CIFAR-10 of 100 + 20 images; nothing can be downloaded into it."""
-    monkeypatch.setattr(datasets, "COUNTS", COUNTS)
+    monkeypatch.setattr(cifar10_files, "COUNTS", COUNTS)
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:1/cifar-10-python.tar.gz")
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("COMPRESSBENCH_DATA", str(tmp_path))
@@ -378,7 +378,7 @@ def test_a_download_fails_in_one_line_and_after_a_limited_silence(folder, silenc
 
     monkeypatch.setattr(CIFAR10, "download", download)
     assert type(error).__name__ in message()
-    assert seen == [datasets.TIMEOUT] and socket.getdefaulttimeout() == silence
+    assert seen == [cifar10_files.TIMEOUT] and socket.getdefaulttimeout() == silence
 
 
 def test_what_was_downloaded_is_read_and_found_the_next_time(folder, remote):

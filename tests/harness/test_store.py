@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import store
+from harness import store, weights_file
 from harness.errors import UserError
 from harness.huffman import huffman, unhuffman
 from methods import Codebook, Codes, store_as_codes
@@ -20,14 +20,14 @@ from methods import Codebook, Codes, store_as_codes
 def test_packing_loses_nothing_and_takes_the_bits_rounded_up_to_bytes(case):
     bits, values = case
     codes = torch.tensor(values, dtype=torch.int64)
-    packed = store.pack(codes, bits)
+    packed = weights_file.pack(codes, bits)
     assert packed.numel() == -(-len(values) * bits // 8)
-    assert torch.equal(store.unpack(packed, bits, len(values)), codes)
+    assert torch.equal(weights_file.unpack(packed, bits, len(values)), codes)
 
 
 def test_four_bits_put_the_lower_code_into_the_lower_half_and_three_bits_put_eight_codes_into_three_bytes():
-    assert store.pack(torch.tensor([0x3, 0xA], dtype=torch.uint8), 4).tolist() == [0xA3]
-    assert store.pack(torch.arange(8, dtype=torch.uint8), 3).tolist() == [0b10001000, 0b11000110, 0b11111010]
+    assert weights_file.pack(torch.tensor([0x3, 0xA], dtype=torch.uint8), 4).tolist() == [0xA3]
+    assert weights_file.pack(torch.arange(8, dtype=torch.uint8), 3).tolist() == [0b10001000, 0b11000110, 0b11111010]
 
 
 @settings(deadline=None)
@@ -35,9 +35,9 @@ def test_four_bits_put_the_lower_code_into_the_lower_half_and_three_bits_put_eig
 def test_sparse_tensors_are_read_back_bit_for_bit_and_never_stored_larger_than_plain(size, density, dtype):
     generator = torch.Generator().manual_seed(size)
     tensor = torch.randn(size, generator=generator).to(dtype) * (torch.rand(size, generator=generator) < density)
-    plain = store.encode({"w": torch.ones_like(tensor)}, {})
-    content = store.encode({"w": tensor}, {})
-    (back,), _ = store.decode(content)[0].values(), None
+    plain = weights_file.encode({"w": torch.ones_like(tensor)}, {})
+    content = weights_file.encode({"w": tensor}, {})
+    (back,), _ = weights_file.decode(content)[0].values(), None
     assert back.dtype == dtype and torch.equal(store._raw(back), store._raw(tensor))
     assert len(content) <= len(plain)
 
@@ -45,14 +45,14 @@ def test_sparse_tensors_are_read_back_bit_for_bit_and_never_stored_larger_than_p
 def test_negative_zero_nan_and_infinity_survive():
     tensor = torch.zeros(4000)
     tensor[:4] = torch.tensor([-0.0, float("nan"), float("inf"), 1e-45])
-    back = store.decode(store.encode({"w": tensor}, {}))[0]["w"]
+    back = weights_file.decode(weights_file.encode({"w": tensor}, {}))[0]["w"]
     assert torch.equal(store._raw(back), store._raw(tensor))
 
 
 def test_a_mostly_zero_tensor_takes_a_bit_per_entry_and_its_values():
     tensor = torch.zeros(8000)
     tensor[::80] = 1.5
-    content = store.encode({"w": tensor}, {})
+    content = weights_file.encode({"w": tensor}, {})
     header = int.from_bytes(content[:8], "little")
     assert len(content) - 8 - header == 1000 + 400
 
@@ -72,8 +72,8 @@ def quantized() -> tuple[torch.nn.Linear, Codes]:
 
 def test_codes_are_read_back_as_the_weight_they_stand_for_at_their_bit_width():
     layer, codes = quantized()
-    content = store.encode({"weight": layer.weight}, {"weight": codes})
-    tensors, bits = store.decode(content)
+    content = weights_file.encode({"weight": layer.weight}, {"weight": codes})
+    tensors, bits = weights_file.decode(content)
     assert torch.equal(tensors["weight"], layer.weight) and bits == {"weight": 3}
     header = int.from_bytes(content[:8], "little")
     assert len(content) - 8 - header == 14 + 20 + 10  # ceil(35 * 3 / 8), 10 float16 scales, 10 zero points
@@ -106,8 +106,8 @@ def indexed(peaked: bool, projection: torch.Tensor | None = None) -> tuple[torch
 @pytest.mark.parametrize("projection", [None, torch.tensor([[0.5, -1.0, 0.1, 3.0]]).half()])
 def test_a_codebook_is_read_back_bit_for_bit_and_huffman_coded_where_that_is_shorter(peaked, projection):
     layer, codes = indexed(peaked, projection)
-    content = store.encode({"weight": layer.weight}, {"weight": codes})
-    tensors, bits = store.decode(content)
+    content = weights_file.encode({"weight": layer.weight}, {"weight": codes})
+    tensors, bits = weights_file.decode(content)
     assert torch.equal(tensors["weight"], layer.weight) and bits == {}, "what is multiplied is not the index"
     names = set(safetensors.torch.load(content))
     assert ("weight|stream" in names) is peaked and ("weight|index" in names) is not peaked
@@ -128,22 +128,22 @@ def test_a_codebook_is_read_back_bit_for_bit_and_huffman_coded_where_that_is_sho
 )
 def test_a_codebook_that_does_not_fit_its_weight_is_refused(part, value):
     layer, codes = indexed(peaked=False)
-    content = store.encode({"weight": layer.weight}, {"weight": codes})
+    content = weights_file.encode({"weight": layer.weight}, {"weight": codes})
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
     entries = safetensors.torch.load(content) | {f"weight|{part}": value}
     with pytest.raises(ValueError, match="not a weights file of compressbench, or damaged"):
-        store.decode(safetensors.torch.save(entries, metadata))
+        weights_file.decode(safetensors.torch.save(entries, metadata))
 
 
 def test_groups_that_do_not_fit_their_codes_are_refused():
     layer, codes = quantized()
-    content = store.encode({"weight": layer.weight}, {"weight": codes})
+    content = weights_file.encode({"weight": layer.weight}, {"weight": codes})
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
     larger = {"compressbench": metadata["compressbench"].replace('"group":4', '"group":4000000000000')}
     with pytest.raises(ValueError, match="do not fit its groups"):
-        store.decode(safetensors.torch.save(safetensors.torch.load(content), larger))
+        weights_file.decode(safetensors.torch.save(safetensors.torch.load(content), larger))
 
 
 def test_a_weight_changed_after_its_codes_were_attached_is_refused():
@@ -151,12 +151,12 @@ def test_a_weight_changed_after_its_codes_were_attached_is_refused():
     with torch.no_grad():
         layer.weight[0, 0] += 1e-3
     with pytest.raises(ValueError, match=r"codes of weight do not decode to its weight"):
-        store.encode({"weight": layer.weight}, {"weight": codes})
+        weights_file.encode({"weight": layer.weight}, {"weight": codes})
 
 
 def test_the_same_tensors_give_the_same_bytes():
     tensors = {f"t{index}": torch.randn(3, index + 1) for index in range(9)}
-    assert store.encode(tensors, {}) == store.encode(dict(reversed(tensors.items())), {})
+    assert weights_file.encode(tensors, {}) == weights_file.encode(dict(reversed(tensors.items())), {})
 
 
 @pytest.fixture
@@ -169,8 +169,8 @@ def artefact(make_model, track_data, tmp_path):
 def test_an_artefact_runs_from_the_weights_file_not_from_the_weights_inside_the_program(artefact, track_data):
     images = track_data.validation.images[:4]
     before = store.read(artefact).module(images)
-    tensors, _ = store.decode((artefact / store.WEIGHTS).read_bytes())
-    (artefact / store.WEIGHTS).write_bytes(store.encode({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, {}))
+    tensors, _ = weights_file.decode((artefact / store.WEIGHTS).read_bytes())
+    (artefact / store.WEIGHTS).write_bytes(weights_file.encode({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, {}))
     assert before.abs().max() > 0 and store.read(artefact).module(images).abs().max() == 0
 
 
@@ -275,6 +275,6 @@ def test_a_foreign_safetensors_file_and_one_of_another_model_are_refused(artefac
     safetensors.torch.save_file({"w": torch.zeros(3)}, artefact / store.WEIGHTS)
     with pytest.raises(UserError, match="not a weights file of compressbench"):
         store.read(artefact)
-    (artefact / store.WEIGHTS).write_bytes(store.encode({"w": torch.zeros(3)}, {}))
+    (artefact / store.WEIGHTS).write_bytes(weights_file.encode({"w": torch.zeros(3)}, {}))
     with pytest.raises(UserError, match="disagree on tensor names"):
         store.read(artefact)

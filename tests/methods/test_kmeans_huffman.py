@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.cluster import KMeans
 from torch import nn
 
-from harness import registry, store
+from harness import registry, weights_file
 from harness.huffman import huffman, unhuffman
 from methods._codebook import store_table
 from methods._layers import prunable
@@ -108,7 +108,7 @@ def written(layer, b):
     store_table(layer)
     codes = layer.weight_codes
     coded = sum(part.nbytes for part in huffman(codes.index).values())
-    return codes, store.encode({"w": layer.weight.detach()}, {"w": codes}), coded / (b * layer.weight.numel() / 8)
+    return codes, weights_file.encode({"w": layer.weight.detach()}, {"w": codes}), coded / (b * layer.weight.numel() / 8)
 
 
 def test_the_file_of_a_pruned_layer_is_huffman_coded_shorter_than_packed_and_read_back_bit_for_bit():
@@ -117,7 +117,7 @@ def test_the_file_of_a_pruned_layer_is_huffman_coded_shorter_than_packed_and_rea
     layer.weight.data[torch.rand(100, 200) < 0.9] = 0
     codes, content, share = written(layer, 4)
     assert share < 0.5 and forms(content)["w"]["huffman"] and len(content) < 200 * 100 * 4 / 8
-    assert torch.equal(store.decode(content)[0]["w"], layer.weight)
+    assert torch.equal(weights_file.decode(content)[0]["w"], layer.weight)
     p = torch.bincount(codes.index).double() / codes.index.numel()
     entropy = -(p[p > 0] * p[p > 0].log2()).sum().item()
     assert entropy <= 8 * len(huffman(codes.index)["stream"]) / codes.index.numel() < entropy + 1
@@ -127,7 +127,7 @@ def test_the_file_of_balanced_clusters_is_packed_and_read_back_bit_for_bit():
     layer = nn.Linear(200, 100)  # uniform
     _, content, share = written(layer, 4)
     assert share > 0.99 and not forms(content)["w"]["huffman"]
-    assert torch.equal(store.decode(content)[0]["w"], layer.weight)
+    assert torch.equal(weights_file.decode(content)[0]["w"], layer.weight)
 
 
 def test_a_chain_from_pruning_keeps_every_zero_through_fine_tuning(make_model, make_data):
