@@ -38,7 +38,7 @@ def test_sparse_tensors_are_read_back_bit_for_bit_and_never_stored_larger_than_p
     plain = weights_file.encode({"w": torch.ones_like(tensor)}, {})
     content = weights_file.encode({"w": tensor}, {})
     (back,), _ = weights_file.decode(content)[0].values(), None
-    assert back.dtype == dtype and torch.equal(store._raw(back), store._raw(tensor))
+    assert back.dtype == dtype and torch.equal(weights_file._raw(back), weights_file._raw(tensor))
     assert len(content) <= len(plain)
 
 
@@ -46,7 +46,7 @@ def test_negative_zero_nan_and_infinity_survive():
     tensor = torch.zeros(4000)
     tensor[:4] = torch.tensor([-0.0, float("nan"), float("inf"), 1e-45])
     back = weights_file.decode(weights_file.encode({"w": tensor}, {}))[0]["w"]
-    assert torch.equal(store._raw(back), store._raw(tensor))
+    assert torch.equal(weights_file._raw(back), weights_file._raw(tensor))
 
 
 def test_a_mostly_zero_tensor_takes_a_bit_per_entry_and_its_values():
