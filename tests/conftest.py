@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,18 +63,20 @@ def data_folder(stored_data: data.TrackData, tmp_path_factory: pytest.TempPathFa
 def make_model(track: TrackParams):
     """Build the untrained model `name` of the track in eval mode, its norms made non-trivial; the same weights every time."""
 
-    def make(name: str) -> torch.nn.Module:
-        torch.manual_seed(0)
-        model = models.build(track.models[name], 1, 10)
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.data.uniform_(0.5, 1.5)
-                module.bias.data.normal_(std=0.1)
-                module.running_mean.normal_(std=0.1)
-                module.running_var.uniform_(0.5, 1.5)
-        return model.eval()
+    return partial(model_of, track)
 
-    return make
+
+def model_of(track: TrackParams, name: str) -> torch.nn.Module:
+    """Build the untrained model `name` of `track` as `make_model` does."""
+    torch.manual_seed(0)
+    model = models.build(track.models[name], 1, 10)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(std=0.1)
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return model.eval()
 
 
 @pytest.fixture

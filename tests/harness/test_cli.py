@@ -8,15 +8,30 @@ import pytest
 import torch
 
 from harness import new
+from harness.__main__ import main
 from harness.errors import UserError
 from tests.conftest import ROOT
 
 COMMANDS = [["train"], ["compress"], ["measure"], ["run"], ["new"], ["macs"], ["methods"], ["check", "params"], ["check", "results"]]
 
 
-def run(*arguments, cwd=ROOT, package="harness"):
+def run(*arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-m", package, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "harness", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def run_here(capsys, monkeypatch):
+    """Run a command in this process, which has imported torch already, from the root of the repository; return exit code, stdout and stderr."""
+
+    def command(*arguments):
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", ["harness", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capsys.readouterr()
+
+    return command
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -40,33 +55,35 @@ def test_every_command_has_help_with_an_example(command):
         (["new", "My-Method"], "cannot name a method"),
     ],
 )
-def test_bad_input_is_one_line_and_a_non_zero_exit(arguments, said):
-    done = run(*arguments)
-    assert done.returncode == 2 and said in done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+def test_bad_input_is_one_line_and_a_non_zero_exit(arguments, said, run_here):
+    code, _, stderr = run_here(*arguments)
+    assert code == 2 and said in stderr
+    assert stderr.startswith("error: ") and stderr.count("\n") == 1, stderr
 
 
-def test_a_track_without_its_data_and_without_a_network_says_in_one_line_what_to_put_where(tmp_path, monkeypatch):
+def test_a_process_of_its_own_ends_as_the_command_does():
+    done = run("compress", "digits", "wnda")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr == "error: unknown method in params.yaml 'wnda': did you mean 'wanda'?\n"
+
+
+def test_a_track_without_its_data_and_without_a_network_says_in_one_line_what_to_put_where(tmp_path, monkeypatch, run_here):
     monkeypatch.setenv("COMPRESSBENCH_DATA", str(tmp_path))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there: no network, wherever the test runs
-    done = run("train", "cifar10_cpu")
-    assert done.returncode == 2 and f"CIFAR-10 not found in {tmp_path}" in done.stderr and "cifar-10-batches-py/" in done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    code, _, stderr = run_here("train", "cifar10_cpu")
+    assert code == 2 and f"CIFAR-10 not found in {tmp_path}" in stderr and "cifar-10-batches-py/" in stderr
+    assert stderr.startswith("error: ") and stderr.count("\n") == 1, stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_a_track_for_a_gpu_is_refused_at_once_where_there_is_none():
-    done = run("train", "cifar10_full")
-    assert (done.returncode, done.stderr) == (
-        2,
-        "error: the track asks for device 'cuda' and torch finds none here: run it on a machine with a GPU\n",
-    )
+def test_a_track_for_a_gpu_is_refused_at_once_where_there_is_none(run_here):
+    code, _, stderr = run_here("train", "cifar10_full")
+    assert (code, stderr) == (2, "error: the track asks for device 'cuda' and torch finds none here: run it on a machine with a GPU\n")
 
 
-def test_check_params_counts_the_points(params):
-    done = run("check", "params")
-    assert done.returncode == 0 and f"{len(params.methods)} methods" in done.stdout
+def test_check_params_counts_the_points(params, run_here):
+    code, stdout, _ = run_here("check", "params")
+    assert code == 0 and f"{len(params.methods)} methods" in stdout
 
 
 def test_an_unwritable_results_folder_is_one_line(tmp_path):

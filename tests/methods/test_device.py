@@ -17,11 +17,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import registry
+from harness.params import TrackParams
 from methods import Codes, Data, Method, Schedule
 from methods._masks import zero
+from tests.conftest import model_of, seen_of
 
 CPU, DEVICE = torch.device("cpu"), torch.device("xpu", 0)
 INDEXED = {torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_, torch.ops.aten._index_put_impl_, torch.ops.aten._unsafe_index}
+OF_MANY_BLOCKS = {"block_drop", "diffrate", "evopress_drop", "laptop", "layer_collapse", "layer_merge"}  # their strongest setting needs all blocks of the track's models
 CASES = [(method, model) for method in registry.names() for model in ("resnet", "vit")]
 
 
@@ -185,16 +188,28 @@ def stored(model: nn.Module) -> dict[str, Tensor]:
     return {**model.state_dict(), **coded}
 
 
+def shortened(track: TrackParams, fewer: bool) -> TrackParams:
+    """Return `track` with a short budget and, if `fewer`, models of fewer blocks: the emulation takes its time for every operator."""
+    args = {"resnet": {"layers": [1, 1, 1, 1]}, "vit": {"depth": 3}}
+    models = (
+        {name: model.model_copy(update={"args": model.args | args.get(name, {})}) for name, model in track.models.items()} if fewer else track.models
+    )
+    brief = track.fine_tune.model_copy(update={"epochs": 0.25})
+    return track.model_copy(update={"models": models, "scratch": brief, "fine_tune": brief, "calibration": 32})
+
+
 @pytest.mark.parametrize(("name", "model_name"), CASES)
-def test_a_method_stays_on_the_device_of_its_model_and_gives_what_it_gives_on_the_cpu(name, model_name, make_model, make_brief_data):
-    method, model = registry.configure(name, dict(registry.load(name).strongest)), make_model(model_name)
+def test_a_method_stays_on_the_device_of_its_model_and_gives_what_it_gives_on_the_cpu(name, model_name, track, data_folder):
+    method, short = registry.configure(name, dict(registry.load(name).strongest)), shortened(track, name not in OF_MANY_BLOCKS)
+    model = model_of(short, model_name)
     if reason := method.skip(deepcopy(model)):
         pytest.skip(reason)
+    seen = seen_of(short, data_folder)
     torch.manual_seed(0)
-    expected = stored(method.compress(deepcopy(model), make_brief_data(model_name)))
+    expected = stored(method.compress(deepcopy(model), seen(model_name)))
     torch.manual_seed(0)
     with second_device():
-        found = stored(method.compress(model.to(DEVICE), OnDevice(make_brief_data(model_name))))
+        found = stored(method.compress(model.to(DEVICE), OnDevice(seen(model_name))))
     assert not [key for key, tensor in found.items() if not lies_on(tensor)]
     assert found.keys() == expected.keys() and all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 
