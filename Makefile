@@ -9,10 +9,12 @@ export OMP_NUM_THREADS := 1
 
 .PHONY: repro quick test lint check-results tiny benchmark clean
 
-# `dvc repro leaderboard@TRACK` alone gives the same files; the sweep before it runs the points of all methods together, which leaves no core waiting.
+# `dvc repro leaderboard@TRACK` alone gives the same files; the sweep does the work of all its compress and chain stages together, which leaves no core
+# waiting, and `dvc commit` has DVC take note of what it wrote.
 repro: $(READY)
-	dvc repro train@$(TRACK)
+	dvc repro code train@$(TRACK)
 	python -m harness sweep $(TRACK)
+	dvc commit --quiet --force $$(dvc stage list --name-only | grep -E "^(compress|chain)@$(TRACK)-")
 	dvc repro leaderboard@$(TRACK)
 	python -m leaderboard show --track $(TRACK)
 
@@ -53,7 +55,7 @@ benchmark: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,runtimes]"
 	touch $@
 
 clean:

@@ -1,6 +1,6 @@
 """The stage `compress@<track>-<method>`: run the points whose fingerprint does not stand, and write the method's records and predictions.
 
-A sweep runs the points of all methods of a track together, so that no core waits for the last point of a method; the stages then find them standing.
+A sweep does that for all methods of a track together, so that no core waits for the last point of a method.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,16 @@ def compress(params: Params, paths: Paths, track: str, method: str) -> Summary:
 
 
 def sweep(params: Params, paths: Paths, track: str) -> Summary:
-    """Run the points of all methods on `track` that do not stand, those first that took longest in the records at hand; write no records of methods."""
+    """Bring the records of all methods on `track` up to date; those points run first that took longest in the records at hand."""
     track_record = _track_record(params, paths, track)
     works = [_work(params, paths, track, method, track_record) for method in params.plans]
     seconds = _seconds(paths, track, params.plans)
     todo = sorted((item for work in works for item in work.todo), key=lambda item: -seconds.get((item[0].method, item[0].id), math.inf))
-    run = [record for _, record in _run(params, paths, todo, f"{track}: all methods")]
-    standing = [record for work in works for record in work.standing.values()]
-    return _summary(len(standing), len(run), [*standing, *run])
+    run = {(point.method, point.id): record for point, record in _run(params, paths, todo, f"{track}: all methods")}
+    records = [[work.standing.get(point.id) or run[point.method, point.id] for point in work.points] for work in works]
+    for method, found in zip(params.plans, records, strict=True):
+        _write(paths, track_record, method, params.method(method).on(track), found)
+    return _summary(sum(len(work.standing) for work in works), len(run), chain.from_iterable(records))
 
 
 def _track_record(params: Params, paths: Paths, track: str) -> dict[str, Any]:
