@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from leaderboard.claims import claimed_ratio
 from leaderboard.errors import one_line
 from leaderboard.latency import LatencyRun, latency
 from leaderboard.results import Correct, MethodResults, TrackResults
@@ -82,7 +83,7 @@ def _row(group: Group, reference: Reference | None, run: LatencyRun | None) -> R
     lost = [point for point in group.points if isinstance(point, Unmeasured)]
     status = f"{len(measured)} of {len(group.points)} seeds" if lost and measured else "ok" if measured else _worst(lost)
     reason = next((one_line(point.reason or "no reason given") for point in sorted(lost, key=lambda point: point.status)), "")
-    row = Row(group.results.method, group.model, group.setting, len(measured), status, reason, None)
+    row = Row(group.results.method, group.model, group.setting, len(measured), status, reason, None, claimed_ratio(group.points[0].setting))
     return replace(row, measured=_measurement(row, group, reference, run)) if measured else row
 
 
@@ -94,9 +95,9 @@ def _measurement(row: Row, group: Group, reference: Reference | None, run: Laten
     costs = _costs(group.measured)
     ids = [point.id for point in group.measured]
     timed = {} if run is None or row.masked else {batch: latency(run, row.method.name, ids, batch) for batch in run.floors}
-    return Measurement(
-        _quality(group, reference), costs, _ratios(reference, costs), {batch: value for batch, value in timed.items() if value is not None}
-    )
+    found = {batch: value for batch, value in timed.items() if value is not None}
+    reasons = [] if run is None or row.masked or found else [run.reasons.get((row.method.name, name), "") for name in ids]
+    return Measurement(_quality(group, reference), costs, _ratios(reference, costs), found, next(filter(None, reasons), ""))
 
 
 def _quality(group: Group, reference: Reference | None) -> Quality:

@@ -40,7 +40,7 @@ def find_tables(results: Path, version: str, experiment: Experiment) -> list[Cho
     if not found:
         raise ResultsError(f"{results / version} holds no tables: run `python -m leaderboard build`")
     tracks = in_order([choice.track for choice in found], list(experiment.tracks))
-    hardware = in_order([choice.hardware for choice in found], list(experiment.hardware))
+    hardware = in_order([choice.hardware for choice in found], [*experiment.hardware, *experiment.hardware_on_request])
     return sorted(found, key=lambda choice: (tracks.index(choice.track), hardware.index(choice.hardware)))
 
 

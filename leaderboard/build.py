@@ -11,6 +11,7 @@ from leaderboard.experiment import Experiment, in_order
 from leaderboard.files import write_folder
 from leaderboard.latency import read_latency
 from leaderboard.markdown import markdown_text
+from leaderboard.plots import size_plot, speed_plot
 from leaderboard.results import RECORDS, find_tracks, read_track
 from leaderboard.summary import curves_text, metrics_text
 from leaderboard.tables import Table, csv_text, make_table
@@ -46,21 +47,28 @@ def chosen_tracks(results: Path, version: str, asked: Sequence[str], experiment:
 
 
 def track_tables(results: Path, version: str, track: str, experiment: Experiment) -> list[Table]:
-    """Return a track's tables, one per hardware of params.yaml or of the results."""
+    """Return a track's tables, one per hardware profile and machine that measured, at least one; machines are told apart by name where there are several."""
     content = read_track(results, version, track)
-    measured = [path.stem for path in (content.folder / "latency").glob("*.json")]
-    hardware = in_order(sorted({*measured, *experiment.hardware}), list(experiment.hardware)) or [UNMEASURED]
+    measured = sorted({path.parent.name for path in (content.folder / "latency").glob("*/*.json")})
+    order = [*experiment.methods, *experiment.chains]
+    if not measured:
+        first = next(iter(experiment.hardware), UNMEASURED)
+        batches = experiment.hardware[first].batches if first in experiment.hardware else (1,)
+        return [make_table(content, first, None, batches, order)]
     tables = []
-    for name in hardware:
-        batches = experiment.hardware[name].batches if name in experiment.hardware else (1,)
-        run = read_latency(content.folder / "latency" / f"{name}.json")
-        tables.append(make_table(content, name, run, batches, [*experiment.methods, *experiment.chains]))
+    for hardware in in_order(measured, [*experiment.hardware, *experiment.hardware_on_request]):
+        runs = [read_latency(path, content.decided) for path in sorted((content.folder / "latency" / hardware).glob("*.json"))]
+        for run in runs:
+            name = hardware if len(runs) == 1 else f"{hardware}_{run.machine.fingerprint}"
+            tables.append(make_table(content, name, run, (1,), order))
     return tables
 
 
 def _texts(tables: Sequence[Table]) -> dict[str, str]:
     """Return the text of every file of a track, by name."""
     pages = {f"{table.hardware}{ending}": text(table) for table in tables for ending, text in ((".csv", csv_text), (".md", markdown_text))}
+    plots = {f"{table.hardware}.svg": speed_plot(table) for table in tables} | {"size.svg": size_plot(tables[0])}
+    pages |= {name: text for name, text in plots.items() if text is not None}
     return pages | {"metrics.json": metrics_text(tables), "curves.csv": curves_text(tables[0]), DIGEST: digest_text(_shown(tables))}
 
 

@@ -25,11 +25,13 @@ def caption(table: Table) -> str:
             "- Brackets are 95 % intervals: Wilson for accuracy, paired bootstrap over images and seeds for Δ, bootstrap over rounds for latency.",
             "- Δ is accuracy minus that of dense, in points. `*`, `**`, `***`: exact sign-flip test (McNemar for one seed), p adjusted over this table"
             " (Benjamini-Hochberg) below 0.05, 0.01, 0.001. `±` beside a number of seeds is the standard deviation over them, in points.",
+            "- `promised ×` is what the setting's bits or sparsity say of the weights it touches, `size ×` what the file shows.",
             "- Ratios and speed-ups are dense / compressed, above 1 is better. MACs and FLOPs (= 2 MACs) are of one image, in millions; `theory ×` is their"
             " ratio, `BOPs ×` that of bit-operations; effective MACs skip zeros.",
-            "- `bN` is a batch of N: milliseconds at the median / 95th percentile, and the realised speed-up, the median of ratios to dense timed just"
-            " before and after. `tie`: within the noise floor or with 1 in its interval, not ranked. `masked`: zeros in dense tensors, no claim of speed."
-            " `as dense`: dense's own program with other weights, not timed again: a tie.",
+            "- `bN` is a batch of N: milliseconds at the median / 95th / 99th percentile; the realised speed-up, the median of ratios to dense timed just"
+            " before and after; that as a share of the theoretical one; the memory that one call needs at its peak. `tie`: within the noise floor or with 1"
+            " in its interval, not ranked. `masked`: zeros in dense tensors, no claim of speed. `as dense`: dense's own program with other weights, not"
+            " timed again: a tie. `same %`: test images on which this runtime predicts what the artefact predicted in PyTorch.",
             f"- {RULE}.",
             "- `pareto`: no row of the model has more accuracy at no more bytes, MACs or time (smallest batch; a tie counts as dense, times within the"
             " noise floor of each other as equal).",
@@ -56,6 +58,7 @@ def machine_text(run: LatencyRun | None) -> str:
     machine = run.machine
     floors = ", ".join(f"{100 * floor:.1f} % at batch {batch}" for batch, floor in run.floors.items())
     who = f"{machine.cpu}, {machine.cores} cores of which {machine.threads} used, governor {machine.governor or 'unknown'}, torch {machine.torch}"
+    who += "".join(f", {part}" for part in (machine.gpu, machine.runtime) if part)
     return f"{escape(who)}, fingerprint `{escape(machine.fingerprint)}`; A/A noise floor ±{floors}"
 
 

@@ -44,7 +44,7 @@ def update_readme(readme: Path, folder: Path, experiment: Experiment) -> None:
 
 def _links(readme: Path, folder: Path, experiment: Experiment) -> str:
     """Return the links to the pages of one track, as seen from the README."""
-    pages = in_order([path.stem for path in folder.glob("*.md") if path.name != DIGEST], list(experiment.hardware))
+    pages = in_order([path.stem for path in folder.glob("*.md") if path.name != DIGEST], [*experiment.hardware, *experiment.hardware_on_request])
     link = Path(os.path.relpath(folder, readme.parent)).as_posix()
     return f"All rows: {', '.join(f'[{escape(folder.name)}/{escape(page)}.md]({link}/{page}.md)' for page in pages)}"
 

@@ -28,6 +28,7 @@ class Experiment(BaseModel):
     methods: dict[str, Any] = {}
     chains: dict[str, Any] = {}
     hardware: dict[str, Profile] = {}
+    hardware_on_request: dict[str, Profile] = {}
 
     def chosen_version(self, asked: str | None) -> str:
         """Return the version asked for, else that of params.yaml."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from leaderboard.errors import ResultsError, one_line
 from leaderboard.results import read_json
@@ -21,8 +21,10 @@ class Machine(Frozen):
     cpu: str
     cores: PositiveInt
     governor: str | None = None
+    gpu: str | None = None
     threads: PositiveInt
     torch: str
+    runtime: str | None = None  # beside torch
     fingerprint: str
 
 
@@ -38,14 +40,34 @@ class Stats(Frozen):
     data: tuple[PositiveFloat, ...] = Field(min_length=1)
 
 
-class ExtraInfo(Frozen):
-    """Which point was measured, and the seconds of dense around every round."""
+class PointName(Frozen):
+    """A point of a track, and what decided it when it was measured."""
 
     method: str
-    model: str
     id: str
+    fingerprint: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return method and id."""
+        return self.method, self.id
+
+
+class Agreement(Frozen):
+    """For how many test images the runtime predicted what the artefact predicted."""
+
+    same: NonNegativeInt
+    images: PositiveInt
+
+
+class ExtraInfo(PointName):
+    """Which point was measured, the seconds of dense around every round, and what else was seen."""
+
+    model: str
     batch: PositiveInt
     dense: tuple[PositiveFloat, ...]
+    agreement: Agreement | None = None
+    peak_mib: float | None = None  # of one call
 
 
 class Benchmark(Frozen):
@@ -55,43 +77,50 @@ class Benchmark(Frozen):
     extra_info: ExtraInfo
 
 
-class PointName(Frozen):
-    """A point of a track."""
-
-    method: str
-    id: str
-
-
 class SameProgram(PointName):
     """A point that was not measured because another one, `timed`, runs its program with other weights."""
 
     timed: PointName
 
 
+class Failed(PointName):
+    """A point that could not be measured."""
+
+    reason: str
+
+
 class Report(Frozen):
-    """latency/<hardware>.json."""
+    """latency/<hardware>/<fingerprint of the machine>.json."""
 
     machine_info: MachineInfo
     benchmarks: tuple[Benchmark, ...]
     same_program: tuple[SameProgram, ...] = ()
+    failed: tuple[Failed, ...] = ()
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """A point's rounds at one batch size: seconds (n,) and paired speed-ups (n,)."""
+    """A point's rounds at one batch size: seconds (n,), paired speed-ups (n,), the share of images on which the runtime agrees, MiB at the peak."""
 
     seconds: Floats
     speedups: Floats
+    agreement: float | None = None
+    peak_mib: float | None = None
+
+
+Key = tuple[str, str]  # method and id of a point
 
 
 @dataclass(frozen=True)
 class LatencyRun:
-    """One measuring run: the machine, rounds by (method, point id, batch), the noise floor by batch, and which point was timed in place of another."""
+    """One measuring run: the machine, rounds by (method, point id, batch), the noise floor by batch, which point was timed in place of another, and why
+    points have no rounds."""
 
     machine: Machine
     rounds: Mapping[tuple[str, str, int], Rounds]
     floors: Mapping[int, float]
-    timed: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    timed: Mapping[Key, Key] = field(default_factory=dict)
+    reasons: Mapping[Key, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,20 +129,30 @@ class Latency:
 
     p50: Estimate
     p95: float
+    p99: float
     speedup: Estimate
     tie: bool
     as_dense: bool = False
+    agreement: float | None = None
+    peak_mib: float | None = None
 
 
-def read_latency(path: Path) -> LatencyRun | None:
-    """Read a latency run, or return None if this hardware has not been measured."""
-    if not path.exists():
-        return None
+STALE = "measured for other code or params: measure again"
+
+
+def read_latency(path: Path, decided: Mapping[Key, str]) -> LatencyRun:
+    """Read a latency run; `decided` is the fingerprint of every point of the track. What was measured for another artefact is left out, with its reason."""
     report = read_json(path, Report)
-    rounds = {(b.extra_info.method, b.extra_info.id, b.extra_info.batch): _rounds(path, b) for b in report.benchmarks}
-    timed = {(point.method, point.id): (point.timed.method, point.timed.id) for point in report.same_program}
-    batches = sorted({batch for _, _, batch in rounds})
-    return LatencyRun(report.machine_info.compressbench, rounds, {batch: _floor(path, rounds, batch) for batch in batches}, timed)
+    named = (*(b.extra_info for b in report.benchmarks), *report.same_program)
+    stale = {point.key: STALE for point in named if point.fingerprint and decided.get(point.key, "") not in ("", point.fingerprint)}
+    if any(method == DENSE for method, _ in stale):
+        stale = {point.key: STALE for point in named}
+    fresh = [benchmark for benchmark in report.benchmarks if benchmark.extra_info.key not in stale]
+    rounds = {(*b.extra_info.key, b.extra_info.batch): _rounds(path, b) for b in fresh}
+    timed = {point.key: point.timed.key for point in report.same_program if point.key not in stale and point.timed.key not in stale}
+    floors = {batch: _floor(path, rounds, batch) for batch in sorted({batch for _, _, batch in rounds})}
+    reasons = {point.key: one_line(point.reason) for point in report.failed}
+    return LatencyRun(report.machine_info.compressbench, rounds, floors, timed, reasons | stale)
 
 
 def latency(run: LatencyRun, method: str, ids: Sequence[str], batch: int) -> Latency | None:
@@ -123,18 +162,22 @@ def latency(run: LatencyRun, method: str, ids: Sequence[str], batch: int) -> Lat
     if not found:
         return None
     seconds = np.concatenate([rounds.seconds for rounds in found])
+    p95, p99 = (float(quantile) for quantile in np.quantile(seconds, [0.95, 0.99]))
+    about = (found[0].agreement, found[0].peak_mib)
     if method != DENSE and timed[0][0] == DENSE:
-        return Latency(median(seconds), float(np.quantile(seconds, 0.95)), Estimate(1.0, 1.0, 1.0), tie=True, as_dense=True)
+        return Latency(median(seconds), p95, p99, Estimate(1.0, 1.0, 1.0), True, True, *about)
     speedup = median(np.concatenate([rounds.speedups for rounds in found]))
-    return Latency(median(seconds), float(np.quantile(seconds, 0.95)), speedup, is_tie(speedup, run.floors[batch]))
+    return Latency(median(seconds), p95, p99, speedup, is_tie(speedup, run.floors[batch]), False, *about)
 
 
 def _rounds(path: Path, benchmark: Benchmark) -> Rounds:
-    seconds, dense = np.asarray(benchmark.stats.data), np.asarray(benchmark.extra_info.dense)
+    about = benchmark.extra_info
+    seconds, dense = np.asarray(benchmark.stats.data), np.asarray(about.dense)
     if len(dense) != len(seconds) + 1:
-        name = one_line(f"{benchmark.extra_info.method} {benchmark.extra_info.id}")
+        name = one_line(f"{about.method} {about.id}")
         raise ResultsError(f"{path}: '{name}' has {len(seconds)} rounds and {len(dense)} of dense around them, not one more: measure again")
-    return Rounds(seconds, paired_ratios(dense, seconds))
+    agreement = about.agreement.same / about.agreement.images if about.agreement else None
+    return Rounds(seconds, paired_ratios(dense, seconds), agreement, about.peak_mib)
 
 
 def _floor(path: Path, rounds: Mapping[tuple[str, str, int], Rounds], batch: int) -> float:

@@ -10,9 +10,10 @@ from leaderboard.latency import Latency
 from leaderboard.precision import accuracy_digits, number
 from leaderboard.rows import Measurement, Row
 from leaderboard.statistics import Estimate, stars
-from leaderboard.tables import Table, verdict
+from leaderboard.tables import Table, realised_share, verdict
 
 Cells = dict[str, str]
+OPTIONAL = (" MiB", " same %", " of theory")  # ends of the names of columns that are left out where no row has a value
 TEXT_COLUMNS = ("method", "family", "setting", "needs", "realisation", "best", "pareto", "status")
 
 
@@ -20,21 +21,24 @@ def markdown_text(table: Table) -> str:
     """Return the page: a caption, then one table per model with dense first."""
     models = dict.fromkeys(row.model for row in table.rows)
     sections = [_section(model, [_cells(table, row) for row in table.rows if row.model == model]) for model in models]
-    return "\n\n".join([caption(table), *sections]) + "\n"
+    plot = [f"![theoretical and realised speed-up]({table.hardware}.svg)"] if table.run is not None and table.run.rounds else []
+    return "\n\n".join([caption(table), *plot, *sections]) + "\n"
 
 
 def _section(model: str, records: Sequence[Cells]) -> str:
-    return f"## {escape(model)}\n\n{github_table(records, TEXT_COLUMNS)}"
+    shown = [name for name in records[0] if not name.endswith(OPTIONAL) or any(record[name] for record in records)]
+    return f"## {escape(model)}\n\n{github_table([{name: record[name] for name in shown} for record in records], TEXT_COLUMNS)}"
 
 
 def _cells(table: Table, row: Row) -> Cells:
     cells = {"method": row.method.name, "family": row.method.family, "setting": row.setting, "needs": row.method.needs}
     cells = {name: escape(text) for name, text in (cells | {"realisation": row.method.realisation}).items()}
-    cells |= _quality(row, accuracy_digits(table.info.images.test)) | _costs(row.measured)
+    cells |= _quality(row, accuracy_digits(table.info.images.test)) | _costs(row.measured, row.claimed)
     for batch in table.batches:
         cells |= _latency(row, batch)
     cells |= _spent(row.measured)
-    status = f"{row.status}: {row.reason}" if row.reason else row.status
+    unmeasured = f"latency: {row.measured.unmeasured}" if row.measured and row.measured.unmeasured else ""
+    status = "; ".join(text for text in (f"{row.status}: {row.reason}" if row.reason else row.status, unmeasured) if text)
     return cells | {"best": " ".join(row.best), "pareto": " ".join(row.pareto), "status": escape(status)}
 
 
@@ -48,11 +52,12 @@ def _quality(row: Row, digits: int) -> Cells:
     return {"seeds": f"{row.seeds}{spread}", "accuracy %": _with_interval(quality.accuracy, 100, digits), "Δ points": delta}
 
 
-def _costs(measured: Measurement | None) -> Cells:
+def _costs(measured: Measurement | None, claimed: float | None) -> Cells:
     costs, ratios = (measured.costs, measured.ratios) if measured else (None, None)
     return {
         "KiB": number(costs.bytes if costs else None, 1, 1 / 1024),
         "size ×": number(ratios.compression if ratios else None, 2),
+        "promised ×": number(claimed, 2),
         "parameters": number(costs.parameters if costs else None, 0),
         "MMACs": number(costs.macs if costs else None, 3, 1e-6),
         "MFLOPs": number(costs.macs if costs else None, 3, 2e-6),
@@ -64,8 +69,10 @@ def _costs(measured: Measurement | None) -> Cells:
 
 def _latency(row: Row, batch: int) -> Cells:
     timed = row.measured.latency.get(batch) if row.measured else None
-    times = f"{1000 * timed.p50.value:.3f} / {1000 * timed.p95:.3f}" if timed else ""
-    return {f"b{batch} p50 / p95 ms": times, f"b{batch} realised ×": _speedup(row, timed)}
+    times = " / ".join(f"{1000 * seconds:.3f}" for seconds in (timed.p50.value, timed.p95, timed.p99)) if timed else ""
+    cells = {f"b{batch} p50 / p95 / p99 ms": times, f"b{batch} realised ×": _speedup(row, timed)}
+    cells |= {f"b{batch} of theory": number(realised_share(row, timed), 2), f"b{batch} MiB": number(timed.peak_mib if timed else None, 1)}
+    return cells | {f"b{batch} same %": number(timed.agreement if timed else None, 1, 100)}
 
 
 def _speedup(row: Row, timed: Latency | None) -> str:

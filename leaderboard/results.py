@@ -38,6 +38,11 @@ class TrackResults:
     info: TrackInfo
     methods: tuple[MethodResults, ...]
 
+    @property
+    def decided(self) -> dict[tuple[str, str], str]:
+        """Return the fingerprint of every point by method and id."""
+        return {(method.method.name, point.id): point.fingerprint for method in self.methods for point in method.points}
+
 
 def read_json(path: Path, kind: type[Document]) -> Document:
     """Return `path` as a `kind`; raise ResultsError if it is missing, truncated or of another form."""

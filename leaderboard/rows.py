@@ -53,6 +53,7 @@ class Measurement:
     costs: Costs
     ratios: Ratios
     latency: Mapping[int, Latency]
+    unmeasured: str = ""  # why there is no latency, if the run says so
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Row:
     status: str
     reason: str
     measured: Measurement | None
+    claimed: float | None = None  # compression that the setting promises of the weights it touches
     best: tuple[str, ...] = ()
     pareto: tuple[str, ...] = ()
 

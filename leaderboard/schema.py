@@ -89,6 +89,7 @@ class Point(Frozen):
     model: str
     setting: dict[str, JsonValue]
     seed: int
+    fingerprint: str = ""  # of all that decides it
 
 
 class Measured(Point):

@@ -57,12 +57,24 @@ def verdict(row: Row, timed: Latency | None) -> str:
     if row.masked:
         return "masked"
     if timed is None:
-        return "not measured"
+        return "failed" if row.measured.unmeasured else "not measured"
     if timed.as_dense:
         return "as dense"
     if timed.tie:
         return "tie"
     return "faster" if timed.speedup.value > 1 else "slower"
+
+
+def size_share(row: Row) -> float | None:
+    """Return the compression ratio of the file as a share of what the setting promises."""
+    ratio = row.measured.ratios.compression if row.measured else None
+    return ratio / row.claimed if ratio is not None and row.claimed else None
+
+
+def realised_share(row: Row, timed: Latency | None) -> float | None:
+    """Return the realised speed-up as a share of the theoretical one."""
+    theory = row.measured.ratios.theoretical_speedup if row.measured else None
+    return timed.speedup.value / theory if timed is not None and theory else None
 
 
 def _record(table: Table, row: Row) -> Cells:
@@ -73,9 +85,11 @@ def _record(table: Table, row: Row) -> Cells:
     cells |= {"needs": row.method.needs, "realisation": row.method.realisation, "seeds": str(row.seeds)}
     cells["test_images"] = str(table.info.images.test)
     cells |= _quality(measured) | _costs(measured)
+    cells |= {"claimed_ratio": number(row.claimed, 4), "size_of_claim": number(size_share(row), 4)}
     for batch in table.batches:
         cells |= _latency(row, batch)
     cells |= _spent(measured)
+    cells["latency_reason"] = measured.unmeasured if measured else ""
     return cells | {"best": " ".join(row.best), "pareto": " ".join(row.pareto), "status": row.status, "reason": row.reason}
 
 
@@ -105,8 +119,13 @@ def _costs(measured: Measurement | None) -> Cells:
 def _latency(row: Row, batch: int) -> Cells:
     timed = row.measured.latency.get(batch) if row.measured else None
     cells = _interval(f"p50_ms_b{batch}", timed.p50 if timed else None, 1000.0, 5)
-    cells[f"p95_ms_b{batch}"] = number(timed.p95 if timed else None, 5, 1000.0)
+    cells |= {f"{name}_ms_b{batch}": number(getattr(timed, name, None), 5, 1000.0) for name in ("p95", "p99")}
     cells |= _interval(f"speedup_b{batch}", timed.speedup if timed else None, 1.0, 4)
+    cells[f"realised_of_theory_b{batch}"] = number(realised_share(row, timed), 4)
+    cells |= {
+        f"peak_mib_b{batch}": number(timed.peak_mib if timed else None, 2),
+        f"agreement_percent_b{batch}": number(timed.agreement if timed else None, 2, 100.0),
+    }
     return cells | {f"verdict_b{batch}": verdict(row, timed)}
 
 

@@ -16,7 +16,7 @@ class Results:
     def __init__(self, root):
         self.root = root / "results"
         self.labels = np.arange(IMAGES) % 10
-        self.benchmarks, self.same_program = [], []
+        self.benchmarks, self.same_program, self.failed = [], [], []
         self.readme = root / "README.md"
         self.readme.write_text("# Title\n<!-- digest:begin -->\nold\n<!-- digest:end -->\ntail\n")
         self.params = root / "params.yaml"
@@ -84,10 +84,13 @@ class Results:
         info = {"method": name, "model": model, "setting": {}, "seed": 0, "id": identity, "batch": batch, "dense": dense.tolist()}
         self.benchmarks.append({"stats": {"data": data.tolist()}, "extra_info": info})
 
-    def write_latency(self, hardware="cpu", track="digits"):
-        machine = {"cpu": "A <CPU>", "flags": "avx2", "cores": 2, "governor": None, "threads": 1, "torch": "2.13", "fingerprint": "f00d"}
-        content = {"machine_info": {"compressbench": machine}, "benchmarks": self.benchmarks, "same_program": self.same_program}
-        self.write_json(self.folder(track) / "latency" / f"{hardware}.json", content)
+    def latency(self, hardware="cpu", machine="f00d", track="digits"):
+        return self.folder(track) / "latency" / hardware / f"{machine}.json"
+
+    def write_latency(self, hardware="cpu", track="digits", machine="f00d"):
+        about = {"cpu": "A <CPU>", "flags": "avx2", "cores": 2, "governor": None, "threads": 1, "torch": "2.13", "fingerprint": machine}
+        content = {"machine_info": {"compressbench": about}, "benchmarks": self.benchmarks, "same_program": self.same_program, "failed": self.failed}
+        self.write_json(self.latency(hardware, machine, track), content)
 
 
 def ok(identity, wrong, model="resnet", seed=0, setting=None, size=1000, macs=100, images=IMAGES, **more):

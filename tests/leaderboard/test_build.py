@@ -30,7 +30,15 @@ def two(filled):
 
 def test_a_track_has_its_tables_metrics_curves_and_digest_in_a_folder_of_its_own(filled):
     build_tracks(filled)
-    assert {path.name for path in filled.tables().iterdir()} == {"cpu.csv", "cpu.md", "metrics.json", "curves.csv", "digest.md"}
+    assert {path.name for path in filled.tables().iterdir()} == {
+        "cpu.csv",
+        "cpu.md",
+        "cpu.svg",
+        "size.svg",
+        "metrics.json",
+        "curves.csv",
+        "digest.md",
+    }
     assert [path.name for path in filled.tables().parent.iterdir()] == ["digits"]
 
 
@@ -78,7 +86,7 @@ def test_what_is_stale_in_the_folder_of_a_track_is_removed(two):
     two.write_latency("laptop")
     build_tracks(two)
     assert (two.tables() / "laptop.csv").is_file() and "digits/laptop.md" in two.readme.read_text()
-    (two.folder() / "latency" / "laptop.json").unlink()
+    two.latency("laptop").unlink()
     (two.tables("cifar10_full") / "note.txt").touch()
     build_tracks(two, "digits")
     assert not list(two.tables().glob("laptop.*")) and "laptop" not in two.readme.read_text()

@@ -142,8 +142,8 @@ def test_truncated_json_is_one_line(filled):
 
 
 def test_truncated_latency_is_one_line(filled):
-    (filled.folder() / "latency" / "cpu.json").write_text('{"machine_info":')
-    assert_fails(run(filled, "build"), 1, "cpu.json is not valid JSON")
+    filled.latency().write_text('{"machine_info":')
+    assert_fails(run(filled, "build"), 1, "f00d.json is not valid JSON")
 
 
 def test_results_of_another_version_are_one_line(filled):

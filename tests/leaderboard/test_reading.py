@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 from leaderboard.build import chosen_tracks
 from leaderboard.errors import ResultsError
 from leaderboard.experiment import Experiment
-from leaderboard.latency import read_latency
+from leaderboard.latency import STALE, read_latency
 from leaderboard.results import find_tracks, read_track
 
 
@@ -148,15 +148,11 @@ def test_labels_that_contradict_the_split_are_refused(filled):
     refused(filled, "200 test images but 199 test labels")
 
 
-def test_an_unmeasured_hardware_is_no_error(filled):
-    assert read_latency(filled.folder() / "latency" / "gpu.json") is None
-
-
 def test_latency_without_an_a_a_control_is_refused(results):
     results.time("rtn", "r", 1.0)
     results.write_latency()
     with pytest.raises(ResultsError, match="no A/A control at batch 1"):
-        read_latency(results.folder() / "latency" / "cpu.json")
+        read_latency(results.latency(), {})
 
 
 def test_latency_that_is_not_interleaved_is_refused(results):
@@ -164,10 +160,37 @@ def test_latency_that_is_not_interleaved_is_refused(results):
     results.benchmarks[0]["extra_info"]["dense"].pop()
     results.write_latency()
     with pytest.raises(ResultsError, match="31 rounds and 31 of dense"):
-        read_latency(results.folder() / "latency" / "cpu.json")
+        read_latency(results.latency(), {})
 
 
 def test_the_floor_of_each_batch_covers_its_controls(filled):
-    run = read_latency(filled.folder() / "latency" / "cpu.json")
+    run = read_latency(filled.latency(), {})
     assert set(run.floors) == {1, 32}
     assert all(0 < floor < 0.01 for floor in run.floors.values())
+
+
+def stamped(filled, method, fingerprint):
+    """Say that `method` was measured when its points had `fingerprint`; those of `filled` have "x"."""
+    for benchmark in filled.benchmarks:
+        if benchmark["extra_info"]["method"] == method:
+            benchmark["extra_info"]["fingerprint"] = fingerprint
+    filled.write_latency()
+
+
+def test_what_was_measured_for_another_artefact_is_left_out_and_says_so(filled):
+    stamped(filled, "rtn", "y")
+    run = read_latency(filled.latency(), {("rtn", "r-r-8"): "x", ("dense", "d-r"): "x"})
+    assert ("rtn", "r-r-8", 1) not in run.rounds and ("dense", "d-r", 1) in run.rounds
+    assert run.reasons["rtn", "r-r-8"] == STALE
+
+
+def test_nothing_stands_where_dense_was_another_one(filled):
+    stamped(filled, "dense", "y")
+    run = read_latency(filled.latency(), {("dense", "d-r"): "x", ("dense", "d-v"): "x"})
+    assert not run.rounds and not run.floors and run.reasons["rtn", "r-r-8"] == STALE
+
+
+def test_a_point_that_failed_to_be_measured_has_its_reason(filled):
+    filled.failed = [{"method": "rtn", "id": "r-r-8", "fingerprint": "x", "batch": 1, "reason": "no operator\nfor it"}]
+    filled.write_latency()
+    assert read_latency(filled.latency(), {}).reasons == {("rtn", "r-r-8"): "no operator for it"}

@@ -145,6 +145,36 @@ def test_every_hardware_measured_has_a_table(filled):
     assert [table.hardware for table in tables] == ["cpu", "laptop"]
 
 
+def test_two_machines_have_a_table_each_and_never_one_together(filled):
+    filled.write_latency(machine="beef")
+    tables = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))
+    assert [(table.hardware, table.run.machine.fingerprint) for table in tables] == [("cpu_beef", "beef"), ("cpu_f00d", "f00d")]
+
+
+def test_a_row_that_could_not_be_timed_shows_why(filled):
+    filled.benchmarks = [b for b in filled.benchmarks if b["extra_info"]["id"] != "r-r-8"]
+    filled.failed = [{"method": "rtn", "id": "r-r-8", "reason": "not exported to ONNX: no operator | for it"}]
+    filled.write_latency()
+    table = table_of(filled)
+    row = frame(table).loc["resnet", "rtn", "bits=8"]
+    assert (row.verdict_b1, row.status, row.latency_reason) == ("failed", "ok", "not exported to ONNX: no operator | for it")
+    assert escape("ok; latency: not exported to ONNX: no operator | for it") in markdown_text(table)
+
+
+def test_realised_speed_stands_beside_theory_as_a_share_of_it(cells):
+    row = cells.loc["resnet", "l1_channels", "keep=0.5"]
+    assert float(row.realised_of_theory_b1) == pytest.approx(float(row.speedup_b1) / float(row.theoretical_speedup), abs=1e-4)
+
+
+def test_agreement_and_memory_are_columns_where_they_were_measured(filled):
+    assert "b1 same %" not in markdown_text(table_of(filled))
+    for benchmark in filled.benchmarks:
+        benchmark["extra_info"] |= {"agreement": {"same": 199, "images": 200}, "peak_mib": 1.25}
+    filled.write_latency()
+    row = frame(table_of(filled)).loc["resnet", "rtn", "bits=8"]
+    assert (row.agreement_percent_b1, row.peak_mib_b1) == ("99.50", "1.25") and "b1 same %" in markdown_text(table_of(filled))
+
+
 def test_the_same_results_give_the_same_bytes(filled):
     assert csv_text(table_of(filled)) == csv_text(table_of(filled))
     assert markdown_text(table_of(filled)) == markdown_text(table_of(filled))
@@ -193,7 +223,7 @@ def test_p95_is_the_95th_percentile_of_the_rounds_of_all_seeds(filled):
             benchmark["stats"]["data"] = [start + 0.001 * index for index in range(31)]  # 1 to 62 ms together
     filled.write_latency()
     row = frame(table_of(filled)).loc["resnet", "l1_channels", "keep=0.5"]
-    assert (row.p50_ms_b1, row.p95_ms_b1) == ("31.50000", "58.95000")
+    assert (row.p50_ms_b1, row.p95_ms_b1, row.p99_ms_b1) == ("31.50000", "58.95000", "61.39000")
 
 
 def test_the_caption_names_the_data_down_to_the_arrays_that_were_loaded(filled):

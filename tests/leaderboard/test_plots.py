@@ -1,0 +1,45 @@
+"""Plots: promised against real."""
+
+import pytest
+
+from leaderboard.build import track_tables
+from leaderboard.claims import claimed_ratio
+from leaderboard.experiment import read_experiment
+from leaderboard.plots import size_plot, speed_plot
+
+
+@pytest.mark.parametrize(
+    ("setting", "ratio"),
+    [
+        ({"bits": 4}, 8.0),
+        ({"average_bits": 3.2}, 10.0),
+        ({"sparsity": 0.75}, 4.0),
+        ({"n": 2, "m": 4}, 2.0),
+        ({"sparsity": 0.5, "m": 4}, 2.0),
+        ({"magnitude.sparsity": 0.5, "rtn.bits": 8}, 8.0),
+        ({"macs": 0.5}, None),
+        ({"taylor.macs": 0.5, "rtn.bits": 8}, None),
+        ({"score": "zd"}, None),
+        ({}, None),
+    ],
+)
+def test_a_setting_promises_what_it_says_of_bits_and_zeros(setting, ratio):
+    assert claimed_ratio(setting) == (ratio if ratio is None else pytest.approx(ratio))
+
+
+def table_of(filled):
+    return track_tables(filled.root, "v1", "digits", read_experiment(filled.params))[0]
+
+
+def test_plots_are_the_same_bytes_each_time_and_escape_what_they_name(filled, point):
+    filled.write_method("svd", [point("s", range(3), setting={"bits": 8})], family="<script>alert(1)</script>")
+    table = table_of(filled)
+    for plot in (speed_plot, size_plot):
+        text = plot(table)
+        assert text == plot(table) and text.startswith("<?xml") and "<script" not in text
+
+
+def test_there_is_no_plot_of_what_was_not_measured(results, point):
+    results.write_dense_alone("digits")
+    table = table_of(results)
+    assert speed_plot(table) is None and size_plot(table) is None
