@@ -9,6 +9,8 @@ so that more than 1 means ours is faster. CPU seconds are those of this process,
 
 from __future__ import annotations
 
+import os
+
 import methods  # noqa: F401  # isort: skip  (timm imports only after it, see methods/_torchvision.py)
 
 import argparse
@@ -30,11 +32,12 @@ from timm.utils import AverageMeter, accuracy
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from harness import data, machine, store
+from harness import data, store
 from harness.device import seeded
 from harness.errors import UserError, unknown
 from harness.params import ModelParams, load_params
 from harness.pretrained import load_reference
+from harness.runtimes import processor
 from harness.worker import BATCH
 
 ROOT = Path(__file__).parent.parent
@@ -164,8 +167,8 @@ def main() -> None:
         table = [row for name in arguments.models for row in compare(name, arguments.images, arguments.repetitions)]
     except UserError as error:
         sys.exit(f"error: {error}")
-    about = machine.fingerprint(torch.get_num_threads())
-    print(f"{about['cpu']}, {about['cores']} cores, torch {torch.__version__} with {about['threads']} thread, timm {timm.__version__}\n")
+    cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
+    print(f"{processor('cpu')}, {cores} cores, torch {torch.__version__} with {threads} thread, timm {timm.__version__}\n")
     headers = ["model", "loop", "workers", "seconds", "images/s", "accuracy %", "seconds / ours", "lowest to highest", "CPU s / ours"]
     print(tabulate(table, headers=headers, floatfmt=("", "", "", ".2f", ".0f", ".2f", ".2f", "", ".2f")))
 

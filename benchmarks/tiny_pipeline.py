@@ -48,7 +48,8 @@ def shrink(params: dict[str, Any]) -> None:
     params["methods"] = {name: {"settings": settings} for name, settings in METHODS.items()}
     params["chains"] = {name: {"settings": settings} for name, settings in CHAINS.items()}
     track["seeds"] = [0]
-    params["hardware"]["cpu"] |= {"rounds": 5, "batches": [1]}
+    params["hardware_on_request"] = {"cpu_openvino": params["hardware_on_request"]["cpu_openvino"]}
+    params["hardware"] = {"cpu": params["hardware"]["cpu"] | {"rounds": 5, "batches": [1]}}
 
 
 def change(folder: Path, edit: Any) -> None:

@@ -22,11 +22,12 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from harness import data, machine
+from harness import data
 from harness.device import require, seeded
 from harness.errors import UserError, unknown
 from harness.method_data import MethodData
 from harness.params import TrackParams, load_params
+from harness.runtimes import processor
 from methods import Schedule
 from methods._train import PRECISIONS, train
 
@@ -114,9 +115,7 @@ def measure(params: TrackParams, model: str, epochs: int) -> None:
 
 def described(device: torch.device) -> str:
     """Return what `device` is."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{machine.fingerprint(torch.get_num_threads())['cpu']}, {torch.get_num_threads()} thread"
+    return processor("cuda") if device.type == "cuda" else f"{processor('cpu')}, {torch.get_num_threads()} thread"
 
 
 def main() -> None:
