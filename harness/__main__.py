@@ -74,7 +74,7 @@ def compress(track: Track, method: Annotated[str, typer.Argument(help="a method,
 
 @app.command()
 def sweep(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
-    """Run the points of all methods on a track that do not stand already, together and longest first; `compress` then only collects them.
+    """Run the points of all methods on a track that do not stand already, together and longest first.
 
     Example: python -m harness sweep digits
     """
@@ -96,8 +96,41 @@ def measure(
     from harness.measure import measure as run
 
     loaded, paths = _open(params)
-    for name, reason in run(loaded, paths, track, hardware).items():
+    done = run(loaded, paths, track, hardware)
+    for name, reason in done.failed.items():
         typer.echo(f"not measured: {name}: {reason}", err=True)
+    if done.skipped is not None:
+        typer.echo(f"{track} on {hardware}: skipped: {done.skipped}", err=True)
+
+
+@app.command()
+def hardware(params: ParamsFile = Path("params.yaml")) -> None:
+    """Say which hardware profiles this machine can serve, with its fingerprint and noise floor under each.
+
+    Example: python -m harness hardware
+    """
+    from harness.hardware import report
+
+    for line in report(_open(params)[0]):
+        typer.echo(line)
+
+
+@app.command()
+def export(
+    track: Track,
+    method: Annotated[str, typer.Argument(help="a method or chain, e.g. rtn")],
+    point: Annotated[str, typer.Argument(help="a point of it, e.g. vit_bits=4_seed=0")],
+    into: Annotated[Path, typer.Option(help="the file to write")] = Path("model.onnx"),
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Write the artefact of a point as an ONNX model, for any batch size.
+
+    Example: python -m harness export digits int8_static resnet_seed=0 --into resnet.onnx
+    """
+    from harness.onnx_files import write_point
+
+    loaded, paths = _open(params)
+    typer.echo(f"{into}: {write_point(loaded, paths, track, method, point, into):,} bytes")
 
 
 @app.command()
@@ -112,7 +145,7 @@ def run(
     into: Annotated[Path | None, typer.Option(help="the folder for artefacts and results, in place of that of params.yaml")] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Run a whole track, or a part of it, without DVC: train, compress by every method, measure on every hardware profile.
+    """Run a whole track, or a part of it, without DVC: train, compress by every method, measure.
 
     Finished points are kept and not run again. A part goes into a folder of its own.
 

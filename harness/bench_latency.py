@@ -3,69 +3,93 @@
 from __future__ import annotations
 
 import statistics
-import time
-from functools import cache, lru_cache
+from collections.abc import Callable
+from functools import lru_cache
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import Tensor, nn
+from torch import Tensor
 
-from harness import store
+from harness.clock import CLOCKS
 from harness.latency_job import LatencyJob
+from harness.memory import peak_mib
 from harness.params import HardwareParams
+from harness.runtimes import Program, Runner, load
+from harness.worker import PREDICTIONS
 
 STABLE = 0.05  # warm until the median of five calls moves by less than this share
 BLOCKS = 20  # or for this many blocks of five
+TIMED = 32  # test images that rounds are drawn from in turn, or as many as a batch holds
+COMPARED, TOGETHER = 1000, 250  # test images, at most, whose predictions are compared with the artefact's, and how many at a time
+AGREEMENT = 0.97  # share of them that must be the same: integer kernels round elsewhere than the artefact does
 
 
-@cache
-def dense_module(folder: Path) -> nn.Module:
-    """Return the dense artefact, read once."""
-    return store.read(folder).module
+class Differs(Exception):
+    """What the runtime makes of the artefact predicts something else."""
 
 
-@lru_cache(maxsize=1)
-def point_module(folder: Path) -> nn.Module:
-    """Return an artefact, read once for its batch sizes, which follow one another."""
-    return store.read(folder).module
+@lru_cache(maxsize=2)  # dense and the point at hand, whose batch sizes follow one another
+def program(hardware: str, artefact: Path) -> Program:
+    """Return an artefact, loaded by the profile `hardware` (JSON)."""
+    return load(HardwareParams.model_validate_json(hardware), artefact)
 
 
-def timed(module: nn.Module, images: Tensor) -> float:
+def seconds_of(run: Runner, images: Tensor, clock: Callable[[], float]) -> float:
     """Return the seconds of one call."""
-    start = time.perf_counter()
-    module(images)
-    return time.perf_counter() - start
+    start = clock()
+    run(images)
+    return clock() - start
 
 
-def warm(module: nn.Module, images: Tensor) -> None:
+def warm(run: Runner, images: Tensor, clock: Callable[[], float]) -> None:
     """Call until the running median is stable."""
     last = float("inf")
     for _ in range(BLOCKS):
-        median = statistics.median(timed(module, images) for _ in range(5))
+        median = statistics.median(seconds_of(run, images, clock) for _ in range(5))
         if abs(median - last) < STABLE * median:
             return
         last = median
+
+
+@lru_cache(maxsize=1)
+def agreement(loaded: Program, images: Tensor, folder: Path) -> dict[str, int]:
+    """Return for how many of `images` what is loaded predicts what the artefact in `folder` predicted; raise Differs if too few."""
+    size = min(TOGETHER, len(images))
+    parts = images[: len(images) // size * size].split(size)  # all of one size, for which a runtime may compile
+    run = loaded(parts[0])
+    predicted = torch.cat([run(part).argmax(1).cpu() for part in parts]).numpy()
+    same = int((predicted == np.load(folder / PREDICTIONS, allow_pickle=False)[: len(predicted)]).sum())
+    if same < AGREEMENT * len(predicted):
+        raise Differs(f"it predicts the artefact's class for {same} of {len(predicted)} test images only")
+    return {"same": same, "images": len(predicted)}
 
 
 @torch.inference_mode()
 def test_latency(benchmark: BenchmarkFixture, job: LatencyJob, hardware: HardwareParams, images: Tensor) -> None:
     """Time the point `rounds` times, and dense before the first, between any two and after the last; every round takes the next of the test images."""
     torch.set_num_threads(hardware.threads)
-    batches = cycle(images.split(job.batch))
-    dense, point = dense_module(job.dense), point_module(job.folder)
-    start, between = time.perf_counter(), list[float]()
-    warm(dense, next(batches))
-    warm(point, next(batches))
+    clock, profile = CLOCKS[hardware.device], hardware.model_dump_json()
+    start = CLOCKS["cpu"]()
+    batches = cycle(images[: max(TIMED, job.batch)].split(job.batch))
+    loaded = program(profile, job.artefact)
+    same = None if hardware.as_evaluated else agreement(loaded, images, job.point.folder)
+    dense, point = program(profile, job.dense)(next(batches)), loaded(next(batches))
+    between: list[float] = []
+    warm(dense, next(batches), clock)
+    warm(point, next(batches), clock)
+    peak = peak_mib(lambda: point(next(batches)), hardware.device)
 
     def setup() -> tuple[tuple[Tensor], dict[str, Any]]:
         batch = next(batches)
-        between.append(timed(dense, batch))
+        between.append(seconds_of(dense, batch, clock))
         return (batch,), {}
 
     benchmark.pedantic(point, setup=setup, rounds=hardware.rounds, iterations=1, warmup_rounds=hardware.warmup_rounds)
-    between.append(timed(dense, next(batches)))
-    row = {"method": job.method, "model": job.model, "setting": job.setting, "seed": job.seed, "id": job.point, "batch": job.batch}
-    benchmark.extra_info.update(row | {"dense": between[-hardware.rounds - 1 :], "seconds": round(time.perf_counter() - start, 3)})
+    between.append(seconds_of(dense, next(batches), clock))
+    about = {**job.point.name, "model": job.point.model, "setting": job.point.setting, "seed": job.point.seed}
+    measured = {"dense": between[-hardware.rounds - 1 :], "agreement": same, "peak_mib": peak, "seconds": round(CLOCKS["cpu"]() - start, 3)}
+    benchmark.extra_info.update({**about, "batch": job.batch, **measured})

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from harness.latency_plan import TimedPoint
 
 
 @dataclass(frozen=True)
 class LatencyJob:
-    """The artefact of a point at one batch size, timed against dense of the same model."""
+    """A point at one batch size; `artefact` and `dense` are what the runtime loads: folders of points, or files of ONNX models."""
 
-    method: str
-    point: str
-    model: str
-    setting: dict[str, Any]
-    seed: int
+    point: TimedPoint
     batch: int
-    folder: Path
+    artefact: Path
     dense: Path
 
     @property
     def id(self) -> str:
         """Return the name of the benchmark."""
-        return f"{self.method}-{self.point}-batch={self.batch}"
+        return f"{self.point.method}-{self.point.point}-batch={self.batch}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -12,21 +13,27 @@ from typing import Any
 import cpuinfo
 import torch
 
+from harness.params import HardwareParams
+
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
-def fingerprint(threads: int) -> dict[str, Any]:
-    """Return CPU model and flags, cores allowed, governor ("unknown" if unreadable), torch build and threads, and a hash of them all."""
+def fingerprint(profile: HardwareParams) -> dict[str, Any]:
+    """Return CPU model and flags, cores allowed, governor ("unknown" if unreadable), GPU, torch build, runtime and threads, and a hash of them all."""
     cpu = cpuinfo.get_cpu_info()
-    content = {
+    content: dict[str, Any] = {
         "cpu": cpu.get("brand_raw", platform.processor() or "unknown"),
         "flags": sorted(cpu.get("flags", [])),
         "cores": len(os.sched_getaffinity(0)),
         "governor": GOVERNOR.read_text().strip() if GOVERNOR.exists() else "unknown",
-        "threads": threads,
+        "threads": profile.threads,
         "torch": torch.__version__,
         "torch_build": hashlib.sha256(torch.__config__.show().encode()).hexdigest()[:16],
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
     }
+    if profile.device == "cuda":
+        content |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+    if profile.onnx:
+        content["runtime"] = f"{profile.runtime} {importlib.metadata.version(profile.runtime)}"
     return {**content, "fingerprint": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}

@@ -13,6 +13,8 @@ from harness.plans import MethodPlans
 from harness.recipes import AugmentParams, NormaliseParams, ScheduleParams
 from harness.strict import JOIN, Name, Strict
 
+ONNX = ("onnxruntime", "openvino")  # runtimes that take ONNX models
+
 
 class ModelParams(Strict):
     """A timm model: its name, its arguments, and the arguments that `slim` scales with the multiple each is rounded to.
@@ -61,14 +63,34 @@ class TrackParams(Strict):
 
 
 class HardwareParams(Strict):
-    """A hardware profile: how latency is measured, on whatever machine runs it."""
+    """A hardware profile: how latency is measured, on whatever machine can serve it; `match`: a part of the name of its processor (cuda: of its GPU)."""
 
-    device: Literal["cpu"]
-    runtime: Literal["eager"]
+    device: Literal["cpu", "cuda"]
+    runtime: Literal["eager", "cuda_graph", "onnxruntime", "openvino"]
+    precision: Literal["fp32", "bf16"] = "fp32"
+    match: str = ""
     threads: PositiveInt
     batches: Annotated[list[PositiveInt], Field(min_length=1)]
     rounds: Annotated[int, Field(ge=5)]
     warmup_rounds: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _runtime_runs_on_the_device(self) -> Self:
+        if self.runtime == "cuda_graph" and self.device != "cuda":
+            raise ValueError("runtime cuda_graph runs on device cuda")
+        if self.runtime in ONNX and (self.device, self.precision) != ("cpu", "fp32"):
+            raise ValueError(f"runtime {self.runtime} is measured on device cpu in precision fp32 (8-bit layers run on integers whatever it says)")
+        return self
+
+    @property
+    def as_evaluated(self) -> bool:
+        """Say whether artefacts run as they did when their predictions were recorded."""
+        return (self.device, self.runtime, self.precision) == ("cpu", "eager", "fp32")
+
+    @property
+    def onnx(self) -> bool:
+        """Say whether the runtime takes ONNX models."""
+        return self.runtime in ONNX
 
 
 class RunParams(Strict):
@@ -87,6 +109,12 @@ class Params(Strict):
     methods: dict[Name, MethodPlans]
     chains: dict[Name, MethodPlans] = Field(default_factory=dict)  # first__second, see harness/chain.py
     hardware: dict[Name, HardwareParams] = Field(default_factory=dict)
+    hardware_on_request: dict[Name, HardwareParams] = Field(default_factory=dict)
+
+    @property
+    def profiles(self) -> dict[str, HardwareParams]:
+        """Return all hardware profiles, those first that `make repro` measures."""
+        return self.hardware | self.hardware_on_request
 
     @property
     def plans(self) -> dict[str, MethodPlans]:
@@ -133,9 +161,9 @@ class Params(Strict):
 
     def profile(self, name: str) -> HardwareParams:
         """Return the hardware profile, or raise UserError with the nearest name."""
-        if name not in self.hardware:
-            raise unknown("hardware", name, self.hardware)
-        return self.hardware[name]
+        if name not in self.profiles:
+            raise unknown("hardware", name, self.profiles)
+        return self.profiles[name]
 
 
 def load_params(path: Path) -> Params:

@@ -49,8 +49,12 @@ class Paths:
         return self.records(track) / "predictions" / f"{method}.safetensors"
 
     def latency(self, track: str, hardware: str) -> Path:
-        """Return the pytest-benchmark file of a hardware profile."""
-        return self.records(track) / "latency" / f"{hardware}.json"
+        """Return the folder of the pytest-benchmark files of a hardware profile, one for each machine, named after its fingerprint."""
+        return self.records(track) / "latency" / hardware
+
+    def onnx(self, track: str) -> Path:
+        """Return the folder of the ONNX models of the track's artefacts."""
+        return self.root / "artefacts" / track / "onnx"
 
 
 def data_folder() -> Path:

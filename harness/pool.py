@@ -98,6 +98,14 @@ def run_all(
             yield job, outcomes
 
 
+def run_lasting(pools: Pools, jobs: Sequence[Job], step: Callable[[Job], dict[str, Any]], seconds: float) -> Iterator[tuple[Job, Outcome]]:
+    """Yield each job with the outcome of `step`, which runs no method, as it ends; all in processes that last."""
+    running: dict[Future[Any], Job] = {pools.lasting.schedule(step, args=[job], timeout=seconds): job for job in jobs}
+    while running:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield running.pop(future), _outcome(future, seconds)
+
+
 def _outcome(future: Future[Any], seconds: float) -> Outcome:
     try:
         return Outcome(future.result(), None)

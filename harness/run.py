@@ -23,16 +23,16 @@ IMAGES, STEPS, BATCH = 256, 3, 32  # of a rehearsal: images of each split, steps
 
 
 def run_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
-    """Train, compress by every method and measure on every profile; yield a line about each part as it ends."""
+    """Train, compress by every method and measure on every profile that is not on request only, or is for a GPU; yield a line about each part as it ends."""
     for name, model in train_track(params, paths, track)["models"].items():
         yield f"{track} {name}: {model['dense']}, test accuracy {100 * model['test_accuracy']:.2f} %"
     yield f"{track}, all methods: {sweep(params, paths, track)}"
     for method in params.plans:
         yield f"{track} {method}: {compress(params, paths, track, method)}"
-    for hardware in params.hardware:
-        failed = measure(params, paths, track, hardware)
-        yield f"{track} on {hardware}: latency measured, {len(failed)} failed"
-        yield from (f"not measured: {name}: {reason}" for name, reason in failed.items())
+    for hardware in [*params.hardware, *(name for name, profile in params.hardware_on_request.items() if profile.device == "cuda")]:
+        done = measure(params, paths, track, hardware)
+        yield f"{track} on {hardware}: {f'skipped: {done.skipped}' if done.skipped else f'latency measured, {len(done.failed)} failed'}"
+        yield from (f"not measured: {name}: {reason}" for name, reason in done.failed.items())
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,12 @@ def shortened(params: Params, track: str, device: str) -> Params:
     cut = about.model_copy(update={"device": device, "first": IMAGES, "calibration": min(about.calibration, IMAGES), "models": models, **recipes})
     methods = {name: _one_setting(plans, track) for name, plans in params.methods.items()}
     chains = {name: _one_setting(plans, track) for name, plans in params.chains.items()}
-    hardware = {name: _short_timing(profile) for name, profile in params.hardware.items()}
-    return params.model_copy(
-        update={"tracks": {track: TrackParams.model_validate(cut.model_dump())}, "methods": methods, "chains": chains, "hardware": hardware}
+    hardware, on_request = (
+        {name: _short_timing(profile) for name, profile in kind.items()} for kind in (params.hardware, params.hardware_on_request)
     )
+    tracks = {track: TrackParams.model_validate(cut.model_dump())}
+    shorter = {"tracks": tracks, "methods": methods, "chains": chains, "hardware": hardware, "hardware_on_request": on_request}
+    return params.model_copy(update=shorter)
 
 
 def _one_setting(plans: MethodPlans, track: str) -> MethodPlans:

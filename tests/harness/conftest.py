@@ -48,12 +48,14 @@ def small(tmp_path_factory, outside):
         "magnitude": {"settings": [{"sparsity": 0.5}, {"sparsity": 0.9}]},
         "rtn": {"settings": [{"bits": 4}]},
         "random_pruning": {"settings": [{"sparsity": 0.5}]},
+        "int8_static": {"settings": [{}]},
         "layer_collapse": {"settings": [{"pairs": 1}]},
         "slim": {"settings": [{"macs": 0.5}], "seeds": 1, "tracks": {"digits": {"scratch_epochs": 0.25}}},
     }
     chains = {"magnitude__rtn": {"settings": [{"magnitude.sparsity": 0.5, "rtn.bits": 4}]}}
     content |= {"tracks": {"digits": track}, "methods": methods, "chains": chains}
-    content["hardware"]["cpu"] |= {"rounds": 5, "warmup_rounds": 1, "batches": [1]}
+    content["hardware_on_request"] = {}
+    content["hardware"] = {"cpu": content["hardware"]["cpu"] | {"rounds": 5, "warmup_rounds": 1, "batches": [1]}}
     (root / "params.yaml").write_text(yaml.safe_dump(content))
     params = load_params(root / "params.yaml")
     paths = Paths(root, params.version)

@@ -31,12 +31,14 @@ def ran(small):
     return params, paths, {method: compress(params, paths, "digits", method) for method in params.plans}
 
 
-def measure_alone(paths):
-    """Measure in a process of its own: pytest does not nest."""
+def measure_alone(paths, hardware="cpu", file="params.yaml"):
+    """Measure in a process of its own, for pytest does not nest, and return the report."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "harness", "measure", "digits", "cpu", "--params", str(paths.root / "params.yaml")]
+    command = [sys.executable, "-m", "harness", "measure", "digits", hardware, "--params", str(paths.root / file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "not measured" not in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
+    (report,) = paths.latency("digits", hardware).iterdir()
+    return json.loads(report.read_text())
 
 
 def points(paths, method):
@@ -75,6 +77,11 @@ def test_a_sweep_runs_the_points_of_all_methods_and_the_stages_then_collect_the_
     assert sweep(params, swept, "digits").run == 0
 
 
+def skipped(todo):
+    """Return what a sweep gets of points that are all skipped."""
+    return ((point, {"id": point.id, "status": "skipped", "reason": "x"}) for point, _ in todo)
+
+
 def test_a_sweep_begins_with_what_took_longest_and_with_what_was_never_run(ran, tmp_path, monkeypatch):
     params, paths, _ = ran
     swept, order = type(paths)(tmp_path, paths.version), []
@@ -83,7 +90,7 @@ def test_a_sweep_begins_with_what_took_longest_and_with_what_was_never_run(ran, 
     content["points"][0]["timings"] = {"compress": 1e6}
     files.write_json(swept.points("digits", "magnitude"), content)
     swept.points("digits", "rtn").unlink()
-    monkeypatch.setattr("harness.compress._run", lambda params, paths, todo, title: order.extend(todo) or iter(()))
+    monkeypatch.setattr("harness.compress._run", lambda params, paths, todo, title: order.extend(todo) or skipped(todo))
     sweep(params, swept, "digits")
     names = [(point.method, point.id) for point, _ in order]
     assert [method for method, _ in names[:2]] == ["rtn", "magnitude"] and names[1][1] == content["points"][0]["id"]
@@ -202,15 +209,39 @@ def test_a_track_without_records_says_which_stage_writes_them(ran, tmp_path):
 
 def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ran):
     _, paths, _ = ran
-    measure_alone(paths)
-    report = json.loads(paths.latency("digits", "cpu").read_text())
-    assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "slim"]
+    report = measure_alone(paths)
+    assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "int8_static", "slim"]
     assert [row["method"] for row in report["same_program"]] == ["rtn", "magnitude__rtn"], "the same program with other weights"
-    assert all(row["timed"] == {"method": "dense", "id": points(paths, "dense")[0]["id"]} for row in report["same_program"])
+    (dense,) = points(paths, "dense")
+    assert all(row["timed"] == {"method": "dense", "id": dense["id"], "fingerprint": dense["fingerprint"]} for row in report["same_program"])
     for row in report["benchmarks"]:
         assert len(row["stats"]["data"]) == 5 and len(row["extra_info"]["dense"]) == 6
-        assert min(row["stats"]["data"]) > 0 and min(row["extra_info"]["dense"]) > 0
+        assert min(row["stats"]["data"]) > 0 and min(row["extra_info"]["dense"]) > 0 and row["extra_info"]["peak_mib"] >= 0
     assert {"cpu", "flags", "cores", "governor", "threads", "torch", "fingerprint"} <= set(report["machine_info"]["compressbench"])
+
+
+def test_a_profile_of_onnxruntime_is_measured_on_exported_models_that_agree(ran):
+    params, paths, _ = ran
+    content = params.model_dump()
+    content["hardware"]["cpu_ort"] = content["hardware"]["cpu"] | {"runtime": "onnxruntime"}
+    (paths.root / "ort.yaml").write_text(yaml.safe_dump(content))
+    report = measure_alone(paths, "cpu_ort", "ort.yaml")
+    rows = {row["extra_info"]["method"]: row["extra_info"] for row in report["benchmarks"]}
+    assert {"dense", "slim"} <= set(rows) and set(rows) | {row["method"] for row in report["failed"]} == {"dense", "slim", "int8_static"}
+    assert all(row["agreement"]["images"] == 500 and row["agreement"]["same"] >= 485 for row in rows.values())
+    assert all("it predicts the artefact's class for 48" in row["reason"] for row in report["failed"]), (
+        "a model of one epoch, whose classes lie close"
+    )
+    assert report["machine_info"]["compressbench"]["runtime"].startswith("onnxruntime ")
+
+
+def test_a_profile_that_this_machine_cannot_serve_changes_nothing(ran):
+    params, paths, _ = ran
+    content = params.model_dump()
+    content["hardware"]["elsewhere"] = content["hardware"]["cpu"] | {"match": "Cray"}
+    done = measure(Params.model_validate(content), paths, "digits", "elsewhere")
+    assert "the profile is for 'Cray'" in done.skipped and done.file is None
+    assert list(paths.latency("digits", "elsewhere").iterdir()) == []
 
 
 def test_a_batch_larger_than_the_test_split_is_refused(ran):
@@ -264,6 +295,5 @@ def test_an_interrupted_stage_keeps_its_finished_points_and_goes_on_from_there(r
 
 def test_the_committed_latency_file_names_no_path_and_no_host(ran):
     _, paths, _ = ran
-    measure_alone(paths)
-    text = paths.latency("digits", "cpu").read_text()
+    text = json.dumps(measure_alone(paths))
     assert str(paths.root) not in text and str(ROOT) not in text and '"node"' not in text

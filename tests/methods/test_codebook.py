@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from methods._codebook import Table, round_others, share, store_table, table_of
+from methods._codebook import Table, prepare, share, store_table, table_of
 from methods._layers import prunable, weighted
 from methods._train import train
 
@@ -48,7 +48,8 @@ def test_the_zero_code_is_stored_as_the_first_row():
 
 def test_stem_classifier_and_depthwise_layers_get_eight_bits_that_training_leaves_alone(make_model, make_data):
     model, data = make_model("mobilenet"), make_data("mobilenet")
-    round_others(model)
+    layers = prepare(model, data.image_shape)
+    assert layers == list(prunable(model).values()) and not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     others = {name: layer for name, layer in weighted(model).items() if name not in prunable(model)}
     assert len(others) > 2 and all(layer.weight_codes.bits == 8 for layer in others.values())
     train(model, data, data.fine_tune)

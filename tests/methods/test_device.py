@@ -24,7 +24,15 @@ from tests.conftest import model_of, seen_of
 
 CPU, DEVICE = torch.device("cpu"), torch.device("xpu", 0)
 INDEXED = {torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_, torch.ops.aten._index_put_impl_, torch.ops.aten._unsafe_index}
-OF_MANY_BLOCKS = {"block_drop", "diffrate", "evopress_drop", "laptop", "layer_collapse", "layer_merge"}  # their strongest setting needs all blocks of the track's models
+# methods whose strongest setting needs all blocks of the track's models
+OF_MANY_BLOCKS = {
+    "block_drop",
+    "diffrate",
+    "evopress_drop",
+    "laptop",
+    "layer_collapse",
+    "layer_merge",
+}  # their strongest setting needs all blocks of the track's models
 CASES = [(method, model) for method in registry.names() for model in ("resnet", "vit")]
 
 

@@ -1,0 +1,56 @@
+"""What this machine can measure: which hardware profiles it serves, under which fingerprint, and how far its clock wanders."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness import machine, models, store
+from harness.bench_latency import seconds_of, warm
+from harness.clock import CLOCKS
+from harness.params import HardwareParams, ModelParams, Params
+from harness.runtimes import Runner, load, missing
+from leaderboard.statistics import median, noise_floor, paired_ratios
+
+ROUNDS = 100  # of the A/A control
+
+
+def report(params: Params) -> Iterator[str]:
+    """Yield a line for each profile: why it cannot be served here, or its fingerprint and noise floor, measured now on the first model of the first track."""
+    track = next(iter(params.tracks.values()))
+    name, model = next(iter(track.models.items()))
+    for hardware, profile in params.profiles.items():
+        lacking = missing(profile)
+        if lacking is not None:
+            yield f"{hardware}: not here: {lacking}"
+            continue
+        floor = floor_of(profile, model, track.image_size)
+        yield f"{hardware}: fingerprint {machine.fingerprint(profile)['fingerprint']}, noise floor ±{100 * floor:.1f} % ({name} against itself, one image)"
+
+
+@torch.inference_mode()
+def floor_of(profile: HardwareParams, model: ModelParams, size: int) -> float:
+    """Return the noise floor of `ROUNDS` rounds of an untrained model against itself, one image of (1, `size`, `size`) at a time."""
+    torch.set_num_threads(profile.threads)
+    image = torch.zeros(1, 1, size, size, device=profile.device)
+    run, clock = _untrained(profile, model, image), CLOCKS[profile.device]
+    warm(run, image, clock)
+    seconds = np.array([seconds_of(run, image, clock) for _ in range(2 * ROUNDS + 1)])
+    return noise_floor([median(paired_ratios(seconds[::2], seconds[1::2]))])
+
+
+def _untrained(profile: HardwareParams, model: ModelParams, image: Tensor) -> Runner:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        store.write(folder, store.export(models.build(model, 1, 10).eval(), image.cpu().repeat(2, 1, 1, 1)), {})
+        if not profile.onnx:
+            return load(profile, folder)(image)
+        from harness.onnx_export import to_onnx  # here, for it needs what a machine may lack
+
+        (folder / "model.onnx").write_bytes(to_onnx(folder, image))
+        return load(profile, folder / "model.onnx")(image)

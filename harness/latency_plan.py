@@ -1,0 +1,89 @@
+"""What is timed of a track under a hardware profile, and what need not be.
+
+Masked points get no latency run. Of a row's seeds the first is measured, and any other whose counted MACs differ from the first one's. A program that is
+timed is not timed again with other weights, unless what it does depends on the image, or its weights can be integers to the runtime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from harness import files, store
+from harness.params import HardwareParams, Params
+from harness.paths import Paths
+from harness.points import DENSE
+
+BRANCH, ROUND = b"torch.ops.higher_order.cond", b"torch.ops.aten.round.default"  # in the graph of a program that branches, or rounds activations
+
+
+@dataclass(frozen=True)
+class TimedPoint:
+    """A point whose artefact is timed, against dense of the same model in the folder `dense`."""
+
+    method: str
+    point: str
+    model: str
+    setting: dict[str, Any]
+    seed: int
+    fingerprint: str
+    folder: Path
+    dense: Path
+
+    @property
+    def name(self) -> dict[str, str]:
+        """Return what tells the point from all others of its track."""
+        return {"method": self.method, "id": self.point, "fingerprint": self.fingerprint}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The points that are timed, and those that need not be, because they run the program of one that is (of dense, if they can)."""
+
+    timed: list[TimedPoint]
+    same_program: list[dict[str, Any]]
+
+
+def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -> Plan:
+    """Return what is to be timed, model by model, dense (the A/A control) first, and what is not."""
+    timed, same_program = [], []
+    first: dict[str, TimedPoint] = {}
+    for method in [DENSE, *(name for name in params.plans if name != DENSE)]:
+        content = files.read_json(paths.points(track, method))
+        measured: dict[str, int] = {}
+        for record in content["points"]:
+            row = f"{record['model']} {record['setting']}"
+            if record["status"] != "ok" or content["method"]["realisation"] == "masked" or measured.get(row) == record["macs"]:
+                continue
+            measured.setdefault(row, record["macs"])
+            point = _point(params, paths, track, method, record)
+            twin = first.setdefault(program_of(point, profile), point)
+            if twin is point:
+                timed.append(point)
+            else:
+                same_program.append({**point.name, "timed": twin.name})
+    order = list(params.track(track).models)
+    return Plan(sorted(timed, key=lambda point: (order.index(point.model), point.method != DENSE)), same_program)
+
+
+def _point(params: Params, paths: Paths, track: str, method: str, record: dict[str, Any]) -> TimedPoint:
+    dense = paths.artefacts(track, DENSE) / f"{record['model']}_seed={params.track(track).seeds[0]}"
+    about = (record["id"], record["model"], record["setting"], record["seed"], record["fingerprint"])
+    return TimedPoint(method, *about, paths.artefacts(track, method) / record["id"], dense)
+
+
+def program_of(point: TimedPoint, profile: HardwareParams) -> str:
+    """Return what two points share if one timing is right for both: the model and the graph, or nothing but itself (see the module)."""
+    operators = graph(point.folder)
+    if BRANCH in operators or (profile.onnx and ROUND in operators):
+        return str(point.folder)
+    return f"{point.model} {hashlib.sha256(operators).hexdigest()}"
+
+
+def graph(folder: Path) -> bytes:
+    """Return the operators of an artefact's program with all their arguments, without its weights."""
+    with ZipFile(folder / store.PROGRAM) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith("/models/model.json")))

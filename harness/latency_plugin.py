@@ -1,0 +1,56 @@
+"""The pytest plugin that hands jobs, profile and images to the benchmark, and adds to pytest-benchmark's report what it does not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import Tensor
+from tqdm import tqdm
+
+from harness import machine
+from harness.latency_job import LatencyJob
+from harness.params import HardwareParams
+
+
+class Latency:
+    """Jobs by name, the profile and the test images as fixtures; the machine's fingerprint in the report; a progress bar; reasons of failures."""
+
+    def __init__(self, jobs: list[LatencyJob], profile: HardwareParams, images_: Tensor, title: str) -> None:
+        self.jobs, self.profile, self.images_ = {job.id: job for job in jobs}, profile, images_
+        self.bar = tqdm(total=len(jobs), desc=title, unit="run", mininterval=0.5)
+        self.failed: list[dict[str, Any]] = []
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make one benchmark of each job, known to pytest-benchmark by its name alone: its JSON is committed and shall hold no path of a machine."""
+        metafunc.parametrize("name", list(self.jobs))
+
+    @pytest.fixture
+    def job(self, name: str) -> LatencyJob:
+        """Return the job of that name."""
+        return self.jobs[name]
+
+    @pytest.fixture
+    def hardware(self) -> HardwareParams:
+        """Return the hardware profile."""
+        return self.profile
+
+    @pytest.fixture
+    def images(self) -> Tensor:
+        """Return the test images."""
+        return self.images_
+
+    def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
+        """Add our fingerprint: pytest-benchmark's machine info knows no threads, governor, GPU or runtime; leave out the host's name."""
+        machine_info.pop("node", None)
+        machine_info["compressbench"] = machine.fingerprint(self.profile)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Move the bar, and remember why a benchmark failed."""
+        if report.failed:
+            job = self.jobs[report.nodeid.split("[", 1)[-1].removesuffix("]")]
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = crash.message if crash is not None else str(report.longrepr)
+            self.failed.append({**job.point.name, "batch": job.batch, "reason": " ".join(reason.split())[:240]})
+        if report.when == "call":
+            self.bar.update()

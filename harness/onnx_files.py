@@ -1,0 +1,87 @@
+"""The ONNX models of a track's artefacts, made a few at a time and kept until the artefact or what exports it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from harness import data, files, store
+from harness.code import ROOT, code_hash
+from harness.errors import UserError, unknown
+from harness.params import Params
+from harness.paths import Paths
+from harness.pool import run_lasting, workers
+from harness.runtimes import not_installed
+
+
+@dataclass(frozen=True)
+class Export:
+    """An artefact that becomes the ONNX model `file`, traced with an image of the track's in `data`."""
+
+    folder: Path
+    data: Path
+    file: Path
+
+
+def exported(params: Params, paths: Paths, track: str, folders: Iterable[Path]) -> dict[Path, Path | str]:
+    """Return by artefact its ONNX model, or in one line why it has none."""
+    home = paths.onnx(track)
+    home.mkdir(parents=True, exist_ok=True)
+    wanted = [Export(folder, paths.data(track), home / f"{_key(folder)}.onnx") for folder in dict.fromkeys(folders)]
+    for old in set(home.iterdir()) - {export.file for export in wanted}:
+        old.unlink()
+    found: dict[Path, Path | str] = {export.folder: export.file for export in wanted}
+    todo = [export for export in wanted if not export.file.exists()]
+    return found | _run(params, track, todo)
+
+
+def _run(params: Params, track: str, todo: Sequence[Export]) -> dict[Path, Path | str]:
+    """Export `todo` and return the reasons of those that failed."""
+    refused: dict[Path, Path | str] = {}
+    if not todo:
+        return refused
+    with workers(params.run.workers) as pools, tqdm(total=len(todo), desc=f"{track}: export to ONNX", unit="point", mininterval=0.5) as bar:
+        for export, outcome in run_lasting(pools, todo, write_onnx, params.track(track).seconds):
+            if outcome.reason is not None:
+                refused[export.folder] = outcome.reason
+            bar.update()
+    return refused
+
+
+def write_onnx(export: Export) -> dict[str, Any]:
+    """Write the ONNX model of an artefact."""
+    from harness.onnx_export import to_onnx  # here, for it needs a second to import
+
+    image = data.TestSplit.read(export.data).images(1)
+    files.write_bytes(export.file, to_onnx(export.folder, image))
+    return {}
+
+
+def write_point(params: Params, paths: Paths, track: str, method: str, point: str, file: Path) -> int:
+    """Write the ONNX model of a point into `file` and return its length in bytes; raise UserError for a point that there is not, or that has no ONNX model."""
+    params.track(track), params.method(method)
+    if (lacking := not_installed("onnxscript")) is not None:
+        raise UserError(lacking)
+    folder = paths.artefacts(track, method) / point
+    if not folder.is_dir():
+        raise unknown(f"point of {method} with an artefact here", point, [found.name for found in folder.parent.glob("[!.]*")])
+    from harness.onnx_export import NotExported
+
+    try:
+        write_onnx(Export(folder, paths.data(track), file))
+    except NotExported as error:
+        raise UserError(f"{method} {point} cannot be written as ONNX: {error}") from error
+    return file.stat().st_size
+
+
+def _key(folder: Path) -> str:
+    """Return what decides an ONNX model: the artefact, and the code and libraries that export it."""
+    parts = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (store.PROGRAM, store.WEIGHTS)]
+    parts += [code_hash(ROOT / "harness" / "onnx_export.py"), *(importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript"))]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]

@@ -1,0 +1,77 @@
+"""Hardware profiles: what a machine lacks, in one line, and that every runtime runs the same artefact."""
+
+import pytest
+import torch
+import yaml
+
+from harness import hardware, runtimes, store
+from harness.params import HardwareParams, Params
+from harness.runtimes import load, missing
+from tests.conftest import ROOT
+
+BASE = {"device": "cpu", "runtime": "eager", "threads": 1, "batches": [1], "rounds": 5, "warmup_rounds": 1}
+
+
+def profile(**changed):
+    return HardwareParams.model_validate(BASE | changed)
+
+
+def test_the_profiles_that_are_shipped(params):
+    assert list(params.hardware) == ["cpu", "cpu_ort"] and list(params.profiles)[2:] == ["cpu_openvino", "cuda", "cuda_graph"]
+    assert all(profile.threads == 1 for profile in params.profiles.values())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"runtime": "cuda_graph"}, "runtime cuda_graph runs on device cuda"),
+        ({"runtime": "openvino", "device": "cuda"}, "runtime openvino is measured on device cpu"),
+        ({"runtime": "onnxruntime", "precision": "bf16"}, "in precision fp32"),
+        ({"runtime": "tensorrt"}, "Input should be 'eager'"),
+    ],
+)
+def test_profiles_that_cannot_be_are_refused(changed, said):
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["hardware"] = {"odd": BASE | changed}
+    with pytest.raises(ValueError, match=said):
+        Params.model_validate(content)
+
+
+def test_a_machine_says_what_it_lacks(monkeypatch):
+    assert missing(profile()) is None
+    assert missing(profile(threads=1000)).startswith("it asks for 1000 threads, this machine has")
+    assert missing(profile(match="Cray")).startswith("the profile is for 'Cray', this machine has '")
+    if not torch.cuda.is_available():
+        assert missing(profile(device="cuda")) == "torch finds no CUDA device here"
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None if name == "openvino" else object())
+    assert missing(profile(runtime="openvino")) == "openvino not installed: pip install -e '.[runtimes]'"
+    assert missing(profile(runtime="onnxruntime")) is None
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime", "openvino"])
+@torch.inference_mode()
+def test_every_runtime_runs_the_artefact(runtime, make_model, track_data, tmp_path):
+    from harness.onnx_export import to_onnx
+
+    images = track_data.validation.images[:4]
+    store.write(tmp_path, store.export(make_model("resnet"), images[:2]), {})
+    (tmp_path / "model.onnx").write_bytes(to_onnx(tmp_path, images[:1]))
+    chosen = profile(runtime=runtime)
+    loaded = load(chosen, tmp_path / "model.onnx" if chosen.onnx else tmp_path)
+    for batch in (images, images[:1]):
+        torch.testing.assert_close(loaded(batch)(batch), store.read(tmp_path).module(batch), rtol=1e-4, atol=1e-4)
+
+
+def test_bf16_is_autocast(make_model, track_data, tmp_path):
+    images = track_data.validation.images[:4]
+    store.write(tmp_path, store.export(make_model("resnet"), images[:2]), {})
+    with torch.inference_mode():
+        found = load(profile(precision="bf16"), tmp_path)(images)(images)
+    assert found.dtype == torch.bfloat16
+
+
+def test_the_machine_reports_every_profile_with_its_fingerprint_and_floor(params, monkeypatch):
+    monkeypatch.setattr(hardware, "ROUNDS", 5)
+    few = params.model_copy(update={"hardware": {"cpu": profile(), "elsewhere": profile(match="Cray")}, "hardware_on_request": {}})
+    served, elsewhere = hardware.report(few)
+    assert "cpu: fingerprint " in served and "noise floor ±" in served and elsewhere.startswith("elsewhere: not here: the profile is for 'Cray'")
