@@ -12,7 +12,7 @@ from harness.__main__ import main
 from harness.errors import UserError
 from tests.conftest import ROOT
 
-COMMANDS = [["train"], ["compress"], ["measure"], ["run"], ["new"], ["macs"], ["methods"], ["check", "params"], ["check", "results"]]
+COMMANDS = [["train"], ["compress"], ["sweep"], ["measure"], ["run"], ["hardware"], ["export"], ["new"], ["macs"], ["methods"], ["check", "params"], ["check", "results"]]
 
 
 def run(*arguments):
@@ -47,6 +47,8 @@ def test_every_command_has_help_with_an_example(command):
         (["compress", "digit", "wanda"], "did you mean 'digits'"),
         (["measure", "digits", "gpu"], "unknown hardware 'gpu'"),
         (["train", "cifar"], "unknown track 'cifar'"),
+        (["export", "digits", "rtn", "resnet_bits=5"], "unknown point of rtn with an artefact here 'resnet_bits=5'"),
+        (["export", "digits", "rnt", "x"], "did you mean 'rtn'"),
         (["run", "cifar10_ful"], "did you mean 'cifar10_full'"),
         (["macs", "resnet_50"], "did you mean"),
         (["check", "params", "--params", "nothing.yaml"], "nothing.yaml not found"),

@@ -1,0 +1,119 @@
+"""The commands that make results: the stages of dvc.yaml one by one, and a whole track without DVC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import OPTIONS, ParamsFile, Track, opened
+from harness.errors import UserError
+from harness.pool import start_server
+
+app = typer.Typer(**OPTIONS)
+
+
+@app.command()
+def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
+    """Train the dense models of a track.
+
+    Example: python -m harness train digits
+    """
+    loaded, paths = opened(params)
+    start_server()
+    from harness.train import train_track
+
+    record = train_track(loaded, paths, track)
+    for name, model in record["models"].items():
+        typer.echo(f"{track} {name}: {model['parameters']:,} parameters, test accuracy {100 * model['test_accuracy']:.2f} %")
+
+
+@app.command()
+def code(params: ParamsFile = Path("params.yaml")) -> None:
+    """Write the hashes of the code that methods share and of the steps of chains, for DVC to see when points must be run again.
+
+    Example: python -m harness code
+    """
+    from harness import files
+    from harness.code import of_chains, shared
+
+    loaded, paths = opened(params)
+    files.write_json(paths.code("shared"), shared())
+    files.write_json(paths.code("chains"), of_chains(loaded.chains))
+
+
+@app.command()
+def compress(track: Track, method: Annotated[str, typer.Argument(help="a method, e.g. wanda")], params: ParamsFile = Path("params.yaml")) -> None:
+    """Run the points of a method on a track that do not stand already.
+
+    Example: python -m harness compress digits wanda
+    """
+    loaded, paths = opened(params)
+    if not paths.artefacts(track, method).exists():  # else most points stand
+        start_server()
+    from harness.compress import compress as run
+
+    typer.echo(f"{track} {method}: {run(loaded, paths, track, method)}")
+
+
+@app.command()
+def sweep(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
+    """Run the points of all methods on a track that do not stand already, together and longest first.
+
+    Example: python -m harness sweep digits
+    """
+    loaded, paths = opened(params)
+    start_server()
+    from harness.compress import sweep as run
+
+    typer.echo(f"{track}: {run(loaded, paths, track)}")
+
+
+@app.command()
+def measure(
+    track: Track, hardware: Annotated[str, typer.Argument(help="a hardware profile, e.g. cpu")], params: ParamsFile = Path("params.yaml")
+) -> None:
+    """Time the artefacts of a track on this machine.
+
+    Example: python -m harness measure digits cpu
+    """
+    from harness.measure import measure as run
+
+    loaded, paths = opened(params)
+    done = run(loaded, paths, track, hardware)
+    for name, reason in done.failed.items():
+        typer.echo(f"not measured: {name}: {reason}", err=True)
+    if done.skipped is not None:
+        typer.echo(f"{track} on {hardware}: skipped: {done.skipped}", err=True)
+
+
+@app.command()
+def run(
+    track: Track,
+    rehearse: Annotated[
+        bool, typer.Option(help="try it in a minute or two: a few images, steps and settings, nothing kept, without a GPU if need be")
+    ] = False,
+    method: Annotated[list[str] | None, typer.Option(help="only this method or chain (may be given again), and dense")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="only this model (may be given again)")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="only so many seeds")] = None,
+    into: Annotated[Path | None, typer.Option(help="the folder for artefacts and results, in place of that of params.yaml")] = None,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Run a whole track, or a part of it, without DVC: train, compress by every method, measure.
+
+    Finished points are kept and not run again. A part goes into a folder of its own.
+
+    Example: python -m harness run digits --method wanda --model vit --into try
+    """
+    if (method or model or seeds) and into is None and not rehearse:
+        raise UserError("a part of a track would replace the results of the whole: name a folder for it with --into FOLDER")
+    loaded, paths = opened(params)
+    start_server()
+    from harness.paths import Paths
+    from harness.run import Selection, rehearse_track, run_track, selected
+
+    loaded = selected(loaded, track, Selection(tuple(method or ()), tuple(model or ()), seeds))
+    paths = paths if into is None else Paths(into.resolve(), loaded.version)
+    for line in (rehearse_track if rehearse else run_track)(loaded, paths, track):
+        typer.echo(line)

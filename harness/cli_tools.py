@@ -1,0 +1,120 @@
+"""The commands beside the stages: what a machine can measure, a model for elsewhere, a new method, counts, tables and checks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import OPTIONS, ParamsFile, Track, opened
+
+app = typer.Typer(**OPTIONS)
+check = typer.Typer(help="Check params or committed results.", **OPTIONS)
+app.add_typer(check, name="check")
+
+
+@app.command()
+def hardware(params: ParamsFile = Path("params.yaml")) -> None:
+    """Say which hardware profiles this machine can serve, with its fingerprint and noise floor under each.
+
+    Example: python -m harness hardware
+    """
+    from harness.hardware import report
+
+    for line in report(opened(params)[0]):
+        typer.echo(line)
+
+
+@app.command()
+def export(
+    track: Track,
+    method: Annotated[str, typer.Argument(help="a method or chain, e.g. rtn")],
+    point: Annotated[str, typer.Argument(help="a point of it, e.g. vit_bits=4_seed=0")],
+    into: Annotated[Path, typer.Option(help="the file to write")] = Path("model.onnx"),
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Write the artefact of a point as an ONNX model, for any batch size.
+
+    Example: python -m harness export digits int8_static resnet_seed=0 --into resnet.onnx
+    """
+    from harness.onnx_files import write_point
+
+    loaded, paths = opened(params)
+    typer.echo(f"{into}: {write_point(loaded, paths, track, method, point, into):,} bytes")
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument(help="the method's name, e.g. my_method")], params: ParamsFile = Path("params.yaml")) -> None:
+    """Write the skeleton of a method, its test and its line in params.yaml.
+
+    Example: python -m harness new my_method
+    """
+    from harness.new import create
+
+    opened(params)
+    for path in create(params.resolve().parent, name):
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def macs(
+    model: Annotated[str, typer.Argument(help="a timm name, e.g. resnet50")],
+    top: Annotated[int, typer.Option(help="how many of the costliest operators to list")] = 20,
+) -> None:
+    """Count a timm model at its default input size, operator by operator.
+
+    Example: python -m harness macs deit_small_patch16_224 --top 5
+    """
+    from harness import listing
+
+    typer.echo(listing.of_timm_model(model, top))
+
+
+@app.command()
+def methods(
+    readme: Annotated[Path | None, typer.Option(help="write it between the markers of this file instead of printing it")] = None,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Print the table of the methods of params.yaml: what each declares, what it was checked against, how long its file is.
+
+    Example: python -m harness methods --readme README.md
+    """
+    from harness import catalogue
+
+    loaded, _ = opened(params)
+    if readme is None:
+        typer.echo(catalogue.table(loaded.methods))
+    else:
+        catalogue.update(readme, loaded.methods)
+
+
+@check.command("params")
+def check_params(params: ParamsFile = Path("params.yaml")) -> None:
+    """Say whether params.yaml is well formed, down to every setting of every method.
+
+    Example: python -m harness check params
+    """
+    from harness.points import expand
+
+    loaded, _ = opened(params)
+    points = sum(len(expand(loaded, track, method)) for track in loaded.tracks for method in loaded.plans)
+    typer.echo(f"{params}: {len(loaded.tracks)} tracks, {len(loaded.methods)} methods, {len(loaded.chains)} chains, {points} points")
+
+
+@check.command("results")
+def check_results(params: ParamsFile = Path("params.yaml")) -> None:
+    """Say whether the committed results belong to the committed code and params; exit 1 if not.
+
+    Example: python -m harness check results
+    """
+    from harness.check import check_results as run
+
+    loaded, paths = opened(params)
+    findings = run(loaded, paths)
+    for finding in findings:
+        typer.echo(f"error: {finding}", err=True)
+    if findings:
+        sys.exit(1)
+    typer.echo(f"results of version {loaded.version} belong to this code and params")

@@ -1,0 +1,88 @@
+"""What a latency run sees beside time: whether the runtime computes the artefact, and the memory of a call."""
+
+import numpy as np
+import pytest
+import torch
+
+from harness import memory, onnx_files
+from harness.bench_latency import AGREEMENT, Differs, agreement, warm
+from harness.memory import peak_mib
+from harness.worker import PREDICTIONS
+
+CLASSES = 4
+
+
+def runtime_of(predicted):
+    """Return a program that predicts `predicted`, whose images hold their own index."""
+    return lambda _images: lambda images: torch.nn.functional.one_hot(torch.tensor(predicted)[images.flatten().long()], CLASSES).float()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the predictions of 500 images."""
+    np.save(tmp_path / PREDICTIONS, (np.arange(540) % CLASSES).astype(np.uint8))
+    return tmp_path
+
+
+def images():
+    return torch.arange(540.0).view(-1, 1, 1, 1)
+
+
+def test_agreement_is_counted_on_whole_parts_of_the_test_images(folder):
+    predicted = [index % CLASSES for index in range(540)]
+    predicted[3] = 0
+    assert agreement(runtime_of(predicted), images(), folder) == {"same": 499, "images": 500}
+
+
+def test_a_runtime_that_predicts_something_else_is_refused_with_the_count(folder):
+    predicted = [index % CLASSES for index in range(540)]
+    wrong = int((1 - AGREEMENT) * 500) + 1
+    predicted[:wrong] = [(index + 1) % CLASSES for index in range(wrong)]
+    with pytest.raises(Differs, match=f"the artefact's class for {500 - wrong} of 500 test images only"):
+        agreement(runtime_of(predicted), images(), folder)
+
+
+def test_the_peak_of_a_call_is_what_it_touches():
+    def call():
+        torch.ones(16 * 2**20)  # 64 MiB
+
+    assert 60 < peak_mib(call, "cpu") < 80 and peak_mib(lambda: None, "cpu") < 1
+
+
+def test_where_the_peak_cannot_be_reset_there_is_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "REFERENCES", tmp_path / "missing" / "clear_refs")
+    assert peak_mib(lambda: None, "cpu") is None
+
+
+def test_warming_ends_when_the_median_of_five_calls_stands_still():
+    calls, now = [], [0.0]
+
+    def run(_images):
+        calls.append(1)
+        now[0] += 10.0 if len(calls) <= 5 else 1.0  # the first block is slow, the two after it alike
+
+    warm(run, torch.zeros(1), lambda: now[0])
+    assert len(calls) == 15
+
+
+def test_a_model_is_exported_once_and_again_when_the_artefact_changes(small, tmp_path, monkeypatch):
+    params, paths = small
+    done = []
+
+    def write(params, track, todo):
+        for export in todo:
+            export.file.write_text("model")
+            done.append(export.folder.name)
+        return {}
+
+    monkeypatch.setattr(onnx_files, "_run", write)
+    here = type(paths)(tmp_path, paths.version)
+    folder = tmp_path / "point"
+    folder.mkdir()
+    for name in ("program.pt2", "weights.safetensors"):
+        (folder / name).write_text(name)
+    first = onnx_files.exported(params, here, "digits", [folder, folder])
+    assert done == ["point"] and onnx_files.exported(params, here, "digits", [folder]) == first and done == ["point"]
+    (folder / "weights.safetensors").write_text("other")
+    second = onnx_files.exported(params, here, "digits", [folder])
+    assert done == ["point", "point"] and not first[folder].exists() and second[folder].exists()
