@@ -31,16 +31,17 @@ def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
 
 @app.command()
 def code(params: ParamsFile = Path("params.yaml")) -> None:
-    """Write the hashes of the code that methods share and of the steps of chains, for DVC to see when points must be run again.
+    """Write the hashes of the code that methods share, for DVC to see when points must be run again, and what methods say of themselves.
 
     Example: python -m harness code
     """
     from harness import files
-    from harness.code import of_chains, shared
+    from harness.code import documented, of_chains, shared
 
     loaded, paths = opened(params)
     files.write_json(paths.code("shared"), shared())
     files.write_json(paths.code("chains"), of_chains(loaded.chains))
+    files.write_json(paths.code("methods"), documented())
 
 
 @app.command()

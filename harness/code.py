@@ -47,5 +47,11 @@ def of_chains(chains: Iterable[str]) -> dict[str, str]:
     return _hashes([ROOT / "harness" / "chain.py", *(path for path in steps if path.exists())])
 
 
+def documented() -> dict[str, str]:
+    """Return the docstring of every method's file here by the method's name: what pages about methods say."""
+    files = sorted(path for path in (ROOT / "methods").glob("*.py") if not path.stem.startswith("_"))
+    return {path.stem: ast.get_docstring(ast.parse(path.read_text())) or "" for path in files}
+
+
 def _hashes(files: Iterable[Path]) -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): code_hash(path) for path in sorted(files)}

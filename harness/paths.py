@@ -33,7 +33,7 @@ class Paths:
         return self.root / "artefacts" / track / "points" / method
 
     def code(self, name: str) -> Path:
-        """Return a file of hashes of code: `shared` or `chains`."""
+        """Return a file about the code: the hashes `shared` and `chains`, or the docstrings of `methods`."""
         return self.root / "results" / self.version / "code" / f"{name}.json"
 
     def records(self, track: str) -> Path:

@@ -16,7 +16,7 @@ to 5e-4. In ONNX Runtime the logits of ours are 2.9 and 1.8 % from fp32's, of th
 same comparison of what the layers of an untrained ResNet read; a residual block by hand.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation, store_as_codes
-from methods._activations import Static, quantise_input
+from methods._activations import Static, observe, quantise_input
 from methods._batchnorm import fold_batchnorms
 from methods._layers import Layer, weighted
 from methods._quantize import KEEP, Grid, asymmetric, round_to_nearest, rule
@@ -103,19 +103,16 @@ def grids(model: nn.Module, where: Places, images: Tensor, percentile: float) ->
     """Return the grids of outputs and of inputs, over the least lower and the greatest upper end (and 0) that batches of 128 of `images` give."""
     seen: dict[tuple[str, str], list[Tensor]] = {}
 
-    def output(name: str, module: nn.Module) -> Any:
-        return module.register_forward_hook(lambda _module, _args, y: seen.setdefault(("output", name), []).append(ends(y, percentile)))
+    def see(kind: str, name: str, x: Tensor) -> None:
+        seen.setdefault((kind, name), []).append(ends(x, percentile))
 
-    def input_(name: str, layer: nn.Module) -> Any:
-        return layer.register_forward_pre_hook(lambda _layer, args: seen.setdefault(("input", name), []).append(ends(args[0], percentile)))
+    def hook(name: str) -> Callable[..., None]:
+        return lambda _module, _args, y: see("output", name, y)
 
-    handles = [output(*item) for item in where.outputs.items()] + [input_(*item) for item in where.inputs.items()]
-    try:
-        for batch in images.split(128):
-            model(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    handles = [module.register_forward_hook(hook(name)) for name, module in where.outputs.items()]
+    observe(model, where.inputs, images, lambda name, x: see("input", name, x))
+    for handle in handles:
+        handle.remove()
 
     def grid(kind: str, name: str) -> Grid:
         lows, highs = torch.stack(seen[kind, name]).unbind(1)

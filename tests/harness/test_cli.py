@@ -12,7 +12,20 @@ from harness.__main__ import main
 from harness.errors import UserError
 from tests.conftest import ROOT
 
-COMMANDS = [["train"], ["compress"], ["sweep"], ["measure"], ["run"], ["hardware"], ["export"], ["new"], ["macs"], ["methods"], ["check", "params"], ["check", "results"]]
+COMMANDS = [
+    ["train"],
+    ["compress"],
+    ["sweep"],
+    ["measure"],
+    ["run"],
+    ["hardware"],
+    ["export"],
+    ["new"],
+    ["macs"],
+    ["methods"],
+    ["check", "params"],
+    ["check", "results"],
+]
 
 
 def run(*arguments):

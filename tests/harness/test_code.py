@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.code import code_hash, of_chains, shared
+from harness.code import ROOT, code_hash, documented, of_chains, shared
 
 SOURCE = '''"""What it is."""
 
@@ -31,3 +31,10 @@ def test_methods_of_their_own_are_not_shared_and_only_those_in_a_chain_count_for
     assert not [name for name in shared() if name.startswith("methods/") and not name.startswith("methods/_")]
     assert of_chains(["magnitude__rtn", "wanda__rtn"]).keys() == {"harness/chain.py", "methods/magnitude.py", "methods/rtn.py", "methods/wanda.py"}
     assert of_chains(["outside__rtn"]).keys() == {"harness/chain.py", "methods/rtn.py"}, "a method of another package has no file here"
+
+
+def test_what_methods_say_of_themselves_is_known_without_importing_them():
+    said = documented()
+    assert said["wanda"].startswith("Wanda: zero, in each output row")
+    assert set(said) == {path.stem for path in (ROOT / "methods").glob("[!_]*.py")}
+    assert all(text for text in said.values())
