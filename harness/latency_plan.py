@@ -1,7 +1,8 @@
 """What is timed of a track under a hardware profile, and what need not be.
 
-Masked points get no latency run. Of a row's seeds the first is measured, and any other whose counted MACs differ from the first one's. A program that is
-timed is not timed again with other weights, unless what it does depends on the image, or its weights can be integers to the runtime.
+Masked points get no latency run, but where a runtime has a kernel for their zeros. Of a row's seeds the first is measured, and any other whose counted MACs
+differ from the first one's. A program that is timed is not timed again with other weights, unless what it does depends on the image, or a kernel of the
+runtime depends on its weights (integers, 2:4 zeros).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from harness import files, store
 from harness.params import HardwareParams, Params
 from harness.paths import Paths
 from harness.points import DENSE
+from harness.semi_structured import has_fitting
 
 BRANCH, ROUND = b"torch.ops.higher_order.cond", b"torch.ops.aten.round.default"  # in the graph of a program that branches, or rounds activations
 
@@ -56,7 +58,8 @@ def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -
         measured: dict[str, int] = {}
         for record in content["points"]:
             row = f"{record['model']} {record['setting']}"
-            if record["status"] != "ok" or content["method"]["realisation"] == "masked" or measured.get(row) == record["macs"]:
+            idle = content["method"]["realisation"] == "masked" and not profile.sparse
+            if record["status"] != "ok" or idle or measured.get(row) == record["macs"]:
                 continue
             measured.setdefault(row, record["macs"])
             point = _point(params, paths, track, method, record)
@@ -78,7 +81,7 @@ def _point(params: Params, paths: Paths, track: str, method: str, record: dict[s
 def program_of(point: TimedPoint, profile: HardwareParams) -> str:
     """Return what two points share if one timing is right for both: the model and the graph, or nothing but itself (see the module)."""
     operators = graph(point.folder)
-    if BRANCH in operators or (profile.onnx and ROUND in operators):
+    if BRANCH in operators or (profile.onnx and ROUND in operators) or (profile.sparse and has_fitting(point.folder)):
         return str(point.folder)
     return f"{point.model} {hashlib.sha256(operators).hexdigest()}"
 

@@ -36,4 +36,6 @@ def fingerprint(profile: HardwareParams) -> dict[str, Any]:
         content |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     if profile.onnx:
         content["runtime"] = f"{profile.runtime} {importlib.metadata.version(profile.runtime)}"
+    if profile.sparse:
+        content["sparse"] = "2:4"
     return {**content, "fingerprint": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}

@@ -1,4 +1,4 @@
-"""What runs an artefact when it is timed: PyTorch eagerly or by replaying a CUDA graph, ONNX Runtime, OpenVINO."""
+"""What runs an artefact when it is timed: PyTorch eagerly, by replaying a CUDA graph or with 2:4 sparse weights, ONNX Runtime, OpenVINO."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import cpuinfo
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness import store
+from harness import semi_structured, store
 from harness.params import HardwareParams
 
 Runner = Callable[[Tensor], Tensor]  # images (N, C, H, W) on the profile's device -> logits (N, classes)
@@ -48,8 +48,14 @@ def load(profile: HardwareParams, artefact: Path) -> Program:
 
 
 def _eager(profile: HardwareParams, folder: Path) -> Program:
-    module = store.read(folder).on(torch.device(profile.device))
+    return _called(profile, store.read(folder).on(torch.device(profile.device)))
 
+
+def _semi_structured(profile: HardwareParams, folder: Path) -> Program:
+    return _called(profile, semi_structured.with_sparse_weights(store.read(folder).on(torch.device(profile.device))))
+
+
+def _called(profile: HardwareParams, module: nn.Module) -> Program:
     def run(images: Tensor) -> Tensor:
         with torch.autocast(profile.device, torch.bfloat16):
             logits: Tensor = module(images)
@@ -122,6 +128,7 @@ def _openvino(profile: HardwareParams, path: Path) -> Program:
 LOADERS: dict[str, Callable[[HardwareParams, Path], Program]] = {
     "eager": _eager,
     "cuda_graph": _cuda_graph,
+    "semi_structured": _semi_structured,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }

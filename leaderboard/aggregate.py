@@ -94,7 +94,9 @@ def _worst(lost: Sequence[Unmeasured]) -> str:
 def _measurement(row: Row, group: Group, reference: Reference | None, run: LatencyRun | None) -> Measurement:
     costs = _costs(group.measured)
     ids = [point.id for point in group.measured]
-    timed = {} if run is None or row.masked else {batch: latency(run, row.method.name, ids, batch) for batch in run.floors}
+    timed = (
+        {} if run is None or (row.masked and not run.machine.sparse) else {batch: latency(run, row.method.name, ids, batch) for batch in run.floors}
+    )
     found = {batch: value for batch, value in timed.items() if value is not None}
     reasons = [] if run is None or row.masked or found else [run.reasons.get((row.method.name, name), "") for name in ids]
     return Measurement(_quality(group, reference), costs, _ratios(reference, costs), found, next(filter(None, reasons), ""))

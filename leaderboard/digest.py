@@ -100,11 +100,9 @@ def _best_macs(rows: Sequence[Row]) -> str:
 
 
 def _best_time(rows: Sequence[Row], batch: int) -> str:
-    if rows[0].masked:
-        return "masked"
     timed = [row.measured.latency[batch] for row in rows if row.measured and batch in row.measured.latency]
     if not timed:
-        return "not measured"
+        return "masked" if rows[0].masked else "not measured"
     ranked = [part.speedup.value for part in timed if not part.tie]
     faster = [value for value in ranked if value > 1]
     return _times(faster) if faster else "tie" if len(ranked) < len(timed) else _times(ranked)

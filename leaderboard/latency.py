@@ -25,6 +25,7 @@ class Machine(Frozen):
     threads: PositiveInt
     torch: str
     runtime: str | None = None  # beside torch
+    sparse: str | None = None  # zeros that its kernels leave out
     fingerprint: str
 
 

@@ -73,5 +73,5 @@ class Row:
 
     @property
     def masked(self) -> bool:
-        """Say whether the saving is zeros in dense tensors, which no clock can show."""
+        """Say whether the saving is zeros in dense tensors, which no clock can show unless a runtime has a kernel for them."""
         return self.method.realisation == "masked"

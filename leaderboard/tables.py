@@ -54,10 +54,8 @@ def verdict(row: Row, timed: Latency | None) -> str:
     """Return in one word what the clock says of a row."""
     if row.measured is None:
         return ""
-    if row.masked:
-        return "masked"
     if timed is None:
-        return "failed" if row.measured.unmeasured else "not measured"
+        return "masked" if row.masked else "failed" if row.measured.unmeasured else "not measured"
     if timed.as_dense:
         return "as dense"
     if timed.tie:

@@ -7,6 +7,7 @@ import yaml
 from harness import hardware, runtimes, store
 from harness.params import HardwareParams, Params
 from harness.runtimes import load, missing
+from harness.semi_structured import fits, has_fitting
 from tests.conftest import ROOT
 
 BASE = {"device": "cpu", "runtime": "eager", "threads": 1, "batches": [1], "rounds": 5, "warmup_rounds": 1}
@@ -17,7 +18,7 @@ def profile(**changed):
 
 
 def test_the_profiles_that_are_shipped(params):
-    assert list(params.hardware) == ["cpu", "cpu_ort"] and list(params.profiles)[2:] == ["cpu_openvino", "cuda", "cuda_graph"]
+    assert list(params.hardware) == ["cpu", "cpu_ort"] and list(params.profiles)[2:] == ["cpu_openvino", "cuda", "cuda_graph", "cuda_sparse"]
     assert all(profile.threads == 1 for profile in params.profiles.values())
 
 
@@ -25,6 +26,7 @@ def test_the_profiles_that_are_shipped(params):
     ("changed", "said"),
     [
         ({"runtime": "cuda_graph"}, "runtime cuda_graph runs on device cuda"),
+        ({"runtime": "semi_structured", "device": "cuda"}, "runtime semi_structured runs on device cuda in precision bf16"),
         ({"runtime": "openvino", "device": "cuda"}, "runtime openvino is measured on device cpu"),
         ({"runtime": "onnxruntime", "precision": "bf16"}, "in precision fp32"),
         ({"runtime": "tensorrt"}, "Input should be 'eager'"),
@@ -68,6 +70,18 @@ def test_bf16_is_autocast(make_model, track_data, tmp_path):
     with torch.inference_mode():
         found = load(profile(precision="bf16"), tmp_path)(images)(images)
     assert found.dtype == torch.bfloat16
+
+
+def test_weights_that_sparse_tensor_cores_take_have_two_zeros_in_every_four(tmp_path):
+    weight = torch.tensor([0.0, 1.0, 0.0, 2.0]).repeat(32, 16)
+    assert fits(weight) and fits(weight.roll(1, 1)), "any two of the four"
+    assert not fits(weight.roll(1, 1) + weight) and not fits(weight[:31]) and not fits(weight[:, :60])
+    assert not fits(weight.reshape(32, 64, 1, 1)), "no kernel for convolutions"
+    layer = torch.nn.Linear(64, 32)
+    for kept, found in ((torch.ones(32, 64), False), (weight != 0, True)):
+        layer.weight.data *= kept
+        store.write(tmp_path, store.export(layer, torch.zeros(2, 64)), {})
+        assert has_fitting(tmp_path) is found
 
 
 def test_the_machine_reports_every_profile_with_its_fingerprint_and_floor(params, monkeypatch):

@@ -87,8 +87,17 @@ class Results:
     def latency(self, hardware="cpu", machine="f00d", track="digits"):
         return self.folder(track) / "latency" / hardware / f"{machine}.json"
 
-    def write_latency(self, hardware="cpu", track="digits", machine="f00d"):
-        about = {"cpu": "A <CPU>", "flags": "avx2", "cores": 2, "governor": None, "threads": 1, "torch": "2.13", "fingerprint": machine}
+    def write_latency(self, hardware="cpu", track="digits", machine="f00d", sparse=None):
+        about = {
+            "cpu": "A <CPU>",
+            "flags": "avx2",
+            "cores": 2,
+            "governor": None,
+            "threads": 1,
+            "torch": "2.13",
+            "fingerprint": machine,
+            "sparse": sparse,
+        }
         content = {"machine_info": {"compressbench": about}, "benchmarks": self.benchmarks, "same_program": self.same_program, "failed": self.failed}
         self.write_json(self.latency(hardware, machine, track), content)
 

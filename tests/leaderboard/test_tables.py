@@ -105,6 +105,12 @@ def test_latency_of_a_masked_row_is_not_shown_even_if_measured(filled):
     assert frame(table_of(filled)).loc["resnet", "wanda", "sparsity=0.5"].speedup_b1 == ""
 
 
+def test_latency_of_a_masked_row_is_shown_where_a_kernel_leaves_its_zeros_out(filled):
+    filled.time("wanda", "w-r-5", 0.1)
+    filled.write_latency(sparse="2:4")
+    assert frame(table_of(filled)).loc["resnet", "wanda", "sparsity=0.5"].verdict_b1 in ("faster", "slower")
+
+
 def test_lost_rows_are_visible_with_their_reason(cells):
     assert tuple(cells.loc["vit", "rtn", "bits=8"][["status", "reason", "accuracy_percent", "seeds"]]) == ("failed", "returned NaN", "", "0")
     assert cells.loc["vit", "wanda", "sparsity=0.5"].status == "skipped"
