@@ -59,8 +59,10 @@ def int8_weights(weights: Path) -> list[Int8]:
                 zero = file.get_tensor(f"{name}|zero").numpy().astype(np.int16)
                 codes = unpack(file.get_tensor(f"{name}|codes"), 8, form.rows * form.columns).numpy().reshape(form.rows, form.columns)
                 integers = codes - zero
+                scale = file.get_tensor(f"{name}|scale").float().numpy().ravel()
                 if np.abs(integers).max(initial=0) <= 127:
-                    found.append(Int8(integers.astype(np.int8), file.get_tensor(f"{name}|scale").float().numpy().ravel()))
+                    scale[scale == 0] = scale.max() or 1.0  # of rows of zeros, which any scale gives; a bias needs one that is not 0
+                    found.append(Int8(integers.astype(np.int8), scale))
     return found
 
 

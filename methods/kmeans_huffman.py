@@ -9,7 +9,8 @@ pruning, sharing and coding. Then the shared values are fine-tuned; the gradient
 first. The file holds indices packed or Huffman-coded, whichever is shorter, and float16 centroids: the code is the harness's, not this method's.
 ASSUMED: the same b for convolutions and Linear (the paper: 8 and 5); b is lowered in a layer until its table (16 2^b bits) is no longer than its indices (b a
 weight); zeros are coded as one symbol among the others, at least a bit each, instead of by gaps; biases, norms and tokens are trained along with the
-centroids, `share` of the track's fine-tuning epochs at its rate, instead of 1e-4 times the original one; 32 bits mean that the model stays as it is.
+centroids, `share` of the track's fine-tuning epochs at `learning_rate`, or else the track's, instead of 1e-4 times the original one (under plain SGD a
+shared value moves by the gradients of all its members); 32 bits mean that the model stays as it is.
 Checked against: scikit-learn's KMeans (Lloyd) from the same linear start, 2 to 16 clusters of 2,000 values: centroids within 2e-3, sums of squares to 2e-4 (the
 rest is what stopping at 1e-4 leaves); the exact clustering by dynamic programming, which it never beats. In the tests: the sheet's 13 bits, the file read back.
 """
@@ -90,6 +91,7 @@ class KmeansHuffman(Method):
 
     index_bits: Literal[1, 2, 3, 4, 5, 6, 7, 8, 32] = 4
     share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Fold the batch norms, share the weights of each layer, train the shared values, and store them."""
@@ -98,7 +100,8 @@ class KmeansHuffman(Method):
         layers = prepare(model, data.image_shape)
         for layer in layers:
             share_weights(layer, self.index_bits)
-        train(model, data, replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs))
+        rate = self.learning_rate or data.fine_tune.learning_rate
+        train(model, data, replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs, learning_rate=rate))
         for layer in layers:
             store_table(layer)
         return model

@@ -77,6 +77,17 @@ def test_every_layer_of_int8_static_runs_on_integers_and_predicts_what_the_artef
     assert (found_logits - expected).norm() < 0.05 * expected.norm()
 
 
+def test_a_channel_without_weights_keeps_its_bias(make_model, make_data, track_data, tmp_path):
+    images, dense = track_data.validation.images[:8], make_model("resnet")
+    for norm in (module for module in dense.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.weight.data[0], norm.bias.data[0] = 0.0, 3.0  # folded: a row of zeros, and a bias
+    model = registry.configure("int8_static", {}).compress(dense, make_data("resnet")).eval()
+    module, content = artefact(model, images, tmp_path), to_onnx(tmp_path, images[:1])
+    with torch.no_grad():
+        expected = module(images)
+    assert (outputs(content, images) - expected).norm() < 0.05 * expected.norm()
+
+
 def test_an_integer_model_is_about_as_long_as_its_weights_file(make_model, make_data, track_data, tmp_path):
     images = track_data.validation.images[:2]
     model = registry.configure("int8_static", {}).compress(make_model("resnet"), make_data("resnet")).eval()
