@@ -1,19 +1,18 @@
-"""Points of one method, model and setting taken together over their seeds."""
+"""Rows of a table from the points of a track."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from leaderboard.claims import claimed_ratio
-from leaderboard.errors import one_line
+from leaderboard.groups import Group, find_groups
 from leaderboard.latency import LatencyRun, latency
-from leaderboard.results import Correct, MethodResults, TrackResults
+from leaderboard.results import Correct, TrackResults
 from leaderboard.rows import Costs, Measurement, Quality, Ratios, Row
-from leaderboard.schema import DENSE, Measured, Unmeasured
+from leaderboard.schema import DENSE, Measured
 from leaderboard.statistics import adjust, paired_difference, sign_flip_p, wilson
 
 
@@ -25,45 +24,11 @@ class Reference:
     costs: Costs
 
 
-@dataclass(frozen=True)
-class Group:
-    """The points of one row."""
-
-    results: MethodResults
-    model: str
-    setting: str
-    points: list[Measured | Unmeasured] = field(default_factory=list)
-
-    @property
-    def measured(self) -> list[Measured]:
-        """Return the seeds that have numbers."""
-        return [point for point in self.points if isinstance(point, Measured)]
-
-    def correct(self) -> Correct:
-        """Return which test images were right, (seeds, images)."""
-        return np.stack([self.results.correct[point.id] for point in self.measured])
-
-
-def setting_text(setting: Mapping[str, object]) -> str:
-    """Return a setting as `k=v` text."""
-    return one_line(", ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in setting.items()))
-
-
 def make_rows(track: TrackResults, run: LatencyRun | None, order: Sequence[str]) -> tuple[Row, ...]:
     """Return the rows of a track with the latency of one hardware: by model (dense first), method in `order`, setting as it stands."""
-    groups = sorted(_groups(track), key=lambda group: _position(group, list(track.info.models), order))
+    groups = sorted(find_groups(track), key=lambda group: _position(group, list(track.info.models), order))
     references = {group.model: Reference(group.correct(), _costs(group.measured)) for group in groups if _is_dense(group) and group.measured}
     return _adjusted(tuple(_row(group, references.get(group.model), run) for group in groups))
-
-
-def _groups(track: TrackResults) -> list[Group]:
-    groups: dict[tuple[str, str, str], Group] = {}
-    for results in track.methods:
-        for point in results.points:
-            text = setting_text(point.setting)
-            key = (results.method.name, point.model, text)
-            groups.setdefault(key, Group(results, point.model, text)).points.append(point)
-    return list(groups.values())
 
 
 def _is_dense(group: Group) -> bool:
@@ -79,16 +44,9 @@ def _position(group: Group, models: Sequence[str], order: Sequence[str]) -> tupl
 
 
 def _row(group: Group, reference: Reference | None, run: LatencyRun | None) -> Row:
-    measured = group.measured
-    lost = [point for point in group.points if isinstance(point, Unmeasured)]
-    status = f"{len(measured)} of {len(group.points)} seeds" if lost and measured else "ok" if measured else _worst(lost)
-    reason = next((one_line(point.reason or "no reason given") for point in sorted(lost, key=lambda point: point.status)), "")
-    row = Row(group.results.method, group.model, group.setting, len(measured), status, reason, None, claimed_ratio(group.points[0].setting))
-    return replace(row, measured=_measurement(row, group, reference, run)) if measured else row
-
-
-def _worst(lost: Sequence[Unmeasured]) -> str:
-    return min(point.status for point in lost)  # failed before skipped
+    claimed = claimed_ratio(group.points[0].setting)
+    row = Row(group.results.method, group.model, group.setting, len(group.measured), group.status(), group.reason(), None, claimed)
+    return replace(row, measured=_measurement(row, group, reference, run)) if group.measured else row
 
 
 def _measurement(row: Row, group: Group, reference: Reference | None, run: LatencyRun | None) -> Measurement:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from leaderboard.rows import Row
+from leaderboard.statistics import SIGNIFICANT
 
 RULE = (
     "`best` marks, per model and needs class, the largest compression ratio (`size`) and the largest realised speed-up beyond the noise "
@@ -18,12 +19,18 @@ def lossless(row: Row) -> bool:
     """Say whether a measured row's accuracy is not significantly below dense; dense itself is not compared."""
     if row.measured is None or row.measured.quality.delta is None or row.measured.quality.adjusted_p is None:
         return False
-    return row.measured.quality.delta.value >= 0 or row.measured.quality.adjusted_p >= 0.05
+    return row.measured.quality.delta.value >= 0 or row.measured.quality.adjusted_p >= SIGNIFICANT
 
 
 def size_gain(row: Row) -> float | None:
     """Return the compression ratio if the row is smaller than dense."""
     ratio = row.measured.ratios.compression if row.measured else None
+    return ratio if ratio is not None and ratio > 1 else None
+
+
+def macs_gain(row: Row) -> float | None:
+    """Return the MACs ratio if the row needs fewer than dense."""
+    ratio = row.measured.ratios.theoretical_speedup if row.measured else None
     return ratio if ratio is not None and ratio > 1 else None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from leaderboard.cells import Record, cut, fixed, speedup_cell, whole
 from leaderboard.errors import ResultsError, one_line, unknown
 from leaderboard.experiment import Experiment, in_order
 from leaderboard.files import read_text
@@ -17,7 +18,8 @@ from leaderboard.precision import accuracy_digits
 
 SANITY = ("dense", "finetune_only", "slim", "random_pruning", "magnitude")  # shown whether they win or not
 WIDTH = 160
-Record = dict[str, str]
+NEEDED = """model method setting needs realisation test_images accuracy_percent delta_points delta_points_low significance
+    bytes compression_ratio macs theoretical_speedup best pareto status"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def find_tables(results: Path, version: str, experiment: Experiment) -> list[Cho
         raise ResultsError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
     if not (results / version).is_dir():
         raise unknown("version", version, [folder.name for folder in results.iterdir() if folder.is_dir()])
-    paths = [path for path in (results / version / "tables").glob("*/*.csv") if path.name != "curves.csv"]
+    paths = [path for path in (results / version / "tables").glob("*/*.csv") if path.with_suffix(".md").is_file()]  # not the summaries
     found = [Choice(path.parent.name, path.stem, path) for path in paths]
     if not found:
         raise ResultsError(f"{results / version} holds no tables: run `python -m leaderboard build`")
@@ -60,19 +62,7 @@ def choose(tables: Sequence[Choice], experiment: Experiment, track: str | None, 
 def read_table(path: Path) -> list[Record]:
     """Return the records of a table's CSV, as text."""
     records = list(csv.DictReader(StringIO(read_text(path), newline="")))
-    needed = {
-        "model",
-        "method",
-        "setting",
-        "test_images",
-        "accuracy_percent",
-        "delta_points",
-        "bytes",
-        "compression_ratio",
-        "best",
-        "pareto",
-        "status",
-    }
+    needed = set(NEEDED.split())
     if not records or not needed <= set(records[0]) or any(None in record.values() for record in records):
         raise ResultsError(f"{path} is not a table of this leaderboard: run `python -m leaderboard build`")
     return records
@@ -101,40 +91,13 @@ def _align(record: Record) -> list[str]:
 
 
 def _line(record: Record) -> Record:
-    line = {"method": _cut(record["method"], 16), "setting": _cut(record["setting"], 30), "needs": _cut(record["needs"], 11)}
-    digits = accuracy_digits(_whole(record["test_images"]))
-    line |= {"acc %": _fixed(record["accuracy_percent"], digits), "Δ": f"{_fixed(record['delta_points'], digits)}{record.get('significance', ''):3}"}
-    line |= {"KiB": _fixed(record["bytes"], 1, 1 / 1024), "size ×": _fixed(record["compression_ratio"], 2)}
-    line |= {"MACs ×": _fixed(record.get("theoretical_speedup", ""), 2)}
+    line = {"method": cut(record["method"], 16), "setting": cut(record["setting"], 30), "needs": cut(record["needs"], 11)}
+    digits = accuracy_digits(whole(record["test_images"]))
+    line |= {"acc %": fixed(record["accuracy_percent"], digits), "Δ": f"{fixed(record['delta_points'], digits)}{record['significance']:3}"}
+    line |= {"KiB": fixed(record["bytes"], 1, 1 / 1024), "size ×": fixed(record["compression_ratio"], 2)}
+    line |= {"MACs ×": fixed(record["theoretical_speedup"], 2)}
     for column in record:
         if column.startswith("verdict_b"):
-            line[f"{column.removeprefix('verdict_')} ×"] = _speedup(record, column.removeprefix("verdict_"))
+            line[f"{column.removeprefix('verdict_')} ×"] = speedup_cell(record, column.removeprefix("verdict_"))
     line |= {"best": record["best"], "pareto": record["pareto"]}
     return line | {"status": record["status"].replace("ok", "")}
-
-
-def _speedup(record: Record, batch: str) -> str:
-    word = record[f"verdict_{batch}"]
-    return _fixed(record.get(f"speedup_{batch}", ""), 2) if word in ("faster", "slower") else word.replace("not measured", "")
-
-
-def _fixed(text: str, digits: int, scale: float = 1.0) -> str:
-    try:
-        return f"{float(text) * scale:.{digits}f}" if text else ""
-    except ValueError:
-        raise _no_number(text) from None
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise _no_number(text)
-    return int(text)
-
-
-def _no_number(text: str) -> ResultsError:
-    return ResultsError(f"the table holds '{one_line(text)}' where a number belongs: run `python -m leaderboard build`")
-
-
-def _cut(text: str, width: int) -> str:
-    line = one_line(text)
-    return line if len(line) <= width else line[: width - 1] + "…"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from leaderboard.areas import areas_text
 from leaderboard.digest import DIGEST, check_readme, digest_text, update_readme
 from leaderboard.errors import ResultsError, unknown
 from leaderboard.experiment import Experiment, in_order
 from leaderboard.files import write_folder
+from leaderboard.groups import find_hits
 from leaderboard.latency import read_latency
 from leaderboard.markdown import markdown_text
 from leaderboard.plots import size_plot, speed_plot
-from leaderboard.results import RECORDS, find_tracks, read_track
+from leaderboard.results import RECORDS, Correct, TrackResults, find_tracks, read_track
+from leaderboard.rows import RowKey
 from leaderboard.summary import curves_text, metrics_text
 from leaderboard.tables import Table, csv_text, make_table
+from leaderboard.tiers import tiers_text
 
 UNMEASURED = "unmeasured"  # names the table of results that no hardware was asked to time
 
@@ -24,9 +28,10 @@ def build(results: Path, version: str, asked: Sequence[str], readme: Path | None
     if readme is not None:
         check_readme(readme)
     folder = results / version / "tables"
-    tables = {track: track_tables(results, version, track, experiment) for track in chosen_tracks(results, version, asked, experiment)}
+    contents = {track: read_track(results, version, track) for track in chosen_tracks(results, version, asked, experiment)}
+    tables = {track: make_tables(content, experiment) for track, content in contents.items()}
     for track, group in tables.items():
-        write_folder(folder / track, _texts(group))
+        write_folder(folder / track, _texts(group, find_hits(contents[track])))
     if readme is not None:
         update_readme(readme, folder, experiment)
     return tuple(folder / track / f"{table.hardware}.md" for track, group in tables.items() for table in group)
@@ -47,8 +52,12 @@ def chosen_tracks(results: Path, version: str, asked: Sequence[str], experiment:
 
 
 def track_tables(results: Path, version: str, track: str, experiment: Experiment) -> list[Table]:
+    """Read a track and return its tables."""
+    return make_tables(read_track(results, version, track), experiment)
+
+
+def make_tables(content: TrackResults, experiment: Experiment) -> list[Table]:
     """Return a track's tables, one per hardware profile and machine that measured, at least one; machines are told apart by name where there are several."""
-    content = read_track(results, version, track)
     measured = sorted({path.parent.name for path in (content.folder / "latency").glob("*/*.json")})
     order = [*experiment.methods, *experiment.chains]
     if not measured:
@@ -64,11 +73,12 @@ def track_tables(results: Path, version: str, track: str, experiment: Experiment
     return tables
 
 
-def _texts(tables: Sequence[Table]) -> dict[str, str]:
-    """Return the text of every file of a track, by name."""
+def _texts(tables: Sequence[Table], hits: Mapping[RowKey, Correct]) -> dict[str, str]:
+    """Return the text of every file of a track, by name; `hits` are those of its measured rows."""
     pages = {f"{table.hardware}{ending}": text(table) for table in tables for ending, text in ((".csv", csv_text), (".md", markdown_text))}
     plots = {f"{table.hardware}.svg": speed_plot(table) for table in tables} | {"size.svg": size_plot(tables[0])}
     pages |= {name: text for name, text in plots.items() if text is not None}
+    pages |= {"tiers.csv": tiers_text(_shown(tables), hits), "areas.csv": areas_text(tables[0], hits)}
     return pages | {"metrics.json": metrics_text(tables), "curves.csv": curves_text(tables[0]), DIGEST: digest_text(_shown(tables))}
 
 

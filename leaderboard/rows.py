@@ -9,6 +9,8 @@ from leaderboard.latency import Latency
 from leaderboard.schema import MethodInfo
 from leaderboard.statistics import Estimate
 
+RowKey = tuple[str, str, str]  # model, method and setting: what a row is in every table of its track
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -70,6 +72,11 @@ class Row:
     claimed: float | None = None  # compression that the setting promises of the weights it touches
     best: tuple[str, ...] = ()
     pareto: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> RowKey:
+        """Return what the row is."""
+        return self.model, self.method.name, self.setting
 
     @property
     def masked(self) -> bool:

@@ -12,7 +12,9 @@ from scipy.stats import binom, false_discovery_control, norm
 from leaderboard.results import Correct
 
 LEVEL = 0.95
+SIGNIFICANT = 0.05  # is an adjusted p below this
 RESAMPLES = 10_000
+BLOCK = 100  # resamples drawn at a time: what bounds the memory
 SEED = 20_240  # of every bootstrap, so that the same results give the same bytes
 
 Floats = NDArray[np.float64]
@@ -49,7 +51,7 @@ def paired_difference(correct: Correct, dense: Correct) -> Estimate:
     drawn_images = generator.multinomial(images, counts / images, size=RESAMPLES) / images  # (resamples, columns)
     drawn_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds  # (resamples, seeds)
     resampled = ((drawn_images @ columns.T) * drawn_seeds).sum(axis=1)
-    return _percentiles(float(differences.mean()), resampled)
+    return percentiles(float(differences.mean()), resampled)
 
 
 def sign_flip_p(correct: Correct, dense: Correct) -> float:
@@ -96,7 +98,7 @@ def median(values: Floats) -> Estimate:
     lower = generator.beta(rank, n - rank + 1, RESAMPLES)
     upper = lower if n % 2 else 1 - (1 - lower) * generator.random(RESAMPLES) ** (1 / (n - rank))
     pick = np.minimum((np.stack([lower, upper]) * n).astype(np.int64), n - 1)
-    return _percentiles(float(np.median(values)), ordered[pick].mean(axis=0))
+    return percentiles(float(np.median(values)), ordered[pick].mean(axis=0))
 
 
 def paired_ratios(dense: Floats, point: Floats) -> Floats:
@@ -115,6 +117,19 @@ def is_tie(speedup: Estimate, floor: float) -> bool:
     return abs(speedup.value - 1) <= floor or speedup.low <= 1 <= speedup.high
 
 
-def _percentiles(value: float, resampled: Floats) -> Estimate:
+def resampled_means(values: Floats, resamples: int) -> Floats:
+    """Return the (resamples, columns) means of the (images, columns) `values` over images drawn with replacement, the same for all columns."""
+    images = len(values)
+    generator = np.random.default_rng(SEED)
+    means = np.empty((resamples, values.shape[1]))
+    for start in range(0, resamples, BLOCK):
+        drawn = generator.integers(images, size=(min(BLOCK, resamples - start), images))
+        counts = np.stack([np.bincount(row, minlength=images) for row in drawn])
+        means[start : start + BLOCK] = counts @ values / images
+    return means
+
+
+def percentiles(value: float, resampled: Floats) -> Estimate:
+    """Return `value` with the interval that its (resamples,) bootstrap values span."""
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high))

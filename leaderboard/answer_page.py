@@ -1,0 +1,74 @@
+"""A recommendation in a terminal."""
+
+from __future__ import annotations
+
+import json
+
+from tabulate import tabulate
+
+from leaderboard.board import Choice, read_table
+from leaderboard.cells import Record, cut, fixed, real, speedup_cell, whole
+from leaderboard.costs import Cost
+from leaderboard.errors import ResultsError, one_line
+from leaderboard.files import read_text
+from leaderboard.precision import accuracy_digits
+from leaderboard.recommend import Answer, Candidate, Question, recommend, reproduction, smallest_batch
+
+FIRST = {Cost.BYTES: "the smallest", Cost.MACS: "the fewest MACs", Cost.LATENCY: "the fastest"}
+GAIN = {Cost.BYTES: "is smaller", Cost.MACS: "has fewer MACs", Cost.LATENCY: "is faster"}
+TEXT_COLUMNS = ("method", "setting", "needs", "realisation", "loss", "beside the first")
+
+
+def recommend_text(choice: Choice, question: Question, top: int) -> str:
+    """Return the `top` best rows of a table for a question, what is not shown and why, and the command that reproduces the first."""
+    records = read_table(choice.path)
+    answer = recommend(records, question)
+    batch = smallest_batch(records)
+    floor = _noise_floor(choice, batch) if question.cost is Cost.LATENCY else 0.0
+    first, shown = answer.ranked[0], answer.ranked[:top]
+    lines = [_line(found, batch) | {"beside the first": "" if found is first else "tied" * found.tied(first, floor)} for found in shown]
+    align = ["left" if name in TEXT_COLUMNS else "right" for name in lines[0]]
+    table = tabulate(lines, headers="keys", disable_numparse=True, colalign=align)
+    return "\n".join([table, "", *_notes(answer, question, len(shown)), f"reproduce the first: {reproduction(choice.track, first.record)}"])
+
+
+def _notes(answer: Answer, question: Question, shown: int) -> list[str]:
+    first = answer.ranked[0]
+    limit = f"losing at most {question.max_drop:g} percentage points"
+    notes = [f"shown: {shown} of {len(answer.ranked)} rows of {question.model} {limit}, {FIRST[question.cost]} first"]
+    if answer.left_out:
+        notes.append(f"not listed, without a time of their own: {answer.left_out}")
+    if first.place or first.gain <= 1:
+        notes.append(f"note: none of them {GAIN[question.cost]} than dense")
+    return notes
+
+
+def _line(found: Candidate, batch: str) -> Record:
+    record = found.record
+    digits = accuracy_digits(whole(record["test_images"]))
+    line = {
+        "method": cut(record["method"], 28),
+        "setting": one_line(record["setting"]),
+        "needs": record["needs"],
+        "realisation": record["realisation"],
+    }
+    line |= {"acc %": fixed(record["accuracy_percent"], digits), "Δ": fixed(record["delta_points"], digits)}
+    line |= {"Δ from": fixed(record["delta_points_low"], digits), "loss": _loss(record)}
+    line |= {"size ×": fixed(record["compression_ratio"], 2), "MACs ×": fixed(record["theoretical_speedup"], 2)}
+    return line | {f"{batch} ×": speedup_cell(record, batch)}
+
+
+def _loss(record: Record) -> str:
+    """Return what can be said of the loss: the lower end of its interval may lie far below it."""
+    if real(record["delta_points"]) >= 0:
+        return "none"
+    return f"significant {record['significance']}" if record["significance"] else "not significant"
+
+
+def _noise_floor(choice: Choice, batch: str) -> float:
+    """Return the noise floor of the run that a table shows, from the metrics beside it."""
+    path, name = choice.path.with_name("metrics.json"), f"noise_floor_{choice.hardware}/{batch}"
+    try:
+        return float(json.loads(read_text(path))[name])
+    except (ValueError, KeyError, TypeError):
+        raise ResultsError(f"{path} does not hold '{name}': run `python -m leaderboard build`") from None

@@ -1,0 +1,68 @@
+"""The commands that answer questions: which setting to take, and what has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leaderboard.cli import OPTIONS, Hardware, ParamsFile, Results, Track, Version, one_line_errors
+from leaderboard.costs import Cost
+
+app = typer.Typer(**OPTIONS)
+
+
+@app.command("recommend", epilog="Example: python -m leaderboard recommend --track digits --model vit --max-drop 1 --optimise latency")
+def recommend_command(
+    model: Annotated[str, typer.Option(help="The model to compress.")],
+    optimise: Annotated[Cost, typer.Option(help="What should become small; latency is that of the smallest batch.")],
+    max_drop: Annotated[float, typer.Option(min=0, help="The loss of accuracy to bear at most, in points.")] = 1.0,
+    needs: Annotated[list[str] | None, typer.Option(help="Only methods of this budget class, e.g. calibration (may be given again).")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many rows to print.")] = 5,
+    track: Track = None,
+    hardware: Hardware = None,
+    results: Results = Path("results"),
+    version: Version = None,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Print the settings of the methods that lose little enough, the best cost first, and what cannot be told from the best."""
+    with one_line_errors():
+        from leaderboard.answer_page import recommend_text
+        from leaderboard.board import choose, find_tables
+        from leaderboard.experiment import read_experiment
+        from leaderboard.recommend import Question
+
+        experiment = read_experiment(params)
+        asked = experiment.chosen_version(version)
+        choice = choose(find_tables(results, asked, experiment), experiment, track, hardware)
+        text = recommend_text(choice, Question(model, tuple(needs or ()), max_drop, optimise), top)
+        typer.echo(f"{choice.track} on {choice.hardware}, version {asked}\n\n{text}")
+
+
+@app.command("compare", epilog="Example: python -m leaderboard compare main HEAD --track digits")
+def compare_command(
+    a: Annotated[
+        str, typer.Argument(help="A folder of results, a version in the folder of results, or a git revision: REV or REV:version.", metavar="A")
+    ],
+    b: Annotated[str, typer.Argument(help="The same.", metavar="B")],
+    track: Annotated[str | None, typer.Option(help="The track to compare; by default every track that both have.")] = None,
+    into: Annotated[Path | None, typer.Option(help="The file to write; by default the text is printed.")] = None,
+    results: Results = Path("results"),
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Say as Markdown which rows moved from A to B, by how much, and which only differ within noise."""
+    with one_line_errors():
+        from leaderboard.compare import compare
+        from leaderboard.compare_page import page
+        from leaderboard.files import write_text
+        from leaderboard.sides import Home, opened
+
+        home = Home(results, params)
+        with opened(a, home) as before, opened(b, home) as after:
+            text = page(compare(before, after, track))
+        if into is None:
+            typer.echo(text, nl=False)
+        else:
+            write_text(into, text)
+            typer.echo(into.as_posix())
