@@ -12,6 +12,8 @@ from leaderboard.tables import Table
 
 REFERENCE = "The author of the reference weights had no validation split: dense and everything made from it may be chosen on the test set"
 
+AREA = "per method the area under its front of accuracy against log2 of the ratio (bytes to 16, MACs to 4), over dense's accuracy, chance where it has no row"
+
 
 def caption(table: Table) -> str:
     """Return the title of a table's page and all that a reader must know before its numbers."""
@@ -35,6 +37,7 @@ def caption(table: Table) -> str:
             f"- {RULE}.",
             "- `pareto`: no row of the model has more accuracy at no more bytes, MACs or time (smallest batch; a tie counts as dense, times within the"
             " noise floor of each other as equal).",
+            f"- Beside this page: `tiers.csv`, per model, cost and target the best method and what cannot be told from it; `areas.csv`, {AREA}.",
         ]
     )
 

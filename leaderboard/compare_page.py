@@ -54,7 +54,9 @@ def _track(track: TrackComparison) -> list[str]:
     """Return the sections of a track: what was compared and how, what moved, then the rows that have no counterpart."""
     told = [*(_told(finding) for finding in track.findings), *(f"Latency on {escape(reason)}." for reason in track.not_compared)]
     tables = {finding.title: _moves(finding) for finding in track.findings}
-    tables["Status"] = [_names(change.key) | {"A": cut(change.before, WIDTH), "B": cut(change.after, WIDTH)} for change in track.statuses]
+    tables["Status"] = [
+        _names(change.key) | {"A": escape(cut(change.before, WIDTH)), "B": escape(cut(change.after, WIDTH))} for change in track.statuses
+    ]
     tables |= {"Only in A": _by_method(track.only_a), "Only in B": _by_method(track.only_b)}
     sections = [f"### {escape(track.track)}", "\n".join(f"- {line}" for line in told)]
     return sections + [f"#### {escape(title)}\n\n{_table(records)}" for title, records in tables.items() if records]
@@ -64,7 +66,7 @@ def _told(finding: Finding) -> str:
     equal = finding.compared - len(finding.moves) - finding.within_noise
     others = {"differ within noise": finding.within_noise, "are equal": equal}
     counts = [f"{len(finding.moves)} of {finding.compared} rows moved", *(f"{count} {what}" for what, count in others.items() if count)]
-    return f"{escape(finding.title)}: {', '.join(counts)}. {escape(finding.how)}."
+    return f"{escape(finding.title)}: {', '.join(counts)}. {finding.how}."
 
 
 def _moves(finding: Finding) -> list[Record]:
@@ -72,14 +74,13 @@ def _moves(finding: Finding) -> list[Record]:
 
 
 def _table(records: Sequence[Record]) -> str:
-    lines = [{name: escape(text) for name, text in record.items()} for record in records[:SHOWN]]
     more = [f"… and {len(records) - SHOWN} more."] if len(records) > SHOWN else []
-    return "\n\n".join([github_table(lines, TEXT_COLUMNS), *more])
+    return "\n\n".join([github_table(records[:SHOWN], TEXT_COLUMNS), *more])
 
 
 def _names(key: RowKey) -> Record:
     model, method, setting = key
-    return {"model": model, "method": method, "setting": setting}
+    return {"model": escape(model), "method": escape(method), "setting": escape(setting)}
 
 
 def _by_method(keys: Sequence[RowKey]) -> list[Record]:
@@ -88,5 +89,6 @@ def _by_method(keys: Sequence[RowKey]) -> list[Record]:
     for method in dict.fromkeys(name for _, name, _ in keys):
         mine = [(model, setting or "-") for model, name, setting in keys if name == method]
         models, settings = (dict.fromkeys(column) for column in zip(*mine, strict=True))
-        records.append({"method": method, "rows": str(len(mine)), "models": ", ".join(models), "settings": cut("; ".join(settings), WIDTH)})
+        texts = {"models": ", ".join(models), "settings": cut("; ".join(settings), WIDTH)}
+        records.append({"method": escape(method), "rows": str(len(mine))} | {name: escape(text) for name, text in texts.items()})
     return records

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from leaderboard.github import escape
 from leaderboard.groups import Group
 from leaderboard.latency import LatencyRun, latency
 from leaderboard.moved import Finding, Move, Pair, as_share, disjoint, finding, relative
@@ -29,7 +30,7 @@ def _at_batch(title: str, a: LatencyRun, b: LatencyRun, batch: int, pairs: Seque
         change = relative(old.value, new.value)
         if abs(change) > floor and disjoint(old, new):
             moves.append(Move(key, _interval(old), _interval(new), as_share(change), change))
-    how = f"Same machine, {a.machine.fingerprint}; moved: by more than both noise floors ({100 * floor:.1f} %) and with disjoint intervals"
+    how = f"Same machine, `{escape(a.machine.fingerprint)}`; moved: by more than both noise floors ({100 * floor:.1f} %) and with disjoint intervals"
     return finding(title, ("faster", "slower"), moves, differing - len(moves), compared, how)
 
 

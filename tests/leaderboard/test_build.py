@@ -37,6 +37,8 @@ def test_a_track_has_its_tables_metrics_curves_and_digest_in_a_folder_of_its_own
         "size.svg",
         "metrics.json",
         "curves.csv",
+        "tiers.csv",
+        "areas.csv",
         "digest.md",
     }
     assert [path.name for path in filled.tables().parent.iterdir()] == ["digits"]
