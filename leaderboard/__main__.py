@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from leaderboard import cli_questions
-from leaderboard.cli import OPTIONS, Hardware, ParamsFile, Results, Track, Version, one_line_errors
+from leaderboard.cli import OPTIONS, Hardware, ParamsFile, Results, Track, Version, chosen, one_line_errors
 
 app = typer.Typer(help="Tables of the benchmark, from its results alone. Example: python -m leaderboard show --track digits", **OPTIONS)
 app.add_typer(cli_questions.app)
@@ -47,12 +47,9 @@ def show(
 ) -> None:
     """Print the rows that are best, Pareto members or sanity rows, and say where the full tables lie."""
     with one_line_errors():
-        from leaderboard.board import board_text, choose, find_tables, read_table
-        from leaderboard.experiment import read_experiment
+        from leaderboard.board import board_text, read_table
 
-        experiment = read_experiment(params)
-        asked = experiment.chosen_version(version)
-        choice = choose(find_tables(results, asked, experiment), experiment, track, hardware)
+        choice, asked = chosen(results, version, params, track, hardware)
         typer.echo(f"{choice.track} on {choice.hardware}, version {asked}\n\n{board_text(read_table(choice.path))}\n")
         typer.echo(f"tables: {choice.path.with_suffix('.md').as_posix()} and {choice.path.as_posix()}")
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from leaderboard.errors import ResultsError, UnknownName
+
+if TYPE_CHECKING:  # commands import modules when they run, so that --help does not wait for them
+    from leaderboard.board import Choice
 
 OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
 Results = Annotated[Path, typer.Option(help="The folder of results.")]
@@ -27,3 +30,13 @@ def one_line_errors() -> Iterator[None]:
     except ResultsError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, UnknownName) else 1) from None
+
+
+def chosen(results: Path, version: str | None, params: Path, track: str | None, hardware: str | None) -> tuple[Choice, str]:
+    """Return the table that the options of a command ask for, and its version."""
+    from leaderboard.board import choose, find_tables
+    from leaderboard.experiment import read_experiment
+
+    experiment = read_experiment(params)
+    asked = experiment.chosen_version(version)
+    return choose(find_tables(results, asked, experiment), experiment, track, hardware), asked

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from leaderboard.cli import OPTIONS, Hardware, ParamsFile, Results, Track, Version, one_line_errors
+from leaderboard.cli import OPTIONS, Hardware, ParamsFile, Results, Track, Version, chosen, one_line_errors
 from leaderboard.costs import Cost
 
 app = typer.Typer(**OPTIONS)
@@ -29,13 +29,9 @@ def recommend_command(
     """Print the settings of the methods that lose little enough, the best cost first, and what cannot be told from the best."""
     with one_line_errors():
         from leaderboard.answer_page import recommend_text
-        from leaderboard.board import choose, find_tables
-        from leaderboard.experiment import read_experiment
         from leaderboard.recommend import Question
 
-        experiment = read_experiment(params)
-        asked = experiment.chosen_version(version)
-        choice = choose(find_tables(results, asked, experiment), experiment, track, hardware)
+        choice, asked = chosen(results, version, params, track, hardware)
         text = recommend_text(choice, Question(model, tuple(needs or ()), max_drop, optimise), top)
         typer.echo(f"{choice.track} on {choice.hardware}, version {asked}\n\n{text}")
 

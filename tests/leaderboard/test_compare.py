@@ -62,7 +62,7 @@ def test_an_accuracy_moves_by_the_paired_test_and_a_smaller_change_is_noise(fill
     text = page(filled, other)
     assert [row[:5] for row in table(text, "Accuracy, %")] == [("resnet", "rtn", "bits=8", "98.0", "80.0")]
     assert table(text, "Accuracy, %")[0][5].startswith("-18.0 [-2")
-    assert "Accuracy, %: 1 of 8 rows moved, 1 differ within noise, 6 are equal. Exact sign-flip test" in text
+    assert "Accuracy, %: 1 of 9 rows moved, 1 differ within noise, 7 are equal. Exact sign-flip test" in text
 
 
 def test_p_is_adjusted_over_the_rows_that_differ_at_all(filled, other, point):

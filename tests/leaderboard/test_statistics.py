@@ -12,6 +12,7 @@ from leaderboard.statistics import (
     noise_floor,
     paired_difference,
     paired_ratios,
+    resampled_means,
     sign_flip_p,
     stars,
     wilson,
@@ -132,3 +133,12 @@ def test_noise_floor_is_the_farthest_end_of_the_controls():
 )
 def test_a_speedup_within_the_floor_or_around_one_is_a_tie(speedup, tie):
     assert is_tie(speedup, 0.03) is tie
+
+
+def test_resampled_means_spread_as_means_do_and_draw_the_same_images_for_every_column():
+    right = (np.arange(400) < 300).astype(float)
+    values = np.stack([right, 1 - right, np.full(400, 0.3)], axis=1)
+    means = resampled_means(values, 1_050)  # more than whole blocks
+    assert means.shape == (1_050, 3) and means.std(axis=0)[0] == pytest.approx(np.sqrt(0.75 * 0.25 / 400), rel=0.1)
+    assert means[:, 0] + means[:, 1] == pytest.approx(1) and means[:, 2] == pytest.approx(0.3)
+    assert np.array_equal(means, resampled_means(values, 1_050))
