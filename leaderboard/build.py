@@ -69,9 +69,9 @@ def _texts(tables: Sequence[Table]) -> dict[str, str]:
     pages = {f"{table.hardware}{ending}": text(table) for table in tables for ending, text in ((".csv", csv_text), (".md", markdown_text))}
     plots = {f"{table.hardware}.svg": speed_plot(table) for table in tables} | {"size.svg": size_plot(tables[0])}
     pages |= {name: text for name, text in plots.items() if text is not None}
-    return pages | {"metrics.json": metrics_text(tables), "curves.csv": curves_text(tables[0]), DIGEST: digest_text(_shown(tables))}
+    return pages | {"metrics.json": metrics_text(tables), "curves.csv": curves_text(tables[0]), DIGEST: digest_text(shown_table(tables))}
 
 
-def _shown(tables: Sequence[Table]) -> Table:
+def shown_table(tables: Sequence[Table]) -> Table:
     """Return the table that stands for the track: the first with latency."""
     return next((table for table in tables if table.run is not None), tables[0])
