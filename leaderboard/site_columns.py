@@ -24,7 +24,7 @@ class Column:
 WHO = (
     Column("method", "Method", "The algorithm that compresses; its name opens the full record.", 1),
     Column("model", "Model", "The trained model that was compressed.", 2),
-    Column("setting", "Setting", "The method's hyper-parameters.", 1),
+    Column("setting", "Setting", "The method's hyper-parameters.", 2),
     Column("family", "Family", "The kind of method.", 3),
     Column("needs", "Needs", "What the method may use: data-free, calibration images, labels, fine-tuning, or training from scratch.", 2),
     Column("realisation", "Realisation", "How the saving exists: smaller tensors, packed bits, a kernel, zeros in dense tensors (masked), or work that varies.", 3),

@@ -43,17 +43,24 @@ class Question {
   }
 
   list(data, rows, key) {
-    const columns = ["method", "setting", key, "delta_points", "needs"].map((name) => data.column[name]);
-    const head = make("tr", {}, make("th", { scope: "col", textContent: "#" }), ...columns.map((column) => make("th", { scope: "col", textContent: column.title, title: column.help, className: column.digits === null ? "text" : "number" })));
-    const body = rows.map((row, rank) => make("tr", {}, make("td", { textContent: String(rank + 1) }), ...columns.map((column) => this.cell(data, row, column))));
+    const columns = [key, "delta_points", "needs"].map((name) => data.column[name]);
+    const head = make("tr", {}, make("th", { scope: "col", textContent: "Method and setting" }), ...columns.map((column) => make("th", { scope: "col", textContent: column.title, title: column.help, className: this.place(column) })));
+    const body = rows.map((row, rank) => make("tr", {}, this.who(data, row, rank + 1), ...columns.map((column) => this.cell(row, column))));
     const table = make("table", { className: "plain" }, make("caption", { className: "hidden", textContent: "Best settings for the question above" }), make("thead", {}, head), make("tbody", {}, ...body));
     return make("div", { className: "table-wrap" }, table);
   }
 
-  cell(data, row, column) {
-    const [text, beside] = cellParts(row, column), cell = make(column.key === "method" ? "th" : "td", { className: column.digits === null ? "text" : "number" });
-    if (column.key === "method") { cell.scope = "row"; cell.append(make("a", { href: data.root + data.methods[row.method], textContent: short(text, 60) })); }
-    else cell.append(make("span", { textContent: short(text, 200) }));
+  place(column) {
+    return column.digits === null ? "text desk" : "number";
+  }
+
+  who(data, row, rank) {
+    const link = make("a", { href: data.root + data.methods[row.method], textContent: short(row.method, 60) });
+    return make("th", { scope: "row", className: "who" }, `${rank}. `, link, make("br"), make("small", { textContent: short(row.setting, 200) }));
+  }
+
+  cell(row, column) {
+    const [text, beside] = cellParts(row, column), cell = make("td", { className: this.place(column) }, make("span", { textContent: short(text, 200) }));
     if (beside) cell.append(" ", make("small", { textContent: beside }));
     return cell;
   }

@@ -50,18 +50,17 @@ function axis(title, more) {
   return { title: { text: title, font: { size: 12 }, standoff: 8 }, gridcolor: themed("--line"), linecolor: themed("--line"), zeroline: false, automargin: true, ...more };
 }
 
-const TICKS = { // of a ratio's axis that spans less than the key
-  2: [0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2],
-  8: [0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8],
-  80: [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 10, 15, 20, 30, 50],
-  Infinity: [0.001, 0.01, 0.1, 1, 3, 10, 30, 100, 1000, 10000],
-};
+const TICKS = [1, 10, 0.1, 100, 1000, 2, 0.5, 5, 20, 50, 0.2, 3, 1.5, 0.7, 0.3, 30, 7, 15, 1.2, 0.8, 4, 0.9, 1.1, 1.3, 1.4, 1.7, 2.5, 0.6, 6, 8, 0.01, 10000]; // by rank
 
-// An axis from a little below the least to a little above the largest of `values`, 1 included.
-function ratioAxis(title, values) {
+// An axis of `pixels` from a little below the least to a little above the largest of `values`, 1 included; ticks keep `apart` pixels from each other.
+function ratioAxis(title, values, pixels, apart) {
   const low = values.reduce((a, b) => Math.min(a, b), 1), high = values.reduce((a, b) => Math.max(a, b), 1), room = 0.03 * Math.log10(high / low) + 0.015;
-  const ticks = TICKS[Object.keys(TICKS).map(Number).sort((a, b) => a - b).find((span) => high / low < span)] ?? TICKS.Infinity;
-  return axis(title, { type: "log", range: [Math.log10(low) - room, Math.log10(high) + room], tickvals: ticks, ticktext: ticks.map((value) => `${value}×`), tickangle: 0 });
+  const range = [Math.log10(low) - room, Math.log10(high) + room], per = pixels / (range[1] - range[0]), ticks = [];
+  for (const tick of TICKS) {
+    const place = Math.log10(tick);
+    if (place >= range[0] && place <= range[1] && ticks.every((other) => Math.abs(Math.log10(other) - place) * per >= apart)) ticks.push(tick);
+  }
+  return axis(title, { type: "log", range, tickvals: ticks, ticktext: ticks.map((value) => `${value}×`), tickangle: 0 });
 }
 
 const ends = (rows, key) => rows.flatMap((row) => [row[key], row[`${key}_low`], row[`${key}_high`]]).filter((value) => value !== null && value !== undefined && value > 0);
@@ -121,14 +120,14 @@ function frontTraces(data, view, cost) {
 
 function panelLayout(div, rows, view, xTitle, yAxis) {
   const count = view.panels.length, columns = Math.min(count, div.clientWidth > 1100 ? 4 : div.clientWidth > 600 ? 2 : 1), lines = Math.ceil(count / columns);
-  const legend = 40 + 22 * Math.ceil(view.legend / Math.max(1, Math.floor(div.clientWidth / 130))), panelHeight = count > 1 ? 300 : 400;
+  const legend = 40 + 22 * Math.ceil(view.legend / Math.max(1, Math.floor(div.clientWidth / 115))), panelHeight = count > 1 ? 300 : 400;
   const layout = layoutOf(lines * panelHeight + legend, {});
   layout.margin.b = 44 + legend;
   if (count > 1) layout.grid = { rows: lines, columns, pattern: "independent", ygap: 0.28, xgap: columns > 2 ? 0.16 : 0.14 };
   layout.annotations = [];
   view.panels.forEach((panel, index) => {
     const mine = rows.filter((row) => panel === null || row.model === panel);
-    layout[axisName("xaxis", index)] = ratioAxis(index >= count - columns ? xTitle : "", ends(mine, view.x));
+    layout[axisName("xaxis", index)] = ratioAxis(index >= count - columns ? xTitle : "", ends(mine, view.x), (div.clientWidth - 70) / columns - 30, 40);
     layout[axisName("yaxis", index)] = index % columns ? { ...yAxis, title: undefined } : yAxis;
     if (count > 1) layout.annotations.push({ text: `<b>${plotText(panel)}</b>`, showarrow: false, xref: `${axisName("x", index)} domain`, yref: `${axisName("y", index)} domain`, x: 0.5, y: 1.02, yanchor: "bottom" });
   });
@@ -157,7 +156,7 @@ function accuracyPlot(div, data, rows, options) {
 function theoryPlot(div, data, rows, pair, colour) {
   const known = rows.filter((row) => row[pair.x] !== null && row[pair.y] !== null && row[`verdict_${pair.y.split("_")[1]}`] !== "as dense");
   const view = { x: pair.x, y: pair.y, keys: [pair.x, pair.y], panels: [null], colour, lines: false, intervals: true, highlight: "", legend: distinct(known, colour).length };
-  const layout = panelLayout(div, known, view, pair.xTitle, ratioAxis(pair.yTitle, ends(known, pair.y)));
+  const layout = panelLayout(div, known, view, pair.xTitle, ratioAxis(pair.yTitle, ends(known, pair.y), 300, 26));
   const [low, high] = [-3, 5].map((power) => 10 ** power); // the axes cut it off
   layout.shapes = [
     { type: "rect", xref: "paper", x0: 0, x1: 1, y0: 1 / (1 + pair.floor), y1: 1 + pair.floor, fillcolor: themed("--band"), line: { width: 0 }, layer: "below" },

@@ -1,4 +1,8 @@
 "use strict";
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const setTheme = () => document.documentElement.classList.toggle("dark", dark.matches); // the class that DataTables goes by
+dark.addEventListener("change", setTheme);
+setTheme();
 startRecord();
 const explorers = [...document.querySelectorAll(".explorer")].map((section) => new Explorer(section));
 for (const section of document.querySelectorAll(".ask")) {

@@ -11,7 +11,9 @@ function renderCell(data, column) {
     if (column.key === "method") {
       const button = make("button", { type: "button", className: "link", textContent: short(text, 80) });
       button.addEventListener("click", () => openRecord(data, row));
-      return button;
+      const cell = make("span", {}, button);
+      if (row.setting) cell.append(make("small", { className: "phone", textContent: short(row.setting, 200) }));
+      return cell;
     }
     const cell = make("span", { textContent: short(text, 300) });
     if (beside) cell.append(" ", make("small", { textContent: beside }));
