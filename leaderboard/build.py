@@ -68,7 +68,10 @@ def track_tables(results: Path, version: str, track: str, experiment: Experiment
 def _texts(tables: Sequence[Table]) -> dict[str, str]:
     """Return the text of every file of a track, by name."""
     pages = {f"{table.hardware}{ending}": text(table) for table in tables for ending, text in ((".csv", csv_text), (".md", markdown_text))}
-    plots = {f"{table.hardware}.svg": speed_plot(table) for table in tables} | {"size.svg": size_plot(tables[0]), "accuracy.svg": accuracy_plot(tables[0])}
+    plots = {f"{table.hardware}.svg": speed_plot(table) for table in tables} | {
+        "size.svg": size_plot(tables[0]),
+        "accuracy.svg": accuracy_plot(tables[0]),
+    }
     pages |= {name: text for name, text in plots.items() if text is not None}
     return pages | {"metrics.json": metrics_text(tables), "curves.csv": curves_text(tables[0]), DIGEST: digest_text(shown_table(tables))}
 

@@ -69,7 +69,11 @@ def _margin(row: Row, controls: Sequence[Row]) -> float | None:
     mine = row.measured
     if mine is None:
         return None
-    margins = [control.measured.quality.accuracy.value - mine.quality.accuracy.value for control in controls if control.measured and _beats(control.measured, mine)]
+    margins = [
+        control.measured.quality.accuracy.value - mine.quality.accuracy.value
+        for control in controls
+        if control.measured and _beats(control.measured, mine)
+    ]
     return max(margins, default=None)
 
 

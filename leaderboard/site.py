@@ -23,11 +23,15 @@ def build_site(results: Path, version: str, into: Path, experiment: Experiment) 
     """Write the site of a version's results into the folder `into`, which it replaces; return the page to open."""
     if into.exists() and not (into / MARK).is_file() and (not into.is_dir() or any(into.iterdir())):
         raise ResultsError(f"{into} exists and is not a site of this command: name an empty or new folder with --into")
-    tracks = read_site_tracks(results, version, experiment)
-    texts = pages(Site(version, tracks, read_docstrings(results / version / "code" / "methods.json")))
+    docstrings = read_docstrings(results / version / "code" / "methods.json")
+    return write_site(Site(version, read_site_tracks(results, version, experiment), docstrings), into)
+
+
+def write_site(site: Site, into: Path) -> Path:
+    """Write pages and assets beside `into` and move them there in one step; return the page to open."""
     staged = into.with_name(f".{into.name}.{os.getpid()}")
     try:
-        for name, text in (texts | _assets() | {MARK: ""}).items():
+        for name, text in (pages(site) | _assets() | {MARK: ""}).items():
             write_text(staged / name, text)
         _replace(into, staged)
     finally:

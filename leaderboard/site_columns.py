@@ -27,10 +27,21 @@ WHO = (
     Column("setting", "Setting", "The method's hyper-parameters.", 2),
     Column("family", "Family", "The kind of method.", 3),
     Column("needs", "Needs", "What the method may use: data-free, calibration images, labels, fine-tuning, or training from scratch.", 2),
-    Column("realisation", "Realisation", "How the saving exists: smaller tensors, packed bits, a kernel, zeros in dense tensors (masked), or work that varies.", 3),
+    Column(
+        "realisation",
+        "Realisation",
+        "How the saving exists: smaller tensors, packed bits, a kernel, zeros in dense tensors (masked), or work that varies.",
+        3,
+    ),
 )
 REACHED = (
-    Column("delta_points", "Δ points", "Accuracy minus that of dense, in points, with its 95 % interval. *, **, ***: adjusted p below 0.05, 0.01, 0.001.", 2, 2),
+    Column(
+        "delta_points",
+        "Δ points",
+        "Accuracy minus that of dense, with its 95 % interval. *, **, ***: adjusted p below 0.05, 0.01, 0.001.",
+        2,
+        2,
+    ),
     Column("compression_ratio", "Size ×", "Bytes of the dense file / bytes of this file. Above 1 is smaller.", 1, 2),
     Column("theoretical_speedup", "Theory ×", "MACs of dense / MACs of this model: the speed-up that arithmetic alone would give.", 2, 2),
 )

@@ -45,7 +45,9 @@ def test_every_link_of_a_page_leads_to_a_file_and_nothing_is_loaded_from_elsewhe
     build(filled)
     for path in site(filled).rglob("*.html"):
         links = re.findall(r'(?:href|src)="([^"]*)"', path.read_text())
-        assert links and all((path.parent / link.partition("#")[0]).is_file() for link in links if not link.startswith(("#", "data:", "https://arxiv.org/")))
+        assert links and all(
+            (path.parent / link.partition("#")[0]).is_file() for link in links if not link.startswith(("#", "data:", "https://arxiv.org/"))
+        )
         assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?//', path.read_text())
 
 
@@ -145,6 +147,6 @@ def test_page_names_are_plain_short_and_kept_apart():
 
 
 def test_another_form_of_the_tables_bundle_is_named():
-    assert as_script("var a=1;export{a as b,c$ as default};/*! licence */").endswith('window.DataTable=c$;/*! licence */\n})();\n')
+    assert as_script("var a=1;export{a as b,c$ as default};/*! licence */").endswith("window.DataTable=c$;/*! licence */\n})();\n")
     with pytest.raises(ResultsError, match="itables"):
         as_script("var a=1;export default a;")

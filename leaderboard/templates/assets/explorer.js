@@ -93,9 +93,12 @@ class Explorer {
   draw() {
     const { near, intervals, highlight, compare } = this.fields, pair = this.comparisons[Number(compare.value)];
     const accuracy = this.section.querySelector(".accuracy"), theory = this.section.querySelector(".theory");
-    accuracyPlot(accuracy, this.data, this.rows, { cost: this.cost, colour: this.colour, near: near.checked, intervals: intervals.checked, highlight: highlight.value });
+    const rows = drawn(this.rows), note = this.section.querySelector(".sample");
+    note.hidden = rows.length === this.rows.length;
+    note.textContent = `The plots draw ${rows.length.toLocaleString("en")} of these rows: the fronts, dense and a sample of the others. Filter to see all.`;
+    accuracyPlot(accuracy, this.data, rows, { cost: this.cost, colour: this.colour, near: near.checked, intervals: intervals.checked, highlight: highlight.value });
     theory.closest("figure").hidden = !pair;
-    if (pair) theoryPlot(theory, this.data, this.rows, pair, this.colour);
+    if (pair) theoryPlot(theory, this.data, rows, pair, this.colour);
     if (this.listening) return;
     for (const plot of pair ? [accuracy, theory] : [accuracy]) plot.on("plotly_click", (event) => this.open(event.points[0]));
     this.listening = true;

@@ -2,12 +2,18 @@
 // Plots by Plotly: accuracy against cost with the front of each model, and what was promised against what came of it.
 
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "x", "pentagon", "hexagon", "star-triangle-up", "bowtie", "hourglass"];
-const MANY = 2000; // points from which they are drawn by WebGL, where there is one
+const MANY = 2000; // rows that a plot draws at most
 const CONFIG = { displayModeBar: false, responsive: true, displaylogo: false };
-const hasWebGL = (() => { try { return Boolean(document.createElement("canvas").getContext("webgl")); } catch { return false; } })();
-
 const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const palette = () => Array.from({ length: 12 }, (_, index) => themed(`--hue-${index}`));
+
+// Of more rows than a browser draws in a breath: dense, the fronts, and of the others every so many; a note says so.
+function drawn(rows) {
+  if (rows.length <= MANY) return rows;
+  const marked = rows.filter((row) => row.pareto || row.method === "dense"), rest = rows.filter((row) => !(row.pareto || row.method === "dense"));
+  const kept = marked.slice(0, MANY), every = Math.ceil(rest.length / Math.max(1, MANY - kept.length));
+  return [...kept, ...rest.filter((_row, index) => index % every === 0).slice(0, MANY - kept.length)];
+}
 
 function costs(data) {
   const batch = data.batches[0];
@@ -83,7 +89,7 @@ function groups(rows, key) {
 }
 
 function pointTraces(data, rows, view) {
-  const hues = palette(), names = distinct(data.rows, view.colour), gl = rows.length > MANY && hasWebGL, traces = [];
+  const hues = palette(), names = distinct(data.rows, view.colour), traces = [];
   const listed = new Set();
   view.panels.forEach((panel, index) => {
     const mine = rows.filter((row) => (panel === null || row.model === panel) && row[view.x] !== null && row[view.y] !== null);
@@ -92,7 +98,7 @@ function pointTraces(data, rows, view) {
       const chosen = view.highlight === method, faded = view.highlight && !chosen;
       const colour = hues[hue % hues.length], dense = method === "dense";
       traces.push({
-        type: gl ? "scattergl" : "scatter", mode: view.lines ? "lines+markers" : "markers", name: plotText(name), legendgroup: String(name), showlegend: !dense && !listed.has(name),
+        type: "scatter", mode: view.lines ? "lines+markers" : "markers", name: plotText(name), legendgroup: String(name), showlegend: !dense && !listed.has(name),
         x: curve.map((row) => row[view.x]), y: curve.map((row) => row[view.y]), customdata: curve.map((row) => row.index),
         text: curve.map((row) => hoverText(data, row, view.keys)), hovertemplate: "%{text}<extra></extra>", opacity: faded ? 0.12 : 1,
         line: { width: chosen ? 3 : 1, color: chosen || view.colour === "model" ? colour : themed("--curve") },
