@@ -32,11 +32,12 @@ site: $(READY)
 
 # For a host that serves a branch and runs no workflow: the site as the only commit of the branch gh-pages of REMOTE, which is overwritten.
 REMOTE ?= origin
+publish: export GIT_INDEX_FILE := $(CURDIR)/.git/site-index
 publish: site
-	rm -f .git/site-index
-	GIT_INDEX_FILE=.git/site-index git --work-tree=site add --all --force .
-	git push --force $(REMOTE) $$(git commit-tree -m "The site" $$(GIT_INDEX_FILE=.git/site-index git write-tree)):refs/heads/gh-pages
-	rm -f .git/site-index
+	rm -f $(GIT_INDEX_FILE)
+	git --git-dir=.git --work-tree=site add --all --force .
+	git push --force $(REMOTE) $$(git commit-tree -m "The site" $$(git write-tree)):refs/heads/gh-pages
+	rm -f $(GIT_INDEX_FILE)
 
 test: $(READY)
 	python -m pytest -n 2

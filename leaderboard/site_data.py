@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from leaderboard.precision import accuracy_digits
 from leaderboard.rows import Row
 from leaderboard.site_columns import Column, columns
-from leaderboard.site_names import page_name
+from leaderboard.site_names import method_page, model_page
 from leaderboard.tables import Cells, Table, record
 
 Value = str | float | None
@@ -56,8 +56,8 @@ def _page_table(table: Table, rows: Sequence[Row], root: str, shown: tuple[Colum
     numbers = {column.key for column in shown if column.digits is not None}
     numeric = frozenset(key for key in keys if key.removesuffix("_low").removesuffix("_high") in numbers)
     floors = {str(batch): floor for batch, floor in (table.run.floors if table.run else {}).items()}
-    methods = {row.method.name: f"methods/{page_name(row.method.name)}.html" for row in rows}
-    models = {row.model: f"models/{page_name(f'{table.info.track}_{row.model}')}.html" for row in rows}
+    methods = {row.method.name: method_page(row.method.name) for row in rows}
+    models = {row.model: model_page(table.info.track, row.model) for row in rows}
     lists = tuple(_values(record(table, row), keys, numeric) for row in rows)
     return PageTable(table.info.track, table.hardware, root, table.batches, floors, shown, keys, lists, methods, models)
 

@@ -1,4 +1,4 @@
-"""Names of pages: what a track, method or model is called as a file."""
+"""Names of pages: where the site has a table, a method and a model."""
 
 from __future__ import annotations
 
@@ -14,3 +14,18 @@ def page_name(name: str) -> str:
         return name
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[: LONGEST - 20]
     return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def method_page(method: str) -> str:
+    """Return the path of a method's page below the site."""
+    return f"methods/{page_name(method)}.html"
+
+
+def model_page(track: str, model: str) -> str:
+    """Return the path of a model's page below the site."""
+    return f"models/{page_name(f'{track}_{model}')}.html"
+
+
+def table_page(track: str, hardware: str) -> str:
+    """Return the path of a table's page below the site."""
+    return f"{page_name(track)}/{page_name(hardware)}.html"

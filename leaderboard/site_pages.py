@@ -13,7 +13,7 @@ from leaderboard.losses import RULE, ControlLoss, MildLoss, control_losses, mild
 from leaderboard.rows import Row
 from leaderboard.schema import MethodInfo
 from leaderboard.site_data import PageTable, asked_table, page_table
-from leaderboard.site_names import page_name
+from leaderboard.site_names import method_page
 from leaderboard.site_tracks import SiteTrack
 from leaderboard.tables import Table
 
@@ -56,7 +56,7 @@ def pages(site: Site) -> Pages:
 def _templates() -> Environment:
     environment = Environment(loader=PackageLoader("leaderboard"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters |= {"code": code, "arxiv": arxiv, "page_name": page_name}
+    environment.filters |= {"code": code, "arxiv": arxiv, "method_page": method_page}
     return environment
 
 
@@ -98,7 +98,7 @@ def _method_pages(site: Site, templates: Environment) -> Pages:
     for name, method in site.methods.items():
         parts = [part for track in site.tracks if (part := _on_track(name, track)) is not None]
         docstring = site.docstrings.get(name, Docstring())
-        found[f"methods/{page_name(name)}.html"] = template.render(site=site, root="../", method=method, docstring=docstring, parts=parts, rule=RULE)
+        found[method_page(name)] = template.render(site=site, root="../", method=method, docstring=docstring, parts=parts, rule=RULE)
     return found
 
 

@@ -12,7 +12,7 @@ from leaderboard.errors import ResultsError
 from leaderboard.experiment import Experiment
 from leaderboard.files import read_text
 from leaderboard.schema import TrackInfo
-from leaderboard.site_names import page_name
+from leaderboard.site_names import model_page, table_page
 from leaderboard.tables import Table
 
 STATISTICS = {
@@ -46,12 +46,12 @@ class SiteTrack:
     @property
     def pages(self) -> Mapping[str, str]:
         """Return the page of every table by its hardware."""
-        return {table.hardware: f"{page_name(self.info.track)}/{page_name(table.hardware)}.html" for table in self.tables}
+        return {table.hardware: table_page(self.info.track, table.hardware) for table in self.tables}
 
     @property
     def models(self) -> Mapping[str, str]:
         """Return the page of every model."""
-        return {name: f"models/{page_name(f'{self.info.track}_{name}')}.html" for name in self.info.models}
+        return {name: model_page(self.info.track, name) for name in self.info.models}
 
 
 def read_site_tracks(results: Path, version: str, experiment: Experiment) -> tuple[SiteTrack, ...]:
