@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS := 1
 
-.PHONY: repro quick test lint check-results tiny benchmark clean
+.PHONY: repro quick site publish test lint check-results tiny benchmark clean
 
 # `dvc repro leaderboard@TRACK` alone gives the same files; the sweep does the work of all its compress and chain stages together, which leaves no core
 # waiting, and `dvc commit` has DVC take note of what it wrote.
@@ -17,6 +17,7 @@ repro: $(READY)
 	dvc commit --quiet --force $$(dvc stage list --name-only | grep -E "^(compress|chain)@$(TRACK)-")
 	dvc repro leaderboard@$(TRACK)
 	python -m leaderboard show --track $(TRACK)
+	dvc repro --single-item site
 
 # A handful of methods on two models of digits, one seed each, in a folder of its own: what the tables look like, in minutes.
 QUICK := dense finetune_only slim random_pruning magnitude wanda l1_channels rtn gptq svd block_drop taylor__rtn
@@ -24,6 +25,19 @@ quick: $(READY)
 	python -m harness run digits --into artefacts/quick --model resnet --model vit --seeds 1 $(addprefix --method ,$(QUICK))
 	python -m leaderboard build digits --results artefacts/quick/results --no-digest
 	python -m leaderboard show --track digits --results artefacts/quick/results
+
+# The static site of all tracks that have results: open site/index.html.
+site: $(READY)
+	python -m leaderboard site
+
+# For a host that serves a branch and runs no workflow: the site as the only commit of the branch gh-pages of REMOTE, which is overwritten.
+REMOTE ?= origin
+publish: export GIT_INDEX_FILE := $(CURDIR)/.git/site-index
+publish: site
+	rm -f $(GIT_INDEX_FILE)
+	git --git-dir=.git --work-tree=site add --all --force .
+	git push --force $(REMOTE) $$(git commit-tree -m "The site" $$(git write-tree)):refs/heads/gh-pages
+	rm -f $(GIT_INDEX_FILE)
 
 test: $(READY)
 	python -m pytest -n 2

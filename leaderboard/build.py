@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from leaderboard.accuracy_plot import accuracy_plot
 from leaderboard.areas import areas_text
 from leaderboard.digest import DIGEST, check_readme, digest_text, update_readme
 from leaderboard.errors import ResultsError, unknown
@@ -76,12 +77,15 @@ def make_tables(content: TrackResults, experiment: Experiment) -> list[Table]:
 def _texts(tables: Sequence[Table], hits: Mapping[RowKey, Correct]) -> dict[str, str]:
     """Return the text of every file of a track, by name; `hits` are those of its measured rows."""
     pages = {f"{table.hardware}{ending}": text(table) for table in tables for ending, text in ((".csv", csv_text), (".md", markdown_text))}
-    plots = {f"{table.hardware}.svg": speed_plot(table) for table in tables} | {"size.svg": size_plot(tables[0])}
+    plots = {f"{table.hardware}.svg": speed_plot(table) for table in tables} | {
+        "size.svg": size_plot(tables[0]),
+        "accuracy.svg": accuracy_plot(tables[0]),
+    }
     pages |= {name: text for name, text in plots.items() if text is not None}
-    pages |= {"tiers.csv": tiers_text(_shown(tables), hits), "areas.csv": areas_text(tables[0], hits)}
-    return pages | {"metrics.json": metrics_text(tables), "curves.csv": curves_text(tables[0]), DIGEST: digest_text(_shown(tables))}
+    pages |= {"tiers.csv": tiers_text(shown_table(tables), hits), "areas.csv": areas_text(tables[0], hits)}
+    return pages | {"metrics.json": metrics_text(tables), "curves.csv": curves_text(tables[0]), DIGEST: digest_text(shown_table(tables))}
 
 
-def _shown(tables: Sequence[Table]) -> Table:
+def shown_table(tables: Sequence[Table]) -> Table:
     """Return the table that stands for the track: the first with latency."""
     return next((table for table in tables if table.run is not None), tables[0])

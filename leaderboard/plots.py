@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.ticker
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from leaderboard.tables import Table
@@ -78,9 +79,27 @@ def _plot(title: str, panels: dict[str, list[Mark]], bands: dict[str, float], la
         figure.suptitle(title)
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside right upper", frameon=False)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
+        return svg_text(figure)
+
+
+def svg_text(figure: Figure) -> str:
+    """Return a figure as SVG, the same bytes each time; the caller holds STYLE."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def family_style(index: int) -> dict[str, Any]:
+    """Return marker and colour of the family at `index`, for points with thin intervals."""
+    look = {"marker": MARKERS[index % len(MARKERS)], "color": f"C{index % 10}", "linestyle": "none"}
+    return look | {"markersize": 4, "elinewidth": 0.6, "alpha": 0.8}
+
+
+def ratio_axis(axis: Axis) -> None:
+    """Print the ticks of a logarithmic axis of ratios as plain numbers."""
+    axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axis.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
 def _panel(panel: Axes, marks: Sequence[Mark], families: Sequence[str], band: float) -> None:
@@ -92,19 +111,9 @@ def _panel(panel: Axes, marks: Sequence[Mark], families: Sequence[str], band: fl
     for index, family in enumerate(families):
         chosen = [mark for mark in marks if mark.family == family]
         errors = [[mark.real - mark.low for mark in chosen], [mark.high - mark.real for mark in chosen]]
-        style: dict[str, Any] = {
-            "marker": MARKERS[index % len(MARKERS)],
-            "color": f"C{index % 10}",
-            "linestyle": "none",
-            "markersize": 4,
-            "elinewidth": 0.6,
-            "alpha": 0.8,
-        }
-        panel.errorbar([mark.promised for mark in chosen], [mark.real for mark in chosen], yerr=errors, label=family, **style)
+        panel.errorbar([mark.promised for mark in chosen], [mark.real for mark in chosen], yerr=errors, label=family, **family_style(index))
     limits = min(ends) / 1.1, max(ends) * 1.1
     panel.set_xlim(*limits)
     panel.set_ylim(*limits)
     for axis in (panel.xaxis, panel.yaxis):
-        axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-        axis.set_minor_formatter(mpl.ticker.NullFormatter())
+        ratio_axis(axis)

@@ -46,7 +46,7 @@ def make_table(track: TrackResults, hardware: str, run: LatencyRun | None, batch
 
 def csv_text(table: Table) -> str:
     """Return the table as CSV; the same results give the same bytes."""
-    text: str = pd.DataFrame([_record(table, row) for row in table.rows]).to_csv(index=False, lineterminator="\n")
+    text: str = pd.DataFrame([record(table, row) for row in table.rows]).to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -75,7 +75,8 @@ def realised_share(row: Row, timed: Latency | None) -> float | None:
     return timed.speedup.value / theory if timed is not None and theory else None
 
 
-def _record(table: Table, row: Row) -> Cells:
+def record(table: Table, row: Row) -> Cells:
+    """Return a row as CSV shows it, by column."""
     measured = row.measured
     fingerprint = table.run.machine.fingerprint if table.run is not None else ""
     cells = {"version": table.info.version, "track": table.info.track, "hardware": table.hardware, "fingerprint": fingerprint}

@@ -137,6 +137,17 @@ def lost_point():
 @pytest.fixture
 def filled(results):
     """One track with two models: dense, a masked, a packed method with several settings, a stochastic one, skips and failures."""
+    return fill(results)
+
+
+@pytest.fixture(scope="module")
+def filled_once(tmp_path_factory):
+    """The same for a whole module, which may add to it in fixtures of its own."""
+    return fill(Results(tmp_path_factory.mktemp("filled")))
+
+
+def fill(results):
+    """Write the results of `filled`."""
     few, many = range(4), range(60)
     results.write_track()
     results.write_method("dense", [ok("d-r", few), ok("d-v", few, "vit")])

@@ -1,0 +1,75 @@
+"""What the site shows of a track: its tables, and the summary statistics that lie beside them as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from leaderboard.build import chosen_tracks, shown_table, track_tables
+from leaderboard.errors import ResultsError
+from leaderboard.experiment import Experiment
+from leaderboard.files import read_text
+from leaderboard.schema import TrackInfo
+from leaderboard.site_names import model_page, table_page
+from leaderboard.tables import Table
+
+STATISTICS = {
+    "tiers.csv": "Tiers of methods that the data cannot tell apart",
+    "areas.csv": "Area under each method's front",
+}
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A CSV file as a titled table of text."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class SiteTrack:
+    """A track, one table per hardware, and its statistics."""
+
+    info: TrackInfo
+    tables: tuple[Table, ...]
+    statistics: tuple[Statistic, ...]
+
+    @property
+    def shown(self) -> Table:
+        """Return the table that stands for the track where only one is shown."""
+        return shown_table(self.tables)
+
+    @property
+    def pages(self) -> Mapping[str, str]:
+        """Return the page of every table by its hardware."""
+        return {table.hardware: table_page(self.info.track, table.hardware) for table in self.tables}
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """Return the page of every model."""
+        return {name: model_page(self.info.track, name) for name in self.info.models}
+
+
+def read_site_tracks(results: Path, version: str, experiment: Experiment) -> tuple[SiteTrack, ...]:
+    """Return every track that has results, in the order of params.yaml."""
+    tracks = []
+    for name in chosen_tracks(results, version, [], experiment):
+        tables = tuple(track_tables(results, version, name, experiment))
+        tracks.append(SiteTrack(tables[0].info, tables, _statistics(results / version / "tables" / name)))
+    return tuple(tracks)
+
+
+def _statistics(folder: Path) -> tuple[Statistic, ...]:
+    """Return the statistics that `folder` holds; one that was not written is left out."""
+    return tuple(_statistic(folder / name, title) for name, title in STATISTICS.items() if (folder / name).exists())
+
+
+def _statistic(path: Path, title: str) -> Statistic:
+    lines = [tuple(line) for line in csv.reader(read_text(path).splitlines())]
+    if not lines or any(len(line) != len(lines[0]) for line in lines):
+        raise ResultsError(f"{path} is not a table with a header and as many cells on every line: run `python -m leaderboard build`")
+    return Statistic(title, lines[0], tuple(lines[1:]))

@@ -1,0 +1,152 @@
+"""The static site as files: what is written where, and what of results may stand in it."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from leaderboard.__main__ import app
+from leaderboard.build import track_tables
+from leaderboard.docstrings import arxiv, parsed
+from leaderboard.errors import ResultsError
+from leaderboard.experiment import read_experiment
+from leaderboard.losses import control_losses, mild_losses
+from leaderboard.site import as_script
+from leaderboard.site_data import asked_table, page_table
+from leaderboard.site_names import page_name
+from leaderboard.tables import record
+
+
+def build(results, *options):
+    """Write the site of `results` beside them and return how the command ended."""
+    return CliRunner().invoke(app, ["site", "--results", str(results.root), "--params", str(results.params), "--into", str(site(results)), *options])
+
+
+def site(results):
+    return results.root.parent / "site"
+
+
+def rows_of(results, method):
+    rows = track_tables(results.root, "v1", "digits", read_experiment(results.params))[0].rows
+    return [row for row in rows if row.method.name == method], rows
+
+
+def test_every_track_hardware_method_and_model_has_a_page(filled):
+    filled.write_latency("cpu_ort")
+    outcome = build(filled)
+    assert outcome.exit_code == 0 and outcome.stdout.strip() == (site(filled) / "index.html").as_posix()
+    found = {path.relative_to(site(filled)).as_posix() for path in site(filled).rglob("*.html")}
+    methods = {f"methods/{name}.html" for name in ("dense", "wanda", "rtn", "l1_channels")}
+    assert found == {"index.html", "digits/cpu.html", "digits/cpu_ort.html", "models/digits_resnet.html", "models/digits_vit.html"} | methods
+
+
+def test_every_link_of_a_page_leads_to_a_file_and_nothing_is_loaded_from_elsewhere(filled):
+    build(filled)
+    for path in site(filled).rglob("*.html"):
+        links = re.findall(r'(?:href|src)="([^"]*)"', path.read_text())
+        assert links and all(
+            (path.parent / link.partition("#")[0]).is_file() for link in links if not link.startswith(("#", "data:", "https://arxiv.org/"))
+        )
+        assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?//', path.read_text())
+
+
+def test_the_same_results_give_the_same_site_and_what_is_stale_goes(filled):
+    build(filled)
+    first = {path: path.read_bytes() for path in site(filled).rglob("*") if path.is_file()}
+    (site(filled) / "methods" / "gone.html").write_text("stale")
+    assert build(filled).exit_code == 0
+    assert {path: path.read_bytes() for path in site(filled).rglob("*") if path.is_file()} == first
+
+
+def test_a_folder_that_is_not_a_site_is_left_alone(filled):
+    site(filled).mkdir()
+    (site(filled) / "thesis.tex").write_text("years of work")
+    outcome = build(filled)
+    assert outcome.exit_code == 1 and "is not a site of this command" in outcome.stderr and len(outcome.stderr.splitlines()) == 1
+    assert (site(filled) / "thesis.tex").read_text() == "years of work"
+
+
+def test_results_that_cannot_be_read_leave_the_site_as_it_was(filled):
+    build(filled)
+    before = (site(filled) / "index.html").read_bytes()
+    (filled.folder() / "track.json").write_text("{")
+    assert build(filled).exit_code == 1
+    assert (site(filled) / "index.html").read_bytes() == before and [path.name for path in site(filled).parent.glob(".site*")] == []
+
+
+def test_text_of_results_is_escaped_everywhere_and_json_cannot_end_its_script(filled, point):
+    evil = "</script><script>alert(1)</script>"
+    filled.write_method("svd", [point("s", range(3), setting={"rank": evil, "share": float("nan")})], family=evil, paper=evil)
+    filled.write_json(filled.root / "v1" / "code" / "methods.json", {"svd": f"{evil}\n\n{evil}\nChecked against: {evil}"})
+    assert build(filled).exit_code == 0
+    for path in site(filled).rglob("*.html"):
+        assert "<script>alert" not in path.read_text() and "NaN," not in path.read_text()
+    assert "&lt;script&gt;alert(1)" in (site(filled) / "methods" / "svd.html").read_text()
+
+
+def test_statistics_that_lie_beside_the_tables_are_shown_and_a_broken_one_is_named(filled):
+    filled.tables().mkdir(parents=True)
+    (filled.tables() / "areas.csv").write_text('needs,method,cost,area\nlabels,"a<b, c",bytes,0.93\n')
+    build(filled)
+    page = (site(filled) / "digits" / "cpu.html").read_text()
+    assert "Area under each method" in page and "a&lt;b, c" in page and "0.93" in page and "Tiers of methods" not in page
+    (filled.tables() / "areas.csv").write_text("needs,method\nlabels\n")
+    outcome = build(filled)
+    assert outcome.exit_code == 1 and "areas.csv" in outcome.stderr
+
+
+def test_page_data_are_the_values_of_the_csv_and_what_is_no_number_is_missing(filled):
+    table = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))[0]
+    data = json.loads(json.dumps(page_table(table, table.rows, "../").json(), allow_nan=False))
+    for row, values in zip(table.rows, data["rows"], strict=True):
+        for key, value in zip(data["keys"], values, strict=True):
+            text = record(table, row)[key]
+            assert value == text or (value is None and text == "") or value == float(text)
+    listed = {column["key"] for column in data["columns"]}
+    assert {key for key in data["keys"] if not key.endswith(("_low", "_high"))} - listed == {
+        "version", "track", "hardware", "fingerprint", "test_images", "significance"
+    }  # fmt: skip
+    asked = asked_table(table, "")
+    assert len(asked.rows) == sum(row.measured is not None for row in table.rows) and "verdict_b1" in asked.keys
+
+
+def test_a_docstring_is_taken_apart_at_its_labels():
+    text = "Name: what it does.\n\nReference, arXiv 2306.11695. More\nof it.\nASSUMED: one\nthing.\nChecked against: an oracle,\nfor real.\n\nLast words."
+    docstring = parsed(text)
+    assert (docstring.summary, docstring.assumed, docstring.checked) == ("Name: what it does.", "one thing.", "an oracle, for real.")
+    assert docstring.paragraphs == ("Reference, arXiv 2306.11695. More of it.", "Last words.")
+    assert arxiv("Sun et al., arXiv 2306.11695") == "https://arxiv.org/abs/2306.11695" and arxiv("NeurIPS 2015") == ""
+    assert parsed("Only this.").paragraphs == ()
+
+
+def test_known_losses_are_a_mild_setting_below_dense_and_a_control_that_costs_no_more(filled, point):
+    mild = point("s-5", range(30), setting={"share": 0.5}, size=700)  # 26 of 200 images more than dense: significant
+    hard = point("s-1", range(120), setting={"share": 0.1}, size=400)
+    filled.write_method("svd", [mild, hard])
+    filled.write_method("slim", [point("n", range(6), setting={"macs": 0.3}, size=300, macs=50)], needs="scratch")
+    rows, table = rows_of(filled, "svd")
+    assert [(loss.model, loss.setting, round(loss.points)) for loss in mild_losses(rows)] == [("resnet", "share=0.5", -13)]
+    [loss] = control_losses(rows, table)
+    assert (loss.control, loss.needs, loss.rows, loss.setting, round(loss.points)) == ("slim", "scratch", 2, "share=0.1", 57)
+
+
+def test_a_method_that_holds_at_its_mildest_has_no_known_loss_and_a_control_none_to_controls(filled, point):
+    rows, table = rows_of(filled, "rtn")  # loses 56 images at 2 bits, none at 8
+    assert mild_losses(rows) == () and control_losses(rows, table) == ()
+    filled.write_method("slim", [point("n", range(150), setting={"macs": 0.3}, size=900)])
+    filled.write_method("random_pruning", [point("p", range(10), size=800)])
+    rows, table = rows_of(filled, "slim")
+    assert control_losses(rows, table) == ()
+
+
+def test_page_names_are_plain_short_and_kept_apart():
+    assert page_name("magnitude__kmeans_huffman") == "magnitude__kmeans_huffman"
+    names = [page_name(name) for name in ("../../etc/passwd", "a b", "a-b", "ä" * 10_000, "ö" * 10_000, "", "<script>")]
+    assert len(set(names)) == len(names) and all(re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name) for name in names)
+
+
+def test_another_form_of_the_tables_bundle_is_named():
+    assert as_script("var a=1;export{a as b,c$ as default};/*! licence */").endswith("window.DataTable=c$;/*! licence */\n})();\n")
+    with pytest.raises(ResultsError, match="itables"):
+        as_script("var a=1;export default a;")

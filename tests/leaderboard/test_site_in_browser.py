@@ -1,0 +1,316 @@
+"""The static site in a real browser, opened from the file system: what a reader does with it, and that results cannot do anything to it."""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from leaderboard.docstrings import read_docstrings
+from leaderboard.experiment import read_experiment
+from leaderboard.site import build_site, write_site
+from leaderboard.site_pages import Site
+from leaderboard.site_tracks import read_site_tracks
+from tests.conftest import ROOT
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the browser tests need the package axe-playwright-python")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed")
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
+MANY = 10_000
+EVIL = "<img src=x onerror=alert(1)>"
+LONG = "<script>alert(1)</script>" * 400  # 10,000 characters
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for all tests here."""
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield running
+        running.close()
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What was read of the committed results, and the folder with their site."""
+
+    site: Site
+    folder: Path
+
+    @property
+    def page(self):
+        return self.folder / "digits" / "cpu.html"
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """The site of the committed results of digits, on one hardware."""
+    folder = tmp_path_factory.mktemp("committed")
+    experiment = read_experiment(ROOT / "params.yaml")
+    source = ROOT / "results" / experiment.version
+    others = [path.name for path in (source / "records" / "digits" / "latency").iterdir() if path.name != "cpu"]
+    shutil.copytree(source / "records" / "digits", folder / experiment.version / "records" / "digits", ignore=shutil.ignore_patterns(*others))
+    tracks = read_site_tracks(folder, experiment.version, experiment)
+    site = Site(experiment.version, tracks, read_docstrings(source / "code" / "methods.json"))
+    write_site(site, folder / "site")
+    return Committed(site, folder / "site")
+
+
+@pytest.fixture(scope="module")
+def hostile(filled_once):
+    """The site of results whose every text is an attack or endless, with numbers that are missing."""
+    from tests.leaderboard.conftest import lost, ok
+
+    filled_once.write_track(models=("resnet", "vit", f"../{EVIL}"))
+    bare = ok("e1", range(3), setting={"share": float("nan"), "rank": LONG}, macs=0)
+    gone = lost("e2", "failed", LONG, model=f"../{EVIL}", setting={EVIL: "</script>"})
+    filled_once.write_method(EVIL, [bare, gone], family=LONG, paper=LONG, realisation=EVIL, needs=EVIL)
+    filled_once.write_json(filled_once.root / "v1" / "code" / "methods.json", {EVIL: f"{LONG}\n\n`{LONG}\nChecked against: {EVIL}"})
+    into = filled_once.root.parent / "site"
+    build_site(filled_once.root, "v1", into, read_experiment(filled_once.params))
+    return into
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page; when the test ends, the console must be clean, no dialog open and no request have left the machine."""
+    contexts, seen = [], []
+
+    def opened(path: Path, *, fragment="", **options):
+        context = (
+            browser.new_context(viewport={"width": 1280, "height": 900}, **options) if "viewport" not in options else browser.new_context(**options)
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: seen.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: seen.append(str(error)))
+        page.on("dialog", lambda dialog: (seen.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else seen.append(request.url))
+        page.goto(path.as_uri() + fragment)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert seen == []
+
+
+def column(page, title):
+    """Return the texts of a column of the table that is shown."""
+    titles = [text.strip() for text in page.locator("table.rows thead th").all_inner_texts()]
+    return [cell.strip() for cell in page.locator(f"table.rows tbody td:nth-child({titles.index(title) + 1})").all_inner_texts()]
+
+
+def first_numbers(texts):
+    return [float(text.split()[0]) for text in texts if text and text[0] in "-0123456789"]
+
+
+def count(page):
+    """Return how many rows the page says pass its filters."""
+    return int(page.locator(".count").inner_text().split()[0].replace(",", ""))
+
+
+def points(page, plot=".accuracy"):
+    """Return the rows that a plot shows, by their number."""
+    script = "(div) => div.data.flatMap((trace) => trace.customdata || [])"
+    return page.locator(plot).evaluate(script)
+
+
+def violations(page):
+    """Return what axe finds serious or critical; its look at style sheets would be a request, which a file may not make."""
+    found = axe.Axe().run(page, options={"resultTypes": ["violations"], "preload": False}).response["violations"]
+    return [(finding["id"], finding["nodes"][0]["html"][:200]) for finding in found if finding["impact"] in ("serious", "critical")]
+
+
+def test_a_header_sorts_by_pointer_and_by_key_and_says_so(committed, visit):
+    page = visit(committed.page)
+    header = page.locator("table.rows thead th", has_text="Size ×")
+    header.click()
+    sizes = first_numbers(column(page, "Size ×"))
+    assert sizes == sorted(sizes, reverse=True) and len(sizes) == 25 and header.get_attribute("aria-sort") == "descending"
+    page.get_by_role("button", name="Columns").focus()
+    for _ in range(12):  # from header to header
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('th')?.innerText.trim()") == "Size ×":
+            break
+    page.keyboard.press("Enter")
+    sizes = first_numbers(column(page, "Size ×"))
+    assert sizes == sorted(sizes) and header.get_attribute("aria-sort") == "ascending"
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none"
+
+
+def test_filters_hold_for_table_and_plots_and_stand_in_the_address(committed, visit):
+    page = visit(committed.page)
+    everything = count(page)
+    page.locator("select[name=family]").select_option("quantization")
+    page.locator("select[name=needs]").select_option("calibration")
+    page.wait_for_function(f"!document.querySelector('.count').textContent.startsWith('{everything}')")
+    assert 0 < count(page) < everything and set(column(page, "Needs")) == {"calibration"}
+    assert len(points(page)) == count(page)
+    page.get_by_label("Find").fill("gptq")
+    page.wait_for_function("document.querySelectorAll('table.rows tbody tr').length < 10")
+    assert set(column(page, "Method")) == {"gptq"} and set(column(page, "Setting")) >= {"bits=4"}
+    again = visit(committed.page, fragment=f"#{page.url.partition('#')[2]}")
+    assert count(again) == count(page) and again.get_by_label("Find").input_value() == "gptq"
+
+
+def test_the_front_toggle_leaves_only_members_and_follows_the_cost(committed, visit):
+    page = visit(committed.page)
+    page.get_by_label("Pareto front only").check()
+    rows = page.evaluate("explorers[0].rows.map((row) => row.pareto)")
+    assert 0 < len(rows) < 20 and all("bytes" in row for row in rows) and len(points(page)) == len(rows)
+    page.get_by_label("Cost").select_option("macs")
+    page.wait_for_function("explorers[0].rows.every((row) => row.pareto.includes('macs'))")
+    front = page.locator(".accuracy").evaluate(
+        "(div) => div.data.filter((trace) => trace.legendgroup === 'front').map((trace) => [trace.x, trace.y])"
+    )
+    [(x, y)] = front
+    assert x == sorted(x) and y == sorted(y, reverse=True)
+
+
+def hover_a_point(page):
+    """Move the pointer onto a point that lies alone, and return its row."""
+    page.get_by_label("Find").fill("block_drop")
+    page.wait_for_function("explorers[0].rows.length < 10")
+    page.locator(".accuracy").scroll_into_view_if_needed()
+    script = """(div) => { const plot = div.querySelector('.scatterlayer .point').getBoundingClientRect();
+        return [plot.x + plot.width / 2, plot.y + plot.height / 2]; }"""
+    x, y = page.locator(".accuracy").evaluate(script)
+    page.mouse.move(x - 30, y)
+    page.mouse.move(x, y, steps=3)
+    page.wait_for_selector(".accuracy .hoverlayer .hovertext")
+    return x, y
+
+
+def test_hover_shows_a_point_and_a_click_opens_its_record_and_how_to_make_it(committed, visit):
+    page = visit(committed.page)
+    x, y = hover_a_point(page)
+    text = page.locator(".accuracy .hoverlayer .hovertext").first.text_content()
+    assert "block_drop" in text and "Accuracy %" in text and "[" in text and "Size ×" in text
+    page.mouse.click(x, y)
+    dialog = page.locator("dialog#record")
+    dialog.wait_for()
+    assert "python -m harness run digits --method block_drop --model resnet --into try" in dialog.inner_text()
+    assert dialog.locator("dt").count() > 20 and "block_drop" in dialog.locator("h2").inner_text()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+
+
+def test_a_method_name_in_the_table_opens_the_record_by_key_and_the_record_leads_to_the_methods_page(committed, visit):
+    page = visit(committed.page, fragment="#find=wanda")
+    page.locator("table.rows tbody button.link").first.focus()
+    page.keyboard.press("Enter")
+    page.locator("dialog#record .record-links a").first.click()
+    assert page.locator("h1").inner_text() == "wanda"
+    assert "locuslab/wanda" in page.locator(".reading").inner_text() and page.locator("a[href^='https://arxiv.org/']").count() == 1
+    assert len(points(page)) > 5 and page.locator("h3", has_text="Known losses").count() == 1
+
+
+def test_the_question_is_answered_by_the_rule(committed, visit):
+    page = visit(committed.folder / "index.html")
+    page.get_by_label("I have this model").select_option("vit")
+    page.get_by_label("points of accuracy").fill("0.5")
+    for goal, key in (("compression_ratio", "compression_ratio"), ("theoretical_speedup", "theoretical_speedup"), ("speedup", "speedup_b1")):
+        page.get_by_label("What makes it").select_option(goal)
+        shown = [row.split("\n")[0] for row in page.locator(".answer tbody th").all_inner_texts()]
+        assert shown == expected(committed.site.tracks[0].shown, "vit", 0.5, key)
+    page.get_by_label("points of accuracy").fill("")
+    assert "number of 0 or more" in page.locator(".answer").inner_text()
+
+
+def expected(table, model, drop, key):
+    """Return the five best of a model by the rule, in Python."""
+    from leaderboard.tables import record
+
+    kept = [
+        cells for row in table.rows if row.model == model and (cells := record(table, row))["delta_points"] and float(cells["delta_points"]) >= -drop
+    ]
+    if key.startswith("speedup"):
+        ties = [cells for cells in kept if cells["verdict_b1"] in ("tie", "as dense")]
+        kept = sorted((cells for cells in kept if cells["verdict_b1"] == "faster"), key=lambda cells: -float(cells[key])) + ties
+    else:
+        kept.sort(key=lambda cells: -float(cells[key]))
+    return [f"{rank}. {cells['method']}" for rank, cells in enumerate(kept[:5], 1)]
+
+
+def test_columns_can_be_chosen(committed, visit):
+    page = visit(committed.page)
+    assert page.locator("table.rows thead th", has_text="BOPs ×").count() == 0
+    page.get_by_role("button", name="Columns").click()
+    page.locator(".dt-button-collection button", has_text="BOPs ×").click()
+    assert first_numbers(column(page, "BOPs ×"))
+
+
+def test_dark_mode_reaches_plots_and_changes_with_the_system(committed, visit):
+    page = visit(committed.page, color_scheme="dark")
+    light_text = "(div) => div.layout.font.color"
+    dark = page.locator(".accuracy").evaluate(light_text)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)" and dark == "#e6e9ed"
+    assert violations(page) == []
+    page.emulate_media(color_scheme="light")
+    page.wait_for_function("document.querySelector('.accuracy').layout.font.color === '#1d2125'")
+
+
+@pytest.mark.parametrize("name", ["index.html", "digits/cpu.html", "methods/taylor.html", "models/digits_vit.html"])
+def test_pages_fit_a_phone_and_axe_finds_nothing_serious(committed, visit, name):
+    page = visit(committed.folder / name, viewport={"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert violations(page) == []
+
+
+def test_the_first_tab_skips_to_the_content(committed, visit):
+    page = visit(committed.page)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+
+
+def test_hostile_results_do_nothing_but_stand_there(hostile, visit):
+    evil = [path for folder in ("methods", "models") for path in (hostile / folder).glob("*img*.html")]
+    assert len(evil) == 2
+    for path in (hostile / "index.html", *evil):
+        page = visit(path)
+        page.wait_for_load_state("load")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280, path
+        assert page.locator("main img, main script:not([type='application/json'])").count() == 0
+    page = visit(hostile / "digits" / "cpu.html", fragment="#model=")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    page.locator("table.rows tbody button", has_text="onerror").first.click()
+    assert "onerror=alert(1)" in page.locator("dialog#record").inner_text() and page.locator("dialog#record img").count() == 0
+    page.keyboard.press("Escape")
+    assert "&lt;img" in str(page.locator(".accuracy").evaluate("(div) => div.data.map((trace) => trace.text)"))
+    assert violations(page) == []
+
+
+@pytest.fixture
+def large(committed):
+    """A page of ten thousand rows: the committed ones under more settings."""
+    text = committed.page.read_text()
+    start, end = text.index('class="payload">') + len('class="payload">'), text.index("</script>", text.index('class="payload">'))
+    data = json.loads(text[start:end])
+    setting = data["keys"].index("setting")
+    copies = range(MANY // len(data["rows"]) + 1)
+    data["rows"] = [[*row[:setting], f"{row[setting]} copy={copy}", *row[setting + 1 :]] for copy in copies for row in data["rows"]][:MANY]
+    path = committed.page.with_name("large.html")
+    path.write_text(text[:start] + json.dumps(data) + text[end:])
+    return path
+
+
+def test_ten_thousand_rows_load_and_filter_in_a_breath(large, visit):
+    began = time.perf_counter()
+    page = visit(large, fragment="#model=")
+    page.wait_for_function("document.querySelectorAll('table.rows tbody tr').length === 25")
+    loaded = time.perf_counter() - began
+    assert count(page) == MANY and 1000 < len(points(page)) <= 2000 and "a sample of the others" in page.locator(".sample").inner_text()
+    script = "async () => { const from = performance.now(); explorers[0].fields.find.value = 'gptq'; explorers[0].update(); return performance.now() - from; }"
+    filtered = page.evaluate(script) / 1000
+    print(f"10,000 rows: loaded in {loaded:.2f} s, filtered in {filtered:.2f} s")
+    assert count(page) < MANY and loaded < 8 and filtered < 2  # with room for a busy machine
