@@ -1,15 +1,14 @@
-"""The command line: `python -m leaderboard build` and `python -m leaderboard show`."""
+"""The command line: `python -m leaderboard COMMAND --help`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from leaderboard.errors import ResultsError, UnknownName
+from leaderboard import cli_outside
+from leaderboard.cli import ParamsFile, Results, one_line_errors
 
 app = typer.Typer(
     help="Tables of the benchmark, from its results alone. Example: python -m leaderboard show --track digits",
@@ -17,25 +16,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_outside.app)
 
-Results = Annotated[Path, typer.Option(help="The folder of results.")]
 Version = Annotated[str | None, typer.Option(help="The version of the results; by default that of params.yaml.")]
-ParamsFile = Annotated[Path, typer.Option("--params", help="The experiment: default version, and the order of tracks, methods and hardware.")]
 Readme = Annotated[Path, typer.Option(help="The file whose digest is rewritten.")]
 Digest = Annotated[bool, typer.Option(help="Whether to rewrite the digest in the README.")]
 Tracks = Annotated[list[str] | None, typer.Argument(help="The tracks to build; by default every track that has results.", metavar="[TRACK]...")]
 Track = Annotated[str | None, typer.Option(help="The track to show; by default the first of params.yaml.")]
 Hardware = Annotated[str | None, typer.Option(help="The hardware to show; by default the first of params.yaml.")]
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """End the command with one line on stderr: exit code 2 for a name that does not exist, 1 for results that cannot be shown."""
-    try:
-        yield
-    except ResultsError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2 if isinstance(error, UnknownName) else 1) from None
 
 
 @app.command("build", epilog="Example: python -m leaderboard build digits")

@@ -13,7 +13,7 @@ from leaderboard.errors import one_line
 from leaderboard.latency import LatencyRun, latency
 from leaderboard.results import Correct, MethodResults, TrackResults
 from leaderboard.rows import Costs, Measurement, Quality, Ratios, Row
-from leaderboard.schema import DENSE, Measured, Unmeasured
+from leaderboard.schema import DENSE, WEAKEST_FIRST, Measured, Unmeasured
 from leaderboard.statistics import adjust, paired_difference, sign_flip_p, wilson
 
 
@@ -83,8 +83,18 @@ def _row(group: Group, reference: Reference | None, run: LatencyRun | None) -> R
     lost = [point for point in group.points if isinstance(point, Unmeasured)]
     status = f"{len(measured)} of {len(group.points)} seeds" if lost and measured else "ok" if measured else _worst(lost)
     reason = next((one_line(point.reason or "no reason given") for point in sorted(lost, key=lambda point: point.status)), "")
-    row = Row(group.results.method, group.model, group.setting, len(measured), status, reason, None, claimed_ratio(group.points[0].setting))
+    claimed = claimed_ratio(group.points[0].setting)
+    row = Row(group.results.method, group.model, group.setting, len(measured), status, reason, None, claimed, origin=_origin(group))
     return replace(row, measured=_measurement(row, group, reference, run)) if measured else row
+
+
+def _origin(group: Group) -> str:
+    """Return the weakest label of the row's points and the bundle they came from; nothing for our own."""
+    origin = group.results.origin
+    if origin is None:
+        return ""
+    labels = {origin.labels.get(point.id, "self-reported") for point in group.points}
+    return f"{next(label for label in WEAKEST_FIRST if label in labels)}, bundle {origin.bundle[:12]}"
 
 
 def _worst(lost: Sequence[Unmeasured]) -> str:
