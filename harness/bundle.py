@@ -83,11 +83,11 @@ def _files(params: Params, paths: Paths, params_file: Path, track: str) -> dict[
 
 def _check_anonymous(paths: Paths, files: dict[str, bytes]) -> None:
     """Refuse files that name this machine or where it keeps them: a bundle is for strangers."""
-    private = {str(paths.root): "this folder", str(Path.home()): "your home", f'"{platform.node()}"': "this machine's name"}
+    private = {str(paths.root): "the path of this folder", str(Path.home()): "the path of your home", f'"{platform.node()}"': "this machine's name"}
     for name, content in files.items():
         found = next((what for text, what in private.items() if len(text) > 2 and text.encode() in content), None)
         if found is not None:
-            raise UserError(f"{name} holds the name of {found}, which strangers need not know: run its stage again, or take that text out")
+            raise UserError(f"{name} holds {found}, which strangers need not know: run its stage again, or take that text out")
 
 
 def _manifest(params: Params, track: str, files: dict[str, bytes]) -> Manifest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import struct
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -39,12 +40,14 @@ class Bundle:
 def read_bundle(path: Path) -> Bundle:
     """Read a bundle; raise ResultsError for whatever `python -m harness bundle` does not write."""
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise refused(path, f"it has {path.stat().st_size:,} bytes, at most {MOST_BYTES:,} are read")
         content = _content(path)
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ResultsError(f"cannot read {path}: {error.strerror or error}") from None
-    except (BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError) as error:
         raise refused(path, f"it is no whole zip file ({one_line(str(error))[:80]})") from None
     manifest = _manifest(path, content)
     _check_files(path, manifest, content)

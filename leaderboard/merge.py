@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from leaderboard.bundle import refused
+from safetensors.numpy import save
+
 from leaderboard.errors import ResultsError, one_line
 from leaderboard.files import write_bytes
 from leaderboard.labels import stored
@@ -15,7 +15,7 @@ from leaderboard.latency import Report
 from leaderboard.outside import Outside, check_bundle, dense_difference, difference
 from leaderboard.plausible import latency_files
 from leaderboard.results import MethodResults, TrackResults, read_json
-from leaderboard.schema import DENSE, Origin
+from leaderboard.schema import DENSE, MethodPoints, Origin
 
 Writes = dict[Path, bytes]
 
@@ -28,7 +28,11 @@ def merge(path: Path, results: Path, version: str) -> list[str]:
         origins = _origins(path, outside, ours)
         new = [method for method in outside.track.methods if method.method.name not in ours.by_name]
         _check_known(path, outside.track, ours)
-        writes = {target: content for method in new for target, content in _method_files(method, outside.track.folder, ours.folder, origins)}
+        writes = {
+            target: content
+            for method in new
+            for target, content in _method_files(method, outside.track.folder, ours.folder, origins[method.method.name])
+        }
         lines = [f"added {method.method.name}: {len(method.points)} points ({_known(origins[method.method.name])})" for method in new]
         decided = ours.decided | {(method.method.name, point.id): point.fingerprint for method in new for point in method.points}
         latency, said = _latency(outside, ours, decided)
@@ -54,9 +58,14 @@ def _origins(path: Path, outside: Outside, ours: TrackResults) -> dict[str, Orig
     for method, points in labels.points.items():
         wrong = next((name for name, label in points.items() if label == "contradicted"), None)
         if wrong is not None:
-            raise refused(path, f"{method} {one_line(wrong)} was contradicted when it was run again")
+            raise not_added(path, f"{method} {one_line(wrong)} was contradicted when it was run again")
     dense = {name: model.weights_sha256 for name, model in ours.info.models.items()}
     return {method: Origin(bundle=outside.bundle.sha256, labels=points, dense=dense) for method, points in labels.points.items()}
+
+
+def not_added(path: Path, why: str) -> ResultsError:
+    """Return the error for a bundle that is whole and does not go with our results."""
+    return ResultsError(f"{path.name} is not added: {why}; our results are as they were")
 
 
 def _known(origin: Origin) -> str:
@@ -68,26 +77,25 @@ def _check_known(path: Path, theirs: TrackResults, ours: TrackResults) -> None:
     """Refuse a method that we have unless each of its points is ours; of dense it is enough to agree, for another machine trains other weights."""
     why = dense_difference(theirs, ours)
     if why is not None:
-        raise refused(path, f"{why}, so that nothing in it compares with ours")
+        raise not_added(path, f"{why}, so that nothing in it compares with ours")
     for method in theirs.methods:
         name = method.method.name
         for point in method.points if name in ours.by_name and name != DENSE else ():
             found = difference(point, method, ours.by_name[name], ours)
             if found.verdict == "different":
-                raise refused(path, f"we have {name} already, and {one_line(point.id)} differs: {found.reason}")
+                raise not_added(path, f"we have {name} already, and {one_line(point.id)} differs: {found.reason}")
 
 
-def _method_files(method: MethodResults, source: Path, target: Path, origins: Mapping[str, Origin]) -> Iterator[tuple[Path, bytes]]:
-    """Yield the files of a method that we lack: predictions first, because points without them cannot be read."""
+def _method_files(method: MethodResults, source: Path, target: Path, origin: Origin) -> Iterator[tuple[Path, bytes]]:
+    """Yield the files of a method that we lack, made of what was read and checked alone; predictions first, because points without them cannot be read."""
     name = method.method.name
-    predictions, points = f"predictions/{name}.safetensors", f"points/{name}.json"
-    if (source / predictions).exists():
-        yield target / predictions, (source / predictions).read_bytes()
-    yield target / points, _with_origin(source / points, origins[name])
+    if method.predictions:
+        yield target / "predictions" / f"{name}.safetensors", save(dict(method.predictions))
+    yield target / "points" / f"{name}.json", _with_origin(read_json(source / "points" / f"{name}.json", MethodPoints), origin)
 
 
-def _with_origin(file: Path, origin: Origin) -> bytes:
-    return (json.dumps(json.loads(file.read_bytes()) | {"origin": origin.model_dump()}, indent=1) + "\n").encode()
+def _with_origin(content: MethodPoints | Report, origin: Origin) -> bytes:
+    return f"{content.model_copy(update={'origin': origin}).model_dump_json(indent=1)}\n".encode()
 
 
 def _latency(outside: Outside, ours: TrackResults, decided: Mapping[tuple[str, str], str]) -> tuple[Writes, list[str]]:
@@ -102,7 +110,7 @@ def _latency(outside: Outside, ours: TrackResults, decided: Mapping[tuple[str, s
         elif strange is not None:
             lines.append(f"left out latency {where}: it timed {strange}, which is not ours (other code, params or dense weights)")
         else:
-            writes[target] = _with_origin(file, Origin(bundle=outside.bundle.sha256))
+            writes[target] = _with_origin(read_json(file, Report), Origin(bundle=outside.bundle.sha256))
             lines.append(f"added latency {where}")
     return writes, lines
 

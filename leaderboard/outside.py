@@ -8,7 +8,7 @@ from pathlib import Path
 
 from leaderboard.agreement import Comparison, compare
 from leaderboard.bundle import Bundle, read_bundle, refused
-from leaderboard.errors import one_line
+from leaderboard.errors import ResultsError, one_line
 from leaderboard.plausible import findings
 from leaderboard.results import MethodResults, TrackResults, find_tracks, read_records, read_track
 from leaderboard.schema import DENSE, Measured, Unmeasured
@@ -27,9 +27,12 @@ def check_bundle(path: Path, results: Path, folder: Path) -> Outside:
     """Unpack the bundle into the empty `folder` and check it; raise ResultsError for the first thing that is wrong."""
     bundle = read_bundle(path)
     version, name = bundle.manifest.version, bundle.manifest.track
-    track = read_records(bundle.unpack(folder), version, name)
     ours = read_track(results, version, name) if (results / version).is_dir() and name in find_tracks(results, version) else None
-    found = [*findings(track), *(_against(track, ours) if ours is not None else ())]
+    try:
+        track = read_records(bundle.unpack(folder), version, name)
+        found = [*findings(track), *(_against(track, ours) if ours is not None else ())]
+    except ResultsError as error:
+        raise refused(path, str(error).replace(f"{folder}/", "")) from None  # its file, as the bundle names it
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise refused(path, f"{found[0]}{more}")

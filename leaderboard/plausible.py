@@ -14,6 +14,8 @@ from leaderboard.latency import LatencyRun, Report, read_latency
 from leaderboard.results import MethodResults, TrackResults, read_json
 from leaderboard.schema import DENSE, Measured
 
+NEEDS = {"data-free", "calibration", "labels", "fine-tune", "scratch"}  # rows are ranked within their needs: a word of its own would win alone
+REALISATIONS = {"structural", "packed", "kernel", "masked", "dynamic"}  # of a chain: several, with + between them
 MOST_COST = 10  # a compressed model's MACs and parameters in those of dense; factorising without care has tripled them
 MOST_OF_CLAIM = 1.05  # compression ratio in that which the setting's bits or sparsity promise
 MOST_SPEEDUP = 100  # realised, median of rounds
@@ -25,6 +27,8 @@ def findings(track: TrackResults) -> Iterator[str]:
     for method in track.methods:
         if method.origin is not None:
             yield f"{method.method.name} is from elsewhere already (it has an `origin`): a bundle holds what its maker measured"
+        if method.method.needs not in NEEDS or not set(method.method.realisation.split("+")) <= REALISATIONS:
+            yield f"{method.method.name} says '{one_line(method.method.needs)}', '{one_line(method.method.realisation)}': no needs or realisation of ours"
         yield from _of_predictions(track.folder, method)
         for point in method.measured:
             name = one_line(f"{method.method.name} {point.id}")
