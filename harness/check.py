@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from harness import files, fingerprint
@@ -13,6 +15,7 @@ from harness.errors import UserError
 from harness.params import Params
 from harness.paths import Paths
 from harness.points import expand
+from leaderboard.schema import MethodPoints, Origin
 
 
 def again(track: str) -> str:
@@ -33,12 +36,40 @@ def check_results(params: Params, paths: Paths) -> list[str]:
         findings += _check_dense(params, track, record)
         for method in params.plans:
             findings += _check_method(params, paths, track, method, record)
-        known = {f"{method}.json" for method in params.plans}
-        strays = [path for path in sorted((paths.records(track) / "points").glob("*")) if path.name not in known]
-        findings += [f"{track}: {path.name} belongs to no method of params.yaml: delete it" for path in strays]
+        findings += [line for path in _unplanned(params, paths, track) for line in _check_unplanned(track, path, record)]
         missing = [name for name in params.hardware if not any(paths.latency(track, name).glob("*.json"))]
         findings += [f"{track}: no latency of hardware '{name}': {again(track)}" for name in missing]
     return findings
+
+
+def from_elsewhere(params: Params, paths: Paths) -> list[str]:
+    """Return one line for every method in the results that params.yaml does not name and that says which bundle it came from."""
+    tracks = [track for track in params.tracks if (paths.records(track) / "track.json").exists()]
+    found = [(track, path, _origin(path)) for track in tracks for path in _unplanned(params, paths, track)]
+    return [f"{track}: {path.name} was not made here: it is from the bundle {origin.bundle[:12]}" for track, path, origin in found if origin]
+
+
+def _unplanned(params: Params, paths: Paths, track: str) -> list[Path]:
+    """Return what lies beside the points of the methods of params.yaml."""
+    known = {f"{method}.json" for method in params.plans}
+    return [path for path in sorted((paths.records(track) / "points").glob("*")) if path.name not in known]
+
+
+def _origin(path: Path) -> Origin | None:
+    """Return where the points in `path` came from, if they say so; what cannot be read says nothing."""
+    try:
+        return MethodPoints.model_validate_json(path.read_bytes()).origin
+    except (OSError, ValidationError):
+        return None
+
+
+def _check_unplanned(track: str, path: Path, record: dict[str, Any]) -> list[str]:
+    """Return what is wrong with points of a method that params.yaml does not name: that we made them, or that our dense is not what it was."""
+    origin = _origin(path)
+    if origin is None:
+        return [f"{track}: {path.name} belongs to no method of params.yaml: delete it"]
+    stale = [model for model, sha256 in origin.dense.items() if record["models"].get(model, {}).get("weights_sha256") != sha256]
+    return [f"{track}: {path.name} from bundle {origin.bundle[:12]} was added when dense '{model}' was another: delete it" for model in stale]
 
 
 def _check_dense(params: Params, track: str, record: dict[str, Any]) -> list[str]:

@@ -1,8 +1,7 @@
-"""The commands beside the stages: what a machine can measure, a model for elsewhere, a new method, counts, tables and checks."""
+"""The commands beside the stages: what a machine can measure, a model for elsewhere, a new method, counts and tables."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +10,6 @@ import typer
 from harness.cli import OPTIONS, ParamsFile, Track, opened
 
 app = typer.Typer(**OPTIONS)
-check = typer.Typer(help="Check params or committed results.", **OPTIONS)
-app.add_typer(check, name="check")
 
 
 @app.command()
@@ -88,33 +85,3 @@ def methods(
         typer.echo(catalogue.table(loaded.methods))
     else:
         catalogue.update(readme, loaded.methods)
-
-
-@check.command("params")
-def check_params(params: ParamsFile = Path("params.yaml")) -> None:
-    """Say whether params.yaml is well formed, down to every setting of every method.
-
-    Example: python -m harness check params
-    """
-    from harness.points import expand
-
-    loaded, _ = opened(params)
-    points = sum(len(expand(loaded, track, method)) for track in loaded.tracks for method in loaded.plans)
-    typer.echo(f"{params}: {len(loaded.tracks)} tracks, {len(loaded.methods)} methods, {len(loaded.chains)} chains, {points} points")
-
-
-@check.command("results")
-def check_results(params: ParamsFile = Path("params.yaml")) -> None:
-    """Say whether the committed results belong to the committed code and params; exit 1 if not.
-
-    Example: python -m harness check results
-    """
-    from harness.check import check_results as run
-
-    loaded, paths = opened(params)
-    findings = run(loaded, paths)
-    for finding in findings:
-        typer.echo(f"error: {finding}", err=True)
-    if findings:
-        sys.exit(1)
-    typer.echo(f"results of version {loaded.version} belong to this code and params")

@@ -45,7 +45,8 @@ def _position(group: Group, models: Sequence[str], order: Sequence[str]) -> tupl
 
 def _row(group: Group, reference: Reference | None, run: LatencyRun | None) -> Row:
     claimed = claimed_ratio(group.points[0].setting)
-    row = Row(group.results.method, group.model, group.setting, len(group.measured), group.status(), group.reason(), None, claimed)
+    who = (group.results.method, group.model, group.setting, len(group.measured), group.status(), group.reason())
+    row = Row(*who, None, claimed, origin=group.origin())
     return replace(row, measured=_measurement(row, group, reference, run)) if group.measured else row
 
 

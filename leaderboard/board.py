@@ -86,7 +86,7 @@ def _fitted(model: str, records: Sequence[Record]) -> str:
 
 
 def _align(record: Record) -> list[str]:
-    text = ("method", "setting", "needs", "best", "pareto", "status")
+    text = ("method", "setting", "needs", "best", "pareto", "origin", "status")
     return ["left" if name in text else "right" for name in _line(record)]
 
 
@@ -99,5 +99,5 @@ def _line(record: Record) -> Record:
     for column in record:
         if column.startswith("verdict_b"):
             line[f"{column.removeprefix('verdict_')} ×"] = speedup_cell(record, column.removeprefix("verdict_"))
-    line |= {"best": record["best"], "pareto": record["pareto"]}
+    line |= {"best": record["best"], "pareto": record["pareto"]} | ({"origin": cut(record["origin"], 16)} if "origin" in record else {})
     return line | {"status": record["status"].replace("ok", "")}

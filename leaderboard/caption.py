@@ -62,7 +62,8 @@ def machine_text(run: LatencyRun | None) -> str:
     floors = ", ".join(f"{100 * floor:.1f} % at batch {batch}" for batch, floor in run.floors.items())
     who = f"{machine.cpu}, {machine.cores} cores of which {machine.threads} used, governor {machine.governor or 'unknown'}, torch {machine.torch}"
     who += "".join(f", {part}" for part in (machine.gpu, machine.runtime) if part)
-    return f"{escape(who)}, fingerprint `{escape(machine.fingerprint)}`; A/A noise floor ±{floors}"
+    where = f"; measured elsewhere, bundle `{run.origin.bundle[:12]}`" if run.origin is not None else ""
+    return f"{escape(who)}, fingerprint `{escape(machine.fingerprint)}`{where}; A/A noise floor ±{floors}"
 
 
 def _data(info: TrackInfo) -> str:

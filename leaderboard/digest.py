@@ -70,7 +70,12 @@ def _records(table: Table) -> list[dict[str, str]]:
     for name in dict.fromkeys(row.method.name for row in table.rows):
         mine = [row for row in table.rows if row.method.name == name]
         method = mine[0].method
-        who = {"method": name, "family": method.family, "needs": method.needs, "realisation": method.realisation}
+        who = {
+            "method": f"{name} (from elsewhere)" if any(row.origin for row in mine) else name,
+            "family": method.family,
+            "needs": method.needs,
+            "realisation": method.realisation,
+        }
         what = {escape(model): escape(_cell(table, [row for row in mine if row.model == model])) for model in models}
         records.append({key: escape(value) for key, value in who.items()} | what)
     return records

@@ -10,11 +10,16 @@ from leaderboard.errors import ResultsError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` beside `path` and move it there in one step; a reader never sees half a file."""
+    """Write `text` as `write_bytes` writes."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` beside `path` and move it there in one step; a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 from leaderboard.errors import one_line
 from leaderboard.results import Correct, MethodResults, TrackResults
 from leaderboard.rows import RowKey
-from leaderboard.schema import Measured, Unmeasured
+from leaderboard.schema import WEAKEST_FIRST, Measured, Unmeasured
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ class Group:
         """Return why seeds have no numbers, a failure's reason before that of a skip."""
         lost = [point for point in self.points if isinstance(point, Unmeasured)]
         return next((one_line(point.reason or "no reason given") for point in sorted(lost, key=lambda point: point.status)), "")
+
+    def origin(self) -> str:
+        """Return the weakest label of the points and the bundle that they came from; nothing for our own."""
+        origin = self.results.origin
+        if origin is None:
+            return ""
+        labels = {origin.labels.get(point.id, "self-reported") for point in self.points}
+        return f"{next(label for label in WEAKEST_FIRST if label in labels)}, bundle {origin.bundle[:12]}"
 
 
 def setting_text(setting: Mapping[str, object]) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from leaderboard.errors import ResultsError, one_line
 from leaderboard.results import read_json
-from leaderboard.schema import DENSE, Frozen
+from leaderboard.schema import DENSE, Frozen, Origin
 from leaderboard.statistics import Estimate, Floats, is_tie, median, noise_floor, paired_ratios
 
 
@@ -97,6 +97,12 @@ class Report(Frozen):
     benchmarks: tuple[Benchmark, ...]
     same_program: tuple[SameProgram, ...] = ()
     failed: tuple[Failed, ...] = ()
+    origin: Origin | None = None  # of what was not measured here
+
+    @property
+    def named(self) -> tuple[PointName, ...]:
+        """Return every point that was timed, or stands for one that was."""
+        return (*(benchmark.extra_info for benchmark in self.benchmarks), *self.same_program)
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,7 @@ class LatencyRun:
     floors: Mapping[int, float]
     timed: Mapping[Key, Key] = field(default_factory=dict)
     reasons: Mapping[Key, str] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -144,16 +151,15 @@ STALE = "measured for other code or params: measure again"
 def read_latency(path: Path, decided: Mapping[Key, str]) -> LatencyRun:
     """Read a latency run; `decided` is the fingerprint of every point of the track. What was measured for another artefact is left out, with its reason."""
     report = read_json(path, Report)
-    named = (*(b.extra_info for b in report.benchmarks), *report.same_program)
-    stale = {point.key: STALE for point in named if point.fingerprint and decided.get(point.key, "") not in ("", point.fingerprint)}
+    stale = {point.key: STALE for point in report.named if point.fingerprint and decided.get(point.key, "") not in ("", point.fingerprint)}
     if any(method == DENSE for method, _ in stale):
-        stale = {point.key: STALE for point in named}
+        stale = {point.key: STALE for point in report.named}
     fresh = [benchmark for benchmark in report.benchmarks if benchmark.extra_info.key not in stale]
     rounds = {(*b.extra_info.key, b.extra_info.batch): _rounds(path, b) for b in fresh}
     timed = {point.key: point.timed.key for point in report.same_program if point.key not in stale and point.timed.key not in stale}
     floors = {batch: _floor(path, rounds, batch) for batch in sorted({batch for _, _, batch in rounds})}
     reasons = {point.key: one_line(point.reason) for point in report.failed}
-    return LatencyRun(report.machine_info.compressbench, rounds, floors, timed, reasons | stale)
+    return LatencyRun(report.machine_info.compressbench, rounds, floors, timed, reasons | stale, report.origin)
 
 
 def latency(run: LatencyRun, method: str, ids: Sequence[str], batch: int) -> Latency | None:

@@ -13,8 +13,8 @@ from leaderboard.statistics import Estimate, stars
 from leaderboard.tables import Table, realised_share, verdict
 
 Cells = dict[str, str]
-OPTIONAL = (" MiB", " same %", " of theory")  # ends of the names of columns that are left out where no row has a value
-TEXT_COLUMNS = ("method", "family", "setting", "needs", "realisation", "best", "pareto", "status")
+OPTIONAL = (" MiB", " same %", " of theory", "origin")  # ends of the names of columns that are left out where no row has a value
+TEXT_COLUMNS = ("method", "family", "setting", "needs", "realisation", "best", "pareto", "origin", "status")
 
 
 def markdown_text(table: Table) -> str:
@@ -39,7 +39,7 @@ def _cells(table: Table, row: Row) -> Cells:
     cells |= _spent(row.measured)
     unmeasured = f"latency: {row.measured.unmeasured}" if row.measured and row.measured.unmeasured else ""
     status = "; ".join(text for text in (f"{row.status}: {row.reason}" if row.reason else row.status, unmeasured) if text)
-    return cells | {"best": " ".join(row.best), "pareto": " ".join(row.pareto), "status": escape(status)}
+    return cells | {"best": " ".join(row.best), "pareto": " ".join(row.pareto), "origin": escape(row.origin), "status": escape(status)}
 
 
 def _quality(row: Row, digits: int) -> Cells:

@@ -14,20 +14,28 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from leaderboard.errors import ResultsError, describe, one_line, unknown
-from leaderboard.schema import Measured, MethodInfo, MethodPoints, Stamp, TrackInfo, Unmeasured
+from leaderboard.schema import DENSE, Measured, MethodInfo, MethodPoints, Origin, Stamp, TrackInfo, Unmeasured
 
 RECORDS = "records"  # results/<version>/records/<track>/ is what the harness writes; all else below <version> is made of it
 Correct = NDArray[np.bool_]
+Predictions = NDArray[np.integer]
 Document = TypeVar("Document", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class MethodResults:
-    """A method's points and, by the id of its measured points, which test images it got right."""
+    """A method's points and, by the id of its measured points, its predictions and which test images it got right."""
 
     method: MethodInfo
     points: tuple[Measured | Unmeasured, ...]
+    predictions: Mapping[str, Predictions]
     correct: Mapping[str, Correct]
+    origin: Origin | None
+
+    @property
+    def measured(self) -> tuple[Measured, ...]:
+        """Return the points that have numbers."""
+        return tuple(point for point in self.points if isinstance(point, Measured))
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,16 @@ class TrackResults:
     folder: Path
     info: TrackInfo
     methods: tuple[MethodResults, ...]
+
+    @property
+    def labels(self) -> NDArray[np.int_]:
+        """Return the labels of the test images, (images,)."""
+        return np.asarray(self.info.test_labels)
+
+    @property
+    def by_name(self) -> dict[str, MethodResults]:
+        """Return the methods by name."""
+        return {method.method.name: method for method in self.methods}
 
     @property
     def decided(self) -> dict[tuple[str, str], str]:
@@ -67,13 +85,17 @@ def find_tracks(results: Path, version: str) -> list[str]:
 
 def read_track(results: Path, version: str, track: str) -> TrackResults:
     """Read one track's results; raise ResultsError where files are missing, broken, of another version or contradict each other."""
-    folder = results / version / RECORDS / track
+    return read_records(results / version / RECORDS / track, version, track)
+
+
+def read_records(folder: Path, version: str, track: str) -> TrackResults:
+    """Read the results of one track in the folder that holds its track.json; raises as `read_track` does."""
     info = _read_stamped(folder / "track.json", TrackInfo, version, track)
     if len(info.test_labels) != info.images.test:
         raise ResultsError(f"{folder / 'track.json'}: {info.images.test} test images but {len(info.test_labels)} test labels; run `dvc repro`")
     labels = np.asarray(info.test_labels)
     methods = tuple(_read_method(path, info, labels) for path in sorted((folder / "points").glob("*.json")))
-    dense = [point for method in methods if method.method.name == "dense" for point in method.points if point.status == "ok"]
+    dense = [point for method in methods if method.method.name == DENSE for point in method.points if point.status == "ok"]
     if not dense:
         raise ResultsError(
             f"{folder} has no measured point of 'dense', which every ratio refers to: put `dense` into params.yaml and run `dvc repro`"
@@ -102,26 +124,28 @@ def _read_method(path: Path, info: TrackInfo, labels: NDArray[np.int_]) -> Metho
     if twice is not None:
         raise ResultsError(f"{path} holds the point '{one_line(twice)}' twice: run `dvc repro`")
     measured = [point for point in content.points if isinstance(point, Measured)]
-    return MethodResults(content.method, content.points, _correct(path.parent.parent / "predictions" / f"{path.stem}.safetensors", measured, labels))
+    predictions = _predictions(path.parent.parent / "predictions" / f"{path.stem}.safetensors", measured, labels)
+    correct = {name: predicted == labels for name, predicted in predictions.items()}
+    return MethodResults(content.method, content.points, predictions, correct, content.origin)
 
 
-def _correct(path: Path, points: list[Measured], labels: NDArray[np.int_]) -> dict[str, Correct]:
-    """Return which test images each point got right, checked against the count that the point carries."""
+def _predictions(path: Path, points: list[Measured], labels: NDArray[np.int_]) -> dict[str, Predictions]:
+    """Return the predictions of each point, checked against the count that it carries."""
     if not points:
         return {}
     try:
         predictions = load_file(path)
     except (OSError, SafetensorError, KeyError) as error:
         raise ResultsError(f"predictions {path} cannot be read ({one_line(str(error))[:80]}): run `dvc repro`") from None
-    return {point.id: _hits(path, point, predictions.get(point.id), labels) for point in points}
+    return {point.id: _checked(path, point, predictions.get(point.id), labels) for point in points}
 
 
-def _hits(path: Path, point: Measured, predicted: NDArray[np.int_] | None, labels: NDArray[np.int_]) -> Correct:
+def _checked(path: Path, point: Measured, predicted: Predictions | None, labels: NDArray[np.int_]) -> Predictions:
     if predicted is None:
         raise ResultsError(f"{path} lacks the predictions of point '{one_line(point.id)}', which is ok: run `dvc repro`")
     if predicted.shape != labels.shape or point.images != len(labels):
         raise ResultsError(f"{path}: point '{one_line(point.id)}' has predictions {predicted.shape} for {len(labels)} test images: run `dvc repro`")
-    hits: Correct = predicted == labels
-    if int(hits.sum()) != point.correct:
-        raise ResultsError(f"{path}: point '{one_line(point.id)}' says {point.correct} correct, its predictions {int(hits.sum())}: run `dvc repro`")
-    return hits
+    hits = int((predicted == labels).sum())
+    if hits != point.correct:
+        raise ResultsError(f"{path}: point '{one_line(point.id)}' says {point.correct} correct, its predictions {hits}: run `dvc repro`")
+    return predicted

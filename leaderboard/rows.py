@@ -72,6 +72,7 @@ class Row:
     claimed: float | None = None  # compression that the setting promises of the weights it touches
     best: tuple[str, ...] = ()
     pareto: tuple[str, ...] = ()
+    origin: str = ""  # of results from elsewhere: what is known of them, and the bundle
 
     @property
     def key(self) -> RowKey:

@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 DENSE = "dense"  # the method that every ratio refers to
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Label = Literal["reproduced", "within tolerance", "self-reported", "contradicted"]  # what is known of a point that was run elsewhere
+WEAKEST_FIRST: tuple[Label, ...] = ("contradicted", "self-reported", "within tolerance", "reproduced")
 
 
 class Frozen(BaseModel):
@@ -40,6 +43,7 @@ class Trained(Frozen):
     dense: str
     scratch_epochs: NonNegativeFloat
     fine_tune_epochs: NonNegativeFloat
+    weights_sha256: str = ""
 
     @property
     def from_reference(self) -> bool:
@@ -118,9 +122,18 @@ class Unmeasured(Point):
 AnyPoint = Annotated[Measured | Unmeasured, Field(discriminator="status")]
 
 
+class Origin(Frozen):
+    """Where results from elsewhere came from: the sha256 of the bundle, what is known of each measured point, and our dense weights at the time."""
+
+    bundle: Sha256
+    labels: dict[str, Label] = {}  # by the point's id
+    dense: dict[str, str] = {}  # weights_sha256 by model
+
+
 class MethodPoints(Stamp):
     """points/<method>.json."""
 
     content_hash: str
     method: MethodInfo
     points: tuple[AnyPoint, ...]
+    origin: Origin | None = None  # of results that were not made here

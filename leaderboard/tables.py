@@ -46,7 +46,9 @@ def make_table(track: TrackResults, hardware: str, run: LatencyRun | None, batch
 
 def csv_text(table: Table) -> str:
     """Return the table as CSV; the same results give the same bytes."""
-    text: str = pd.DataFrame([record(table, row) for row in table.rows]).to_csv(index=False, lineterminator="\n")
+    records = pd.DataFrame([record(table, row) for row in table.rows])
+    shown = records if any(row.origin for row in table.rows) else records.drop(columns="origin")
+    text: str = shown.to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -89,7 +91,7 @@ def record(table: Table, row: Row) -> Cells:
         cells |= _latency(row, batch)
     cells |= _spent(measured)
     cells["latency_reason"] = measured.unmeasured if measured else ""
-    return cells | {"best": " ".join(row.best), "pareto": " ".join(row.pareto), "status": row.status, "reason": row.reason}
+    return cells | {"best": " ".join(row.best), "pareto": " ".join(row.pareto), "status": row.status, "reason": row.reason, "origin": row.origin}
 
 
 def _quality(measured: Measurement | None) -> Cells:

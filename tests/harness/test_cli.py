@@ -23,6 +23,8 @@ COMMANDS = [
     ["new"],
     ["macs"],
     ["methods"],
+    ["bundle"],
+    ["verify"],
     ["check", "params"],
     ["check", "results"],
 ]

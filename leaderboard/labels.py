@@ -1,0 +1,88 @@
+"""What is known of the points of a bundle: labels from running a sample of them again, in a file beside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from leaderboard.agreement import Rerun, Verdict, Verification
+from leaderboard.errors import ResultsError
+from leaderboard.outside import Outside
+from leaderboard.results import TrackResults, read_json
+from leaderboard.schema import WEAKEST_FIRST, Frozen, Label, Sha256
+
+BY_VERDICT: dict[Verdict, Label] = {"identical": "reproduced", "within tolerance": "within tolerance", "different": "contradicted"}
+
+
+class Labels(Frozen):
+    """<bundle>.labels.json: which bundle, how the sample was drawn (null: nothing was run again), and the label of each measured point by method and id."""
+
+    bundle: Sha256
+    share: float | None
+    seed: int | None
+    points: dict[str, dict[str, Label]]
+
+
+@dataclass(frozen=True)
+class Again:
+    """How much is run again: a share of the points (above 1: so many), the seed of the sample (None: the bundle decides), and the experiment."""
+
+    share: float
+    seed: int | None
+    params: Path
+
+
+def labels_file(bundle: Path) -> Path:
+    """Return where the labels of a bundle lie."""
+    return bundle.with_name(f"{bundle.name}.labels.json")
+
+
+def self_reported(outside: Outside) -> Labels:
+    """Return the labels of a bundle of which nothing was run again."""
+    return Labels(bundle=outside.bundle.sha256, share=None, seed=None, points=_labelled(outside.track, ()))
+
+
+def rerun(outside: Outside, again: Again) -> tuple[Labels, tuple[Rerun, ...]]:
+    """Run a sample of the points again through the harness, in a process of its own; return the labels and what each of the sample gave."""
+    seed = (
+        int(outside.bundle.sha256[:8], 16) if again.seed is None else again.seed
+    )  # nobody can fit the rest of a bundle to a sample drawn from all of it
+    with tempfile.TemporaryDirectory() as temporary:
+        report = Path(temporary) / "report.json"
+        what = ["verify", outside.track.info.track, "--records", str(outside.track.folder), "--params", str(again.params)]
+        how = ["--share", str(again.share), "--seed", str(seed), "--report", str(report)]
+        done = subprocess.run([sys.executable, "-m", "harness", *what, *how], stdout=subprocess.DEVNULL, check=False)
+        if done.returncode not in (0, 1) or not report.exists():
+            raise ResultsError(f"running points again ended with exit code {done.returncode}: see the line above")
+        found = read_json(report, Verification).points
+    return Labels(bundle=outside.bundle.sha256, share=again.share, seed=seed, points=_labelled(outside.track, found)), found
+
+
+def stored(path: Path, outside: Outside) -> Labels:
+    """Return the labels beside the bundle `path`, or that it is self-reported where there are none; raise ResultsError if they are another bundle's."""
+    file = labels_file(path)
+    if not file.exists():
+        return self_reported(outside)
+    labels = read_json(file, Labels)
+    measured = {method.method.name: {point.id for point in method.measured} for method in outside.track.methods}
+    if labels.bundle != outside.bundle.sha256 or {name: set(points) for name, points in labels.points.items()} != measured:
+        raise ResultsError(f"{file.name} is not about {path.name} as it is now: run `python -m leaderboard verify {path.name}` again")
+    return labels
+
+
+def counted(labels: Labels) -> str:
+    """Return how many points have which label, on one line."""
+    found = Counter(label for points in labels.points.values() for label in points.values())
+    return ", ".join(f"{found[label]} {label}" for label in reversed(WEAKEST_FIRST) if found[label])
+
+
+def _labelled(track: TrackResults, found: tuple[Rerun, ...]) -> dict[str, dict[str, Label]]:
+    known = {(point.method, point.id): BY_VERDICT[point.verdict] for point in found}
+    return {
+        method.method.name: {point.id: known.get((method.method.name, point.id), "self-reported") for point in method.measured}
+        for method in track.methods
+    }

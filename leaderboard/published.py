@@ -1,0 +1,22 @@
+"""The form of results as JSON Schema, for readers in other languages, made of the models that read them here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
+from leaderboard.labels import Labels
+from leaderboard.latency import Report
+from leaderboard.manifest import Manifest
+from leaderboard.schema import MethodPoints, TrackInfo
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+MODELS: Mapping[str, type[BaseModel]] = {"track": TrackInfo, "points": MethodPoints, "latency": Report, "manifest": Manifest, "labels": Labels}
+
+
+def schema_texts() -> dict[str, str]:
+    """Return the JSON Schema of every file of results and bundles, by file name."""
+    schemas = {name: {"$schema": DIALECT} | model.model_json_schema() for name, model in MODELS.items()}
+    return {f"{name}.schema.json": json.dumps(schema, indent=1, ensure_ascii=False) + "\n" for name, schema in schemas.items()}
