@@ -4,10 +4,12 @@ import csv
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from harness.check import check_results, from_elsewhere
 from harness.errors import UserError
 from harness.paths import Paths
+from leaderboard.__main__ import app
 from leaderboard.build import build
 from leaderboard.experiment import read_experiment
 from tests.leaderboard.bundles import RECORDS, assert_refused, elsewhere, entries, packed, run, stamp, tree
@@ -101,8 +103,10 @@ def test_a_method_that_we_lack_is_added_with_its_origin_and_its_times(filled, ne
     assert rows["gptq", "bits=4"]["verdict_b1"] == "faster"
     assert found["cpu_beef.md"].count("| origin") == 1 and f"self-reported, bundle {origin['bundle'][:12]}" in found["cpu_f00d.md"]
     assert "gptq (from elsewhere)" in found["digest.md"]
-    shown = run(filled, "merge", tmp_path / "theirs.zip")
-    assert shown.exit_code == 0 and [line.split()[0] for line in shown.stdout.splitlines()] == ["kept"]  # a second time adds nothing
+    again = run(filled, "merge", tmp_path / "theirs.zip")
+    assert again.exit_code == 0 and [line.split()[0] for line in again.stdout.splitlines()] == ["kept"]  # a second time adds nothing
+    shown = CliRunner().invoke(app, ["show", "--results", str(filled.root), "--params", str(filled.params), "--hardware", "cpu_beef"])
+    assert shown.exit_code == 0 and " origin " in shown.stdout and "self-reported," in shown.stdout
 
 
 def test_a_row_shows_the_weakest_label_of_its_points(filled, new_method, params, tmp_path):
