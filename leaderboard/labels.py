@@ -47,7 +47,7 @@ def self_reported(outside: Outside) -> Labels:
 
 
 def rerun(outside: Outside, again: Again) -> tuple[Labels, tuple[Rerun, ...]]:
-    """Run a sample of the points again through the harness, in a process of its own; return the labels and what each of the sample gave."""
+    """Run a sample of the points again through the harness, in a process of its own; return the labels and what each comparable one gave."""
     seed = (
         int(outside.bundle.sha256[:8], 16) if again.seed is None else again.seed
     )  # nobody can fit the rest of a bundle to a sample drawn from all of it
@@ -58,8 +58,14 @@ def rerun(outside: Outside, again: Again) -> tuple[Labels, tuple[Rerun, ...]]:
         done = subprocess.run([sys.executable, "-m", "harness", *what, *how], stdout=subprocess.DEVNULL, check=False)
         if done.returncode not in (0, 1) or not report.exists():
             raise ResultsError(f"running points again ended with exit code {done.returncode}: see the line above")
-        found = read_json(report, Verification).points
+        found = comparable(read_json(report, Verification), outside.track)
     return Labels(bundle=outside.bundle.sha256, share=again.share, seed=seed, points=_labelled(outside.track, found)), found
+
+
+def comparable(found: Verification, track: TrackResults) -> tuple[Rerun, ...]:
+    """Return the points that were run again but for those that differ where dense itself came out otherwise: they were made of other weights."""
+    models = {(method.method.name, point.id): point.model for method in track.methods for point in method.measured}
+    return tuple(point for point in found.points if point.verdict != "different" or found.dense[models[point.method, point.id]])
 
 
 def stored(path: Path, outside: Outside) -> Labels:

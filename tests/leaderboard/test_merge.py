@@ -10,8 +10,11 @@ from harness.check import check_results, from_elsewhere
 from harness.errors import UserError
 from harness.paths import Paths
 from leaderboard.__main__ import app
+from leaderboard.agreement import Rerun, Verification
 from leaderboard.build import build
 from leaderboard.experiment import read_experiment
+from leaderboard.labels import comparable
+from leaderboard.results import read_track
 from tests.leaderboard.bundles import RECORDS, assert_refused, elsewhere, entries, packed, run, stamp, tree
 
 
@@ -123,6 +126,14 @@ def test_a_contradicted_bundle_is_not_added(filled, new_method, params, tmp_path
     run(filled, "verify", bundle)
     label(bundle, {"gptq": {"g-3": "contradicted"}})
     assert_merge_refused(filled, new_method, params, tmp_path, "gptq g-3 was contradicted when it was run again")
+
+
+def test_a_point_that_differs_where_dense_differs_too_says_nothing(filled):
+    track = read_track(filled.root, "v1", "digits")
+    (first, second), model = track.by_name["wanda"].measured[:2], track.by_name["wanda"].measured[0].model
+    points = tuple(Rerun(method="wanda", id=point.id, verdict=verdict) for point, verdict in ((first, "different"), (second, "within tolerance")))
+    assert [point.id for point in comparable(Verification(dense={model: True}, points=points), track)] == [first.id, second.id]
+    assert [point.id for point in comparable(Verification(dense={model: False}, points=points), track)] == [second.id]
 
 
 def test_labels_of_another_bundle_are_refused(filled, new_method, params, tmp_path):
