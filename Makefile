@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS := 1
 
-.PHONY: repro quick test lint check-results tiny benchmark clean
+.PHONY: repro quick test lint check-results tiny benchmark soak clean
 
 # `dvc repro leaderboard@TRACK` alone gives the same files; the sweep does the work of all its compress and chain stages together, which leaves no core
 # waiting, and `dvc commit` has DVC take note of what it wrote.
@@ -52,6 +52,15 @@ tiny: $(READY)
 # Where the time of a track's pipeline goes; runs it in a fresh clone.
 benchmark: $(READY)
 	python benchmarks/pipeline_time.py $(TRACK)
+
+# What takes hours rather than minutes: damaged files, a hundred kills of a small pipeline without and with DVC, faults of the disk and of DVC, a large matrix.
+soak: export PYTHONPATH := $(CURDIR)
+soak: $(READY)
+	python tools/fuzz.py --seconds 3600
+	python tools/kill_anywhere.py --kills 100
+	python tools/kill_anywhere.py --kills 20 --dvc
+	python tools/faults.py
+	python tools/load.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -84,7 +84,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
         file.writestr("program/models/model.json", b"0" * 2**28)
     assert bomb.stat().st_size < 2**19
     tracemalloc.start()
-    with pytest.raises(ValueError, match="is compressed, which torch.export never does"):
+    with pytest.raises(ValueError, match=r"is compressed, which torch\.export never does"):
         archive.refuse_pickles(bomb)
     assert tracemalloc.get_traced_memory()[1] < 2**22
     tracemalloc.stop()

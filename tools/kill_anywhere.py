@@ -64,6 +64,9 @@ def clone(folder: Path) -> None:
     """Copy this checkout into `folder`, for DVC, with the params of the experiment."""
     copy_checkout(folder)
     experiment(folder)
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    content |= {"hardware": PARAMS["hardware"], "hardware_on_request": {"cpu_ort": PARAMS["hardware"]["cpu"] | {"runtime": "onnxruntime"}}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))  # DVC's matrix wants one of each
 
 
 def start(folder: Path, command: str) -> subprocess.Popen[str]:
@@ -137,7 +140,7 @@ def outcome(folder: Path) -> dict[str, str]:
     """Return the sha256 of everything that must be the same whoever was killed, by name: records without seconds, predictions, weights, tables of them."""
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary) / "results"
-        shutil.copytree(folder / "results", copy, ignore=shutil.ignore_patterns("tables"))
+        shutil.copytree(folder / "results", copy, ignore=shutil.ignore_patterns("tables", "latency"))
         for path in copy.rglob("*.json"):
             path.write_text(json.dumps(_steady(json.loads(path.read_text()))))
         build(copy, "v1", [], None, read_experiment(folder / "params.yaml"))

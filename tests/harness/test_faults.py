@@ -75,7 +75,7 @@ def test_a_read_only_disk_is_one_line_and_loses_nothing(disk):
     params, paths, change = disk
     whole = paths.points("digits", "rtn").read_bytes()
     change("ro")
-    with pytest.raises(UserError, match="cannot write .*: Read-only file system: free space or mend the permissions") as error:
+    with pytest.raises(UserError, match=r"cannot write .*: Read-only file system: free space or mend the permissions") as error:
         compress(params, paths, "digits", "rtn")
     assert "\n" not in str(error.value) and paths.points("digits", "rtn").read_bytes() == whole
 
