@@ -54,13 +54,12 @@ benchmark: $(READY)
 	python benchmarks/pipeline_time.py $(TRACK)
 
 # What takes hours rather than minutes: damaged files, a hundred kills of a small pipeline without and with DVC, faults of the disk and of DVC, a large matrix.
-soak: export PYTHONPATH := $(CURDIR)
 soak: $(READY)
-	python tools/fuzz.py --seconds 3600
-	python tools/kill_anywhere.py --kills 100
-	python tools/kill_anywhere.py --kills 20 --dvc
-	python tools/faults.py
-	python tools/load.py
+	python -m tools.fuzz --seconds 3600
+	python -m tools.kill_anywhere --kills 100
+	python -m tools.kill_anywhere --kills 20 --dvc
+	python -m tools.faults
+	python -m tools.load
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -15,8 +15,6 @@ from harness.plans import MethodPlans
 from harness.recipes import AugmentParams, NormaliseParams, ScheduleParams
 from harness.strict import JOIN, Name, Strict
 
-SHORT = reprlib.Repr()  # of values in messages, however large
-SHORT.maxlevel, SHORT.maxother = 2, 80
 ONNX = ("onnxruntime", "openvino")  # runtimes that take ONNX models
 
 
@@ -203,4 +201,4 @@ def describe(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part)[:80] for part in first["loc"]) or "the top level"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {first['msg']}, found {SHORT.repr(first['input'])}{more}"
+    return f"{where}: {first['msg']}, found {reprlib.repr(first['input'])[:80]}{more}"

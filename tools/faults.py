@@ -1,6 +1,6 @@
 """Faults around DVC and make that are too slow for the tests: each must be one clear refusal, or pass by, and the next run must end as if nothing had been.
 
-Example: python tools/faults.py
+Example: python -m tools.faults
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ FAULTS: list[Callable[[Path], None]] = [
 def main() -> None:
     """Try every fault on a tiny pipeline in a copy of this checkout; exit 1 if one is not met as it should.
 
-    Example: python tools/faults.py
+    Example: python -m tools.faults
     """
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:

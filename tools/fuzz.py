@@ -1,9 +1,9 @@
 """Feed damaged files of our own formats to their readers: each must accept or refuse in one line, and never break, hang or fill memory.
 
-Run `python tools/fuzz.py --seconds 600`; tests/test_fuzz.py runs a few hundred examples of each. What breaks a reader is written to tests/corpus/<reader>/,
+Run `python -m tools.fuzz --seconds 600`; tests/test_fuzz.py runs a few hundred examples of each. What breaks a reader is written to tests/corpus/<reader>/,
 which the test replays from then on.
 
-Example: python tools/fuzz.py --reader weights --reader params --seconds 60 --seed 7
+Example: python -m tools.fuzz --reader weights --reader params --seconds 60 --seed 7
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def main(
 ) -> None:
     """Feed damaged files to the readers; exit 1 if one breaks.
 
-    Example: python tools/fuzz.py --reader weights --seconds 60 --seed 7
+    Example: python -m tools.fuzz --reader weights --seconds 60 --seed 7
     """
     chosen = [BY_NAME[name] for name in reader or BY_NAME if name in BY_NAME]
     if len(chosen) < len(reader or []):

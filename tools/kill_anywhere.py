@@ -4,7 +4,7 @@ Each round makes an experiment in a folder of its own, kills its run at several 
 every start, what had been finished must lie there untouched; at the end, records, predictions, weights and tables must be byte for byte those of a run
 that nobody disturbed, seconds and peak memory aside.
 
-Example: python tools/kill_anywhere.py --kills 100 --seed 3
+Example: python -m tools.kill_anywhere --kills 100 --seed 3
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def main(
 ) -> None:
     """Kill at random moments; exit 1 with one line at the first thing lost, run twice or different.
 
-    Example: python tools/kill_anywhere.py --kills 100 --seed 3
+    Example: python -m tools.kill_anywhere --kills 100 --seed 3
     """
     generator, prepare, command = random.Random(seed), clone if dvc else experiment, WITH_DVC if dvc else ALONE
     print(f"seed {seed}: {command}", flush=True)

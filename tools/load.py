@@ -3,7 +3,7 @@
 For each size: seconds of training, of the sweep over all points, of collecting them method by method with nothing left to run, and of the leaderboard; the
 seconds a point takes, and the most memory that the command itself and all of its processes held. Flat seconds a point and flat memory are what to look for.
 
-Example: python tools/load.py --methods 25 --methods 100 --methods 200
+Example: python -m tools.load --methods 25 --methods 100 --methods 200
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def main(
 ) -> None:
     """Print the table of time and memory by the number of methods, in GitHub's Markdown.
 
-    Example: python tools/load.py --methods 25 --methods 200
+    Example: python -m tools.load --methods 25 --methods 200
     """
     rows = [row(count) for count in methods or (25, 50, 100, 200)]
     print(tabulate(rows, headers=HEADERS, tablefmt="github", floatfmt=("d", "d", ".1f", ".1f", ".2f", ".1f", ".2f", ".1f", ".0f", ".0f")))

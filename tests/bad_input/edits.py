@@ -14,6 +14,9 @@ import yaml
 from tests.bad_input.project import PARAMS
 
 Damage = Callable[[Path], None]
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{last}'] * 9)}]\n" for last, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
 DROP = object()  # in place of a value: the key is taken away
 
 

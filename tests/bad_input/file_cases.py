@@ -3,7 +3,7 @@
 import numpy as np
 from safetensors.numpy import save
 
-from tests.bad_input.edits import DROP, Case, cut, field, folder, gone, header, raw, replaced, text
+from tests.bad_input.edits import DROP, LAUGHS, Case, cut, field, folder, gone, header, raw, replaced, text
 
 RECORDS = "results/v1/records/digits"
 TRACK, RTN, PREDICTIONS, LATENCY = (
@@ -88,6 +88,7 @@ READ = [  # of the leaderboard: what is damaged, how, what the line says
     ("latency that is a folder", folder(LATENCY), "cannot read"),
     ("params.yaml is a folder", folder("params.yaml"), "params.yaml"),
     ("params.yaml has a list of tracks", text("params.yaml", "version: v1\ntracks: [digits]\n"), "params.yaml does not validate: tracks"),
+    ("params.yaml is a billion laughs", text("params.yaml", f"{LAUGHS}tracks: *h\n"), "params.yaml does not validate: tracks"),
     ("params.yaml has no version", text("params.yaml", "tracks: {digits: {}}\n"), "no version"),
     ("the README has no markers", text("README.md", "# Tiny\n"), "lacks the lines"),
     ("the README is not UTF-8", raw("README.md", b"\xff"), "README.md"),

@@ -2,7 +2,7 @@
 
 import yaml
 
-from tests.bad_input.edits import DROP, Case, folder, gone, params, raw, text
+from tests.bad_input.edits import DROP, LAUGHS, Case, folder, gone, params, raw, text
 from tests.bad_input.project import PARAMS
 
 CHECK = "harness check params"
@@ -99,9 +99,6 @@ VALUES = [  # keys joined by /, the value put there, what the line names
     ("chains/magnitude__rtn/settings", [{"rtn": 4}], "setting 'rtn' of chain magnitude__rtn names no field: write rtn.FIELD: VALUE"),
     ("chains/magnitude__rtn/settings", [{"rtn.bits": 40}], "of method 'rtn' is impossible: bits"),
 ]
-LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{name}: &{name} [{', '.join([f'*{last}'] * 9)}]\n" for last, name in zip("abcdefgh", "bcdefghi", strict=True)
-)
 FILES = [  # what stands in place of the file
     ("a folder", folder("params.yaml"), "params.yaml cannot be read: Is a directory"),
     ("none", gone("params.yaml"), "params.yaml not found: run this in the folder that holds params.yaml"),
