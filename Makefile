@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS := 1
 
-.PHONY: repro quick site publish test lint check-results tiny benchmark clean
+.PHONY: repro quick site publish test lint check-results tiny benchmark soak clean
 
 # `dvc repro leaderboard@TRACK` alone gives the same files; the sweep does the work of all its compress and chain stages together, which leaves no core
 # waiting, and `dvc commit` has DVC take note of what it wrote.
@@ -66,6 +66,14 @@ tiny: $(READY)
 # Where the time of a track's pipeline goes; runs it in a fresh clone.
 benchmark: $(READY)
 	python benchmarks/pipeline_time.py $(TRACK)
+
+# What takes hours rather than minutes: damaged files, a hundred kills of a small pipeline without and with DVC, faults of the disk and of DVC, a large matrix.
+soak: $(READY)
+	python -m tools.fuzz --seconds 3600
+	python -m tools.kill_anywhere --kills 100
+	python -m tools.kill_anywhere --kills 20 --dvc
+	python -m tools.faults
+	python -m tools.load
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

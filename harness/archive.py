@@ -1,4 +1,4 @@
-"""What a program file may hold: torch's loader runs pickles and compiled code that it finds in one, so a file is looked through before it is loaded."""
+"""What a program file may hold: torch's loader runs what it finds in one (pickles, compiled code, text), so a file is looked through before it is loaded."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from zipfile import ZIP_STORED, ZipFile
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import torch
+
+from harness.program_text import refuse_code
 
 TENSORS = re.compile(r"(weights/weight|constants/tensor)_\d+")
 CONFIG = re.compile(r"(weights|constants)/\w+_config\.json")
 INPUTS = re.compile(r"sample_inputs/\w+\.pt")
+TEXT = "models/model.json"
+LABELS = {"archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id"}
 
 
 def refuse_pickles(program: Path) -> None:
-    """Raise ValueError if `program` (.pt2) holds data other than plain tensors, or compressed entries; torch writes neither for models of tensors alone."""
+    """Raise ValueError if `program` (.pt2) holds anything but plain tensors and the text of a graph over them, or compressed entries.
+
+    torch writes nothing else for models of tensors alone.
+    """
     with ZipFile(program) as archive:
         twice = [name for name, count in Counter(archive.namelist()).items() if count > 1]
         if twice:
@@ -25,13 +32,20 @@ def refuse_pickles(program: Path) -> None:
         for entry in archive.infolist():
             if entry.compress_type != ZIP_STORED:
                 raise ValueError(f"{entry.filename} is compressed, which torch.export never does")
-            _, data, name = entry.filename.partition("/data/")
-            if data and CONFIG.fullmatch(name):
-                _refuse_pickled_tensors(name, json.loads(archive.read(entry)))
-            elif data and INPUTS.fullmatch(name):
-                _refuse_objects(name, archive.read(entry))
-            elif data and not TENSORS.fullmatch(name):
-                raise ValueError(f"{name} is neither a tensor nor what describes them")
+            _refuse_entry(archive, entry)
+
+
+def _refuse_entry(archive: ZipFile, entry: ZipInfo) -> None:
+    path = entry.filename.partition("/")[2]
+    name = path.removeprefix("data/")
+    if path == TEXT:
+        refuse_code(archive.read(entry))
+    elif CONFIG.fullmatch(name):
+        _refuse_pickled_tensors(name, json.loads(archive.read(entry)))
+    elif INPUTS.fullmatch(name):
+        _refuse_objects(name, archive.read(entry))
+    elif not TENSORS.fullmatch(name) and path not in LABELS:
+        raise ValueError(f"{name} is neither a tensor nor what describes them")
 
 
 def _refuse_pickled_tensors(name: str, config: dict[str, dict[str, dict[str, object]]]) -> None:

@@ -49,8 +49,11 @@ def _oracle(docstring: str) -> str:
 
 
 def update(readme: Path, names: Iterable[str]) -> None:
-    """Replace the table between the README's markers; raise UserError if it has none."""
-    before, begin, rest = readme.read_text().partition(BEGIN)
+    """Replace the table between the README's markers; raise UserError if it has none, or cannot be read."""
+    try:
+        before, begin, rest = readme.read_text().partition(BEGIN)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{readme} cannot be read ({error}): name the README with --readme") from None
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise UserError(f"{readme} lacks the lines {BEGIN} and {END}: add them where the table of methods belongs")

@@ -17,6 +17,8 @@ from harness.paths import Paths
 from harness.points import expand
 from leaderboard.schema import MethodPoints, Origin
 
+NEEDED = ("version", "content_hash", "test_labels", "models")  # of track.json
+
 
 def again(track: str) -> str:
     """Return the remedy for results that are behind."""
@@ -32,6 +34,9 @@ def check_results(params: Params, paths: Paths) -> list[str]:
             record = files.read_json(paths.records(track) / "track.json")
         except UserError as error:
             findings.append(str(error))
+            continue
+        if lacking := [key for key in NEEDED if key not in record]:
+            findings.append(f"{track}: track.json lacks {', '.join(lacking)}: {again(track)}")
             continue
         findings += _check_dense(params, track, record)
         for method in params.plans:
@@ -104,7 +109,7 @@ def _check_method(params: Params, paths: Paths, track: str, method: str, track_r
     if set(records) != set(wanted):
         odd = sorted(set(records) ^ set(wanted))
         return [f"{where}: points differ from params.yaml ({len(odd)}, e.g. {odd[0]}): {again(track)}"]
-    stale = [name for name, record in records.items() if record["fingerprint"] != wanted[name]]
+    stale = [name for name, record in records.items() if record.get("fingerprint") != wanted[name]]
     findings = [f"{where}: {len(stale)} points were not made by this code and params (e.g. {stale[0]}): {again(track)}"] if stale else []
     labels = np.array(track_record["test_labels"])
     wrong = [name for name, record in records.items() if record["status"] == "ok" and not _agrees(record, predictions.get(name), labels)]

@@ -82,6 +82,7 @@ def measure(
     from harness.measure import measure as run
 
     loaded, paths = opened(params)
+    loaded.track(track)  # before a folder is made for it
     done = run(loaded, paths, track, hardware)
     for name, reason in done.failed.items():
         typer.echo(f"not measured: {name}: {reason}", err=True)

@@ -33,10 +33,15 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; raise UserError if it is missing or damaged."""
+    """Read a JSON file that holds a mapping; raise UserError if it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} not found: run the stage that writes it (`dvc repro`)") from None
-    except ValueError as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}: mend that and run its stage again") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): delete it and run its stage again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a mapping: delete it and run its stage again")
+    return content

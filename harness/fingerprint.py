@@ -15,6 +15,7 @@ import harness
 import methods
 from harness import chain, registry
 from harness.code import DECIDING, code_hash
+from harness.errors import UserError
 from harness.params import Params
 from harness.points import Point
 
@@ -106,8 +107,12 @@ def dense_fingerprint(params: Params, track: str, model: str, content_hash: str)
 
 
 def point_fingerprint(params: Params, point: Point, track_record: dict[str, Any]) -> str:
-    """Return what decides a point; `track_record` is what the train stage wrote (dense weights, data)."""
+    """Return what decides a point; `track_record` is what the train stage wrote (dense weights, data), else UserError."""
     track = params.track_of(point.track, point.method)
+    try:
+        dense, data = track_record["models"][point.model]["weights_sha256"], track_record["content_hash"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"track.json of '{point.track}' lacks {error}: run the train stage (`dvc repro train@{point.track}`)") from error
     content = {
         "version": params.version,
         "method": method_hash(point.method),
@@ -115,8 +120,8 @@ def point_fingerprint(params: Params, point: Point, track_record: dict[str, Any]
         "seed": point.seed,
         "model": track.models[point.model].model_dump(),
         "recipe": track.model_dump(exclude=UNDECIDING),
-        "dense": track_record["models"][point.model]["weights_sha256"],
-        "data": track_record["content_hash"],
+        "dense": dense,
+        "data": data,
         "code": harness_hash(),
         "libraries": libraries_of(point.method),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -173,13 +175,27 @@ class Params(Strict):
         return self.profiles[name]
 
 
+class OnceLoader(yaml.SafeLoader):
+    """A loader of plain values that refuses a key that stands twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return the mapping; raise ConstructorError if a key stands twice in it."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_params(path: Path) -> Params:
     """Read and validate params.yaml; raise UserError naming the key that is wrong."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), OnceLoader)
     except FileNotFoundError:
         raise UserError(f"{path} not found: run this in the folder that holds params.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     try:
         return Params.model_validate(content)
@@ -190,6 +206,6 @@ def load_params(path: Path) -> Params:
 def describe(error: ValidationError) -> str:
     """Return the first finding of pydantic, and how many more there are, on one line."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the top level"
+    where = ".".join(str(part)[:80] for part in first["loc"]) or "the top level"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {first['msg']}, found {str(first['input'])[:80]!r}{more}"
+    return f"{where}: {first['msg']}, found {reprlib.repr(first['input'])[:80]}{more}"

@@ -41,7 +41,7 @@ def _load(name: str) -> type[Method]:
         method = _from_file(name) if (Path(methods.__path__[0]) / f"{name}.py").exists() else _from_entry_point(name)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a file that ends the process at import would pass for a run that went well
         raise UserError(f"method '{name}' cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}") from error
     return _complete(name, method)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -29,7 +30,7 @@ def describe(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "the top level"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return one_line(f"{where}: {first['msg']}, found {str(first['input'])[:60]!r}{more}")
+    return one_line(f"{where}: {first['msg']}, found {reprlib.repr(first['input'])[:60]}{more}")
 
 
 def one_line(text: str) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeFloat
 
+LARGEST = 2**63 - 1  # what arrays and tables can hold
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 DENSE = "dense"  # the method that every ratio refers to
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Literal["reproduced", "within tolerance", "self-reported", "contradicted"]  # what is known of a point that was run elsewhere
@@ -28,17 +31,17 @@ class Stamp(Frozen):
 class Images(Frozen):
     """How many images each split holds."""
 
-    train: NonNegativeInt
-    validation: NonNegativeInt
-    test: PositiveInt
-    calibration: NonNegativeInt
+    train: Count
+    validation: Count
+    test: Positive
+    calibration: Count
 
 
 class Trained(Frozen):
     """A dense model, where it came from, and the epochs that a method may train what is made from it."""
 
     timm: str
-    parameters: PositiveInt
+    parameters: Positive
     test_accuracy: float
     dense: str
     scratch_epochs: NonNegativeFloat
@@ -61,7 +64,7 @@ class TrackInfo(Stamp):
     device: str  # where compressing ran
     seeds: tuple[int, ...]
     images: Images
-    test_labels: tuple[NonNegativeInt, ...]
+    test_labels: tuple[Count, ...]
     models: dict[str, Trained]
 
 
@@ -82,8 +85,8 @@ class Cost(Frozen):
 
     seconds: NonNegativeFloat
     peak_mib: NonNegativeFloat
-    images: NonNegativeInt
-    steps: NonNegativeInt
+    images: Count
+    steps: Count
 
 
 class Point(Frozen):
@@ -102,11 +105,11 @@ class Measured(Point):
     status: Literal["ok"]
     reason: str | None = None
     accuracy: Annotated[float, Field(ge=0, le=1)]
-    correct: NonNegativeInt
-    images: PositiveInt
-    bytes: PositiveInt
-    parameters: NonNegativeInt
-    macs: NonNegativeInt
+    correct: Count
+    images: Positive
+    bytes: Positive
+    parameters: Count
+    macs: Count
     effective_macs: NonNegativeFloat
     bit_operations: NonNegativeFloat
     cost: Cost

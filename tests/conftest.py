@@ -59,6 +59,16 @@ def data_folder(stored_data: data.TrackData, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny project that the real stages have run; tests damage copies of it."""
+    from tests.bad_input import project  # here, for it needs most of the harness
+
+    root = tmp_path_factory.mktemp("tiny_project")
+    project.make(root)
+    return root
+
+
 @pytest.fixture
 def make_model(track: TrackParams):
     """Build the untrained model `name` of the track in eval mode, its norms made non-trivial; the same weights every time."""

@@ -15,6 +15,7 @@ CASES = [
     ("outside_other_when_exported", "differs from the model that the method returned"),
     ("outside_eats_memory", "out of memory"),
     ("outside_crashes", "exit code 9"),
+    ("outside_segfaults", "exit code -11"),
 ]
 
 
@@ -36,6 +37,11 @@ def test_a_method_that_never_returns_is_stopped_at_its_time_limit(small, with_me
     _, paths = small
     compress(with_methods({"outside_never_returns": [{}]}, seconds=3), paths, "digits", "outside_never_returns")
     assert "time limit of 3 s" in only_record(paths, "outside_never_returns")["reason"]
+
+
+def test_a_method_finds_no_test_image_and_no_test_label_in_the_memory_of_its_process(small, with_methods):
+    _, paths = small
+    assert compress(with_methods({"outside_searches_memory": [{}]}), paths, "digits", "outside_searches_memory").failed == 0
 
 
 def test_a_failed_point_is_tried_again_and_finished_ones_are_not(small, with_methods):

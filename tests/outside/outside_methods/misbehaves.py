@@ -1,7 +1,9 @@
 """One method for each way to misbehave."""
 
+import ctypes
 import gc
 import os
+import sys
 import time
 from dataclasses import dataclass
 from typing import ClassVar
@@ -83,3 +85,23 @@ class EatsMemory(Misbehaves):
 class Crashes(Misbehaves):
     def compress(self, model, data):
         os._exit(9)
+
+
+class Segfaults(Misbehaves):
+    def compress(self, model, data):
+        ctypes.string_at(0)
+
+
+class SearchesMemory(Misbehaves):
+    """Looks for the 540 test images or labels of digits among all objects and on the stack."""
+
+    def compress(self, model, data):
+        held = list(gc.get_objects())
+        frame = sys._getframe()
+        while frame is not None:
+            held += frame.f_locals.values()
+            frame = frame.f_back
+        found = [value for value in held if isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == 540]
+        if found:
+            raise RuntimeError("the test split lies in memory")
+        return model

@@ -1,0 +1,56 @@
+"""Bad input of every kind ends with one line on stderr that names it, a non-zero exit, no traceback, and not a byte changed."""
+
+import shlex
+import shutil
+import sys
+
+import pytest
+
+import methods
+from harness.__main__ import main
+from leaderboard.__main__ import app
+from tests.bad_input import command_cases, file_cases, params_cases, project
+
+CASES = [*params_cases.CASES, *command_cases.CASES, *file_cases.CASES]
+
+
+def marked(case):
+    """Return the case as a parameter; one that waits for its reader must fail until it is mended."""
+    reason = file_cases.WAITING.get(case.name)
+    return pytest.param(case, id=case.name, marks=[pytest.mark.xfail(strict=True, reason=reason)] if reason else [])
+
+
+@pytest.fixture
+def run(tiny_project, tmp_path, monkeypatch, capfd):
+    """Damage a copy of the project and run a command in it, in this process; return exit code, stderr and whether a byte was changed."""
+
+    def command(damage, line):
+        root = tmp_path / "project"
+        shutil.copytree(tiny_project, root)
+        damage(root)
+        before = project.digest(root)
+        monkeypatch.chdir(root)
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        if (root / "methods" / "broken.py").exists():
+            monkeypatch.setattr(methods, "__path__", [str(root / "methods"), *methods.__path__])
+        monkeypatch.delitem(sys.modules, "methods.broken", raising=False)
+        package, *arguments = shlex.split(line)
+        monkeypatch.setattr(sys, "argv", [package, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main() if package == "harness" else app(prog_name="leaderboard")
+        return ended.value.code, capfd.readouterr().err, project.digest(root) != before
+
+    return command
+
+
+@pytest.mark.parametrize("line", ["harness check params", "harness check results", "leaderboard build", "leaderboard show"])
+def test_the_whole_project_is_refused_by_no_command(run, line):
+    assert run(lambda root: None, line)[:2] == (0, "")
+
+
+@pytest.mark.parametrize("case", [marked(case) for case in CASES])
+def test_bad_input_is_one_line_and_changes_nothing(run, case):
+    code, stderr, touched = run(case.damage, case.command)
+    assert code in (1, 2) and stderr.startswith("error: ") and stderr.count("\n") == 1, stderr[-3000:]
+    assert case.said in stderr and len(stderr) < 1000, stderr
+    assert not touched
