@@ -2,9 +2,12 @@
 
 import random
 
+import pytest
+
 from tools import kill_anywhere as kill
 
 
+@pytest.mark.slow
 def test_a_run_killed_three_times_ends_as_one_that_was_not(tmp_path):
     generator, folders = random.Random(0), [tmp_path / name for name in ("undisturbed", "disturbed")]
     for folder in folders:

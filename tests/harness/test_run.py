@@ -44,6 +44,7 @@ def run_alone(paths, *options):
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_one_command_without_dvc_makes_every_record_of_a_track_and_does_nothing_the_second_time(experiment):
     params, paths = experiment
     done = run_alone(paths)
@@ -57,6 +58,7 @@ def test_one_command_without_dvc_makes_every_record_of_a_track_and_does_nothing_
     assert any(line.startswith("digits, all methods: 0 run, ") and line.endswith(" 0 failed") for line in again)
 
 
+@pytest.mark.slow
 def test_a_rehearsal_of_some_methods_runs_them_alone_and_leaves_nothing_behind(unmeasured):
     _, paths = unmeasured
     before = sorted(paths.root.rglob("*"))
@@ -78,6 +80,7 @@ def test_a_rehearsal_is_short_on_every_track_of_params(params):
         assert yaml.safe_dump(short.model_dump())
 
 
+@pytest.mark.slow
 def test_a_part_of_a_track_goes_into_a_folder_of_its_own(unmeasured, tmp_path):
     params, paths = unmeasured
     before = sorted(paths.root.rglob("*"))

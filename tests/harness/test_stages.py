@@ -273,6 +273,7 @@ def test_committed_results_are_told_apart_from_those_of_other_code_params_or_pre
     assert any("not made by this code" in line for line in check_results(params, paths))
 
 
+@pytest.mark.slow
 def test_an_interrupted_stage_keeps_its_finished_points_and_goes_on_from_there(ran, with_methods):
     _, paths, _ = ran
     settings = [{"sparsity": round(0.01 * step, 2)} for step in range(1, 9)]

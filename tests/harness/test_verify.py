@@ -97,6 +97,7 @@ def tamper(paths, method):
     files.write_bytes(paths.predictions("digits", method), safetensors.numpy.save(predictions))
 
 
+@pytest.mark.slow
 def test_points_run_again_are_reproduced_and_a_tampered_one_is_contradicted(recorded, tmp_path):
     params, paths = recorded
     theirs = Paths(tmp_path / "theirs", params.version)

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the browser tests need the package axe-playwright-python")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed")]
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
 MANY = 10_000
 EVIL = "<img src=x onerror=alert(1)>"

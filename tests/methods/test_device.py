@@ -206,6 +206,7 @@ def shortened(track: TrackParams, fewer: bool) -> TrackParams:
     return track.model_copy(update={"models": models, "scratch": brief, "fine_tune": brief, "calibration": 32})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "model_name"), CASES)
 def test_a_method_stays_on_the_device_of_its_model_and_gives_what_it_gives_on_the_cpu(name, model_name, track, data_folder):
     method, short = registry.configure(name, dict(registry.load(name).strongest)), shortened(track, name not in OF_MANY_BLOCKS)
