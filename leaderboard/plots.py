@@ -23,7 +23,7 @@ STYLE: Any = {
     "axes.grid": True,
     "grid.alpha": 0.3,
 }
-MARKERS = "osD^v<>Pp*hX8d"
+MARKERS = "osD^v<>Pp*Xd+x"
 
 
 @dataclass(frozen=True)
