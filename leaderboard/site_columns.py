@@ -63,6 +63,7 @@ SPENT = (
     Column("p_adjusted", "p", "Exact sign-flip test against dense, adjusted over the table for the false discovery rate.", 4, 4),
     Column("best", "Best", "Smallest or fastest of its model and needs class among rows without a significant loss.", 4),
     Column("pareto", "Front", "No row of the model has more accuracy at no more of this cost.", 3),
+    Column("origin", "Origin", "Of a row that was run elsewhere: what is known of its numbers, and the bundle it came in.", 4),
     Column("status", "Status", "ok, skipped or failed, or how many seeds were measured.", 4),
     Column("reason", "Reason", "Why the row was skipped or failed.", 4),
     Column("latency_reason", "Latency", "Why the row was not timed.", 4),

@@ -107,6 +107,7 @@ def test_records_that_are_damaged_are_written_anew_from_the_points(tiny_project,
         assert compress(params, paths, "digits", "rtn").run == 0 and file.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_method_of_two_runs_at_once_is_finished_by_one_of_them_at_least(tiny_project, tmp_path):
     root = shutil.copytree(tiny_project, tmp_path / "project")
     params, paths = load_params(root / "params.yaml"), Paths(root, "v1")

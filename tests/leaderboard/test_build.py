@@ -35,6 +35,7 @@ def test_a_track_has_its_tables_metrics_curves_and_digest_in_a_folder_of_its_own
         "cpu.md",
         "cpu.svg",
         "size.svg",
+        "accuracy.svg",
         "metrics.json",
         "curves.csv",
         "tiers.csv",
