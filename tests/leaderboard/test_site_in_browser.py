@@ -117,8 +117,8 @@ def count(page):
 
 def points(page, plot=".accuracy"):
     """Return the rows that a plot shows, by their number."""
-    script = "(div) => div.data.flatMap((trace) => trace.customdata || [])"
-    return page.locator(plot).evaluate(script)
+    page.wait_for_function("(plot) => document.querySelector(plot).data", arg=plot)
+    return page.locator(plot).evaluate("(div) => div.data.flatMap((trace) => trace.customdata || [])")
 
 
 def violations(page):
@@ -163,6 +163,7 @@ def test_filters_hold_for_table_and_plots_and_stand_in_the_address(committed, vi
 def test_the_front_toggle_leaves_only_members_and_follows_the_cost(committed, visit):
     page = visit(committed.page)
     page.get_by_label("Pareto front only").check()
+    page.wait_for_function("explorers[0].rows.length < 20")
     rows = page.evaluate("explorers[0].rows.map((row) => row.pareto)")
     assert 0 < len(rows) < 20 and all("bytes" in row for row in rows) and len(points(page)) == len(rows)
     page.get_by_label("Cost").select_option("macs")
