@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.alone import alone
 from harness.cli import OPTIONS, ParamsFile, Track, opened
 from harness.errors import UserError
 from harness.pool import start_server
@@ -55,7 +56,9 @@ def compress(track: Track, method: Annotated[str, typer.Argument(help="a method,
         start_server()
     from harness.compress import compress as run
 
-    typer.echo(f"{track} {method}: {run(loaded, paths, track, method)}")
+    loaded.track(track), loaded.method(method)  # before anything is written for them
+    with alone(paths, track):
+        typer.echo(f"{track} {method}: {run(loaded, paths, track, method)}")
 
 
 @app.command()
@@ -68,7 +71,9 @@ def sweep(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
     start_server()
     from harness.compress import sweep as run
 
-    typer.echo(f"{track}: {run(loaded, paths, track)}")
+    loaded.track(track)  # before anything is written for it
+    with alone(paths, track):
+        typer.echo(f"{track}: {run(loaded, paths, track)}")
 
 
 @app.command()

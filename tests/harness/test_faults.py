@@ -108,7 +108,7 @@ def test_records_that_are_damaged_are_written_anew_from_the_points(tiny_project,
 
 
 @pytest.mark.slow
-def test_a_method_of_two_runs_at_once_is_finished_by_one_of_them_at_least(tiny_project, tmp_path):
+def test_of_two_runs_of_a_method_at_once_one_says_so_and_ends(tiny_project, tmp_path):
     root = shutil.copytree(tiny_project, tmp_path / "project")
     params, paths = load_params(root / "params.yaml"), Paths(root, "v1")
     shutil.rmtree(paths.artefacts("digits", "rtn"))
@@ -117,5 +117,7 @@ def test_a_method_of_two_runs_at_once_is_finished_by_one_of_them_at_least(tiny_p
     both = [subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     deadline = time.monotonic() + 120
     errors = [process.communicate(timeout=deadline - time.monotonic())[1] for process in both]
-    assert not any("Traceback" in text for text in errors), errors
+    assert sorted(process.returncode for process in both) == [0, 2], errors
+    (refused,) = (text for text, process in zip(errors, both, strict=True) if process.returncode == 2)
+    assert refused == "error: another command works on track 'digits' in project: wait until it has ended, then run this again\n"
     assert compress(params, paths, "digits", "rtn").failed == 0
