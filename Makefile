@@ -10,11 +10,11 @@ export OMP_NUM_THREADS := 1
 .PHONY: repro quick site publish test test-slow lint check-results tiny benchmark soak clean
 
 # `dvc repro leaderboard@TRACK` alone gives the same files; the sweep does the work of all its compress and chain stages together, which leaves no core
-# waiting, and `dvc commit` has DVC take note of what it wrote.
+# waiting, and `commit` has DVC take note of what it wrote.
 repro: $(READY)
 	dvc repro code train@$(TRACK)
 	python -m harness sweep $(TRACK)
-	dvc commit --quiet --force $$(dvc stage list --name-only | grep -E "^(compress|chain)@$(TRACK)-")
+	python -m harness commit $(TRACK)
 	dvc repro leaderboard@$(TRACK)
 	python -m leaderboard show --track $(TRACK)
 	dvc repro --single-item site

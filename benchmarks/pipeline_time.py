@@ -26,13 +26,13 @@ ROOT = Path(__file__).parent.parent
 def stage_seconds(folder: Path, track: str) -> dict[str, float]:
     """Do in `folder` what `make repro` does and return the wall seconds of each command and, of `dvc repro`, of each stage."""
     seconds: dict[str, float] = {}
-    params = load_params(folder / "params.yaml")
-    swept = [f"{kind}@{track}-{name}" for kind, names in (("compress", params.methods), ("chain", params.chains)) for name in names]
     commands = {
         "dvc start": ["dvc", "repro", "code", f"train@{track}"],
         "sweep: all points": [sys.executable, "-m", "harness", "sweep", track],
-        "dvc commit of what the sweep wrote": ["dvc", "commit", "--quiet", "--force", *swept],
+        "commit of what the sweep wrote": [sys.executable, "-m", "harness", "commit", track],
         "dvc start, again": ["dvc", "repro", f"leaderboard@{track}"],
+        "show": [sys.executable, "-m", "leaderboard", "show", "--track", track],
+        "dvc start, for the site": ["dvc", "repro", "--single-item", "site"],
     }
     for name, command in commands.items():
         seconds.update(_seconds_of(command, folder, name))

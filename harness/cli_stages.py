@@ -77,6 +77,18 @@ def sweep(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
 
 
 @app.command()
+def commit(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
+    """Have DVC take note of what a sweep wrote, as `dvc commit` of its compress and chain stages would.
+
+    Example: python -m harness commit digits
+    """
+    from harness.dvc_commit import commit as run
+
+    loaded, paths = opened(params)
+    typer.echo(f"{track}: {run(loaded, paths.root, track)} stages noted in dvc.lock")
+
+
+@app.command()
 def measure(
     track: Track, hardware: Annotated[str, typer.Argument(help="a hardware profile, e.g. cpu")], params: ParamsFile = Path("params.yaml")
 ) -> None:
