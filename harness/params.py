@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,11 +10,11 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from harness.errors import UserError, unknown
+from harness.hardware_params import HardwareParams
 from harness.plans import MethodPlans
 from harness.recipes import AugmentParams, NormaliseParams, ScheduleParams
 from harness.strict import JOIN, Name, Strict
-
-ONNX = ("onnxruntime", "openvino")  # runtimes that take ONNX models
+from harness.yaml_loader import OnceLoader
 
 
 class ModelParams(Strict):
@@ -62,44 +61,6 @@ class TrackParams(Strict):
     def fine_tune_of(self, model: str) -> ScheduleParams:
         """Return the recipe by which the model is fine-tuned."""
         return self.models[model].fine_tune or self.fine_tune
-
-
-class HardwareParams(Strict):
-    """A hardware profile: how latency is measured, on whatever machine can serve it; `match`: a part of the name of its processor (cuda: of its GPU)."""
-
-    device: Literal["cpu", "cuda"]
-    runtime: Literal["eager", "cuda_graph", "semi_structured", "onnxruntime", "openvino"]
-    precision: Literal["fp32", "bf16"] = "fp32"
-    match: str = ""
-    threads: PositiveInt
-    batches: Annotated[list[PositiveInt], Field(min_length=1)]
-    rounds: Annotated[int, Field(ge=5)]
-    warmup_rounds: Annotated[int, Field(ge=1)]
-
-    @model_validator(mode="after")
-    def _runtime_runs_on_the_device(self) -> Self:
-        if self.runtime == "cuda_graph" and self.device != "cuda":
-            raise ValueError("runtime cuda_graph runs on device cuda")
-        if self.runtime == "semi_structured" and (self.device, self.precision) != ("cuda", "bf16"):
-            raise ValueError("runtime semi_structured runs on device cuda in precision bf16")
-        if self.runtime in ONNX and (self.device, self.precision) != ("cpu", "fp32"):
-            raise ValueError(f"runtime {self.runtime} is measured on device cpu in precision fp32 (8-bit layers run on integers whatever it says)")
-        return self
-
-    @property
-    def as_evaluated(self) -> bool:
-        """Say whether artefacts run as they did when their predictions were recorded."""
-        return (self.device, self.runtime, self.precision) == ("cpu", "eager", "fp32")
-
-    @property
-    def sparse(self) -> bool:
-        """Say whether the runtime has a kernel for weights with two zeros in every four."""
-        return self.runtime == "semi_structured"
-
-    @property
-    def onnx(self) -> bool:
-        """Say whether the runtime takes ONNX models."""
-        return self.runtime in ONNX
 
 
 class RunParams(Strict):
@@ -173,18 +134,6 @@ class Params(Strict):
         if name not in self.profiles:
             raise unknown("hardware", name, self.profiles)
         return self.profiles[name]
-
-
-class OnceLoader(yaml.SafeLoader):
-    """A loader of plain values that refuses a key that stands twice, of which YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Return the mapping; raise ConstructorError if a key stands twice in it."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def load_params(path: Path) -> Params:

@@ -11,7 +11,11 @@ from harness.dvc_commit import commit
 from harness.errors import UserError
 
 STAGES = {
-    "compress": {"matrix": {"track": ["digits", "other"], "method": ["dense", "rtn"]}, "cmd": "exit 1", "outs": ["points/${item.track}-${item.method}"]},
+    "compress": {
+        "matrix": {"track": ["digits", "other"], "method": ["dense", "rtn"]},
+        "cmd": "exit 1",
+        "outs": ["points/${item.track}-${item.method}"],
+    },
     "chain": {"matrix": {"track": ["digits"], "chain": ["taylor__rtn"]}, "cmd": "exit 1", "outs": ["points/${item.track}-${item.chain}"]},
     "measure": {"cmd": "exit 1", "deps": ["points"], "outs": ["latency"]},
 }
@@ -53,7 +57,7 @@ def test_points_that_are_not_there_are_an_error_that_says_what_to_do(project, of
 
 
 def test_a_method_without_a_stage_is_an_error(project, params):
-    with pytest.raises(UserError, match="dvc.yaml has no stage .*@digits-"):
+    with pytest.raises(UserError, match=r"dvc\.yaml has no stage .*@digits-"):
         commit(params, project, "digits")
 
 
