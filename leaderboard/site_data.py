@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from leaderboard.precision import accuracy_digits
+from leaderboard.recommend import GAIN
 from leaderboard.rows import Row
 from leaderboard.site_columns import Column, columns
 from leaderboard.site_names import method_page, model_page
 from leaderboard.tables import Cells, Table, record
 
 Value = str | float | None
-ASKED = ("method", "model", "setting", "needs", "delta_points", "compression_ratio", "theoretical_speedup")  # beside the smallest batch's speed-up
+ASKED = ("method", "model", "setting", "needs", "accuracy_percent", "delta_points", *GAIN.values())  # beside the smallest batch's speed-up
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,21 @@
 // "I have this model and may lose some accuracy: what makes it smallest or fastest?" The same rule as `python -m leaderboard recommend`.
 
 const TOP = 5;
+const VERDICTS = ["faster", "tie", "slower"]; // best first; any other says why a row has no time of its own
+const TIMED = "Faster than dense first, then ties within the noise of the clock, then slower. "
+  + "Not listed: masked rows, dense's own program with other weights, what was not timed. ";
 const points = (drop) => `${drop} ${drop === 1 ? "point" : "points"}`;
 
-function recommended(data, model, drop, goal) {
-  const speed = `speedup_b${data.batches[0]}`, verdict = `verdict_b${data.batches[0]}`, key = goal === "speedup" ? speed : goal;
-  const kept = data.rows.filter((row) => row.model === model && row.delta_points !== null && row.delta_points >= -drop);
-  if (goal !== "speedup") return kept.filter((row) => row[key] !== null).sort((a, b) => b[key] - a[key]).slice(0, TOP);
-  const faster = kept.filter((row) => row[verdict] === "faster").sort((a, b) => b[key] - a[key]);
-  return [...faster, ...kept.filter((row) => row[verdict] === "tie" || row[verdict] === "as dense")].slice(0, TOP);
+// The rows of a model that lose at most `drop` points; dense itself has no difference from dense.
+function qualifying(data, model, drop) {
+  return data.rows.filter((row) => row.model === model && row.delta_points !== null && row.delta_points >= -drop);
+}
+
+// The rows that have a gain, best first: of speed-ups the better verdict, then the larger gain, of equals the more accurate.
+function ranked(rows, key) {
+  const verdict = key.replace(/^speedup_/, "verdict_"), place = (row) => (verdict === key ? 0 : VERDICTS.indexOf(row[verdict]));
+  const order = (a, b) => place(a) - place(b) || b[key] - a[key] || b.accuracy_percent - a.accuracy_percent;
+  return rows.filter((row) => row[key] !== null && place(row) >= 0).sort(order);
 }
 
 class Question {
@@ -33,13 +40,20 @@ class Question {
   }
 
   show() {
-    const data = this.data, drop = Number(this.fields.drop.value), model = this.fields.model.value, goal = this.fields.goal.value;
-    if (this.fields.drop.value === "" || !(drop >= 0)) return this.answer.replaceChildren(make("p", { textContent: "Give the points of accuracy as a number of 0 or more." }));
-    const rows = recommended(data, model, drop, goal);
-    if (!rows.length) return this.answer.replaceChildren(make("p", { textContent: `No measured setting keeps ${short(model, 60)} within ${points(drop)} of dense.` }));
-    this.answer.replaceChildren(this.list(data, rows, goal === "speedup" ? `speedup_b${data.batches[0]}` : goal), make("p", {
-      className: "note", textContent: `Rows whose accuracy is at most ${points(drop)} below dense on the test images, best first, with 95 % intervals; timed on ${short(data.hardware, 60)}. `
+    const data = this.data, drop = Number(this.fields.drop.value), speed = this.fields.goal.value === "speedup";
+    if (this.fields.drop.value === "" || !(drop >= 0)) return this.say("Give the points of accuracy as a number of 0 or more.");
+    const kept = qualifying(data, this.fields.model.value, drop), limit = `${short(this.fields.model.value, 60)} within ${points(drop)} of dense`;
+    if (!kept.length) return this.say(`No measured setting keeps ${limit}.`);
+    const key = speed ? `speedup_b${data.batches[0]}` : this.fields.goal.value, rows = ranked(kept, key).slice(0, TOP);
+    if (!rows.length) return this.say(`No setting that keeps ${limit} has a ${data.column[key].title} of its own on ${short(data.hardware, 60)}.`);
+    this.answer.replaceChildren(this.list(data, rows, key), make("p", {
+      className: "note", textContent: `Rows whose accuracy is at most ${points(drop)} below dense on the test images, best first, of equals the more accurate, `
+        + `with 95 % intervals; timed on ${short(data.hardware, 60)}. ${speed ? TIMED : ""}`
         + "Look at the interval of Δ: where it reaches far below, the loss may be larger on other images." }));
+  }
+
+  say(text) {
+    this.answer.replaceChildren(make("p", { textContent: text }));
   }
 
   list(data, rows, key) {
