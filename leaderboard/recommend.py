@@ -59,7 +59,10 @@ def recommend(records: Sequence[Record], question: Question) -> Answer:
     """Return the rows that qualify, the best cost first; raise ResultsError where there are none, UnknownName for a name that the table lacks."""
     kept = _qualifying(records, question)
     if question.cost is not Cost.LATENCY:
-        gains = [(record, real(record[GAIN[question.cost]])) for record in kept if record[GAIN[question.cost]]]
+        column = GAIN[question.cost]
+        gains = [(record, real(record[column])) for record in kept if record[column]]
+        if not gains:
+            raise ResultsError(f"no row of {question.model} that loses at most {question.max_drop:g} points has a {column}")
         return Answer(tuple(sorted((Candidate(record, 0, gain, gain, gain) for record, gain in gains), key=lambda found: found.order)), "")
     batch = smallest_batch(records)
     timed = [record for record in kept if record[f"verdict_{batch}"] in VERDICTS]

@@ -3,6 +3,7 @@
 import json
 import shlex
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -145,3 +146,11 @@ def test_a_table_without_columns_of_latency_is_one_line(built):
     path = built.tables() / "cpu.csv"
     path.write_text(path.read_text().replace("verdict_b", "word_b"))
     assert_fails(ask(built, "latency"), 1, "no column of latency")
+
+
+def test_where_no_row_has_what_is_ranked_the_column_is_named(built):
+    table = built.tables() / "cpu.csv"
+    content = pd.read_csv(table, dtype=str)
+    content["theoretical_speedup"] = None
+    content.to_csv(table, index=False)
+    assert_fails(ask(built, "macs"), 1, "no row of resnet that loses at most 1 points has a theoretical_speedup")
