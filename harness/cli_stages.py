@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -134,5 +135,6 @@ def run(
 
     loaded = selected(loaded, track, Selection(tuple(method or ()), tuple(model or ()), seeds))
     paths = paths if into is None else Paths(into.resolve(), loaded.version)
-    for line in (rehearse_track if rehearse else run_track)(loaded, paths, track):
-        typer.echo(line)
+    with nullcontext() if rehearse else alone(paths, track):  # a rehearsal keeps to a folder of its own
+        for line in (rehearse_track if rehearse else run_track)(loaded, paths, track):
+            typer.echo(line)

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from harness import files
+from harness.alone import alone
+from harness.cli_stages import run
 from harness.errors import UserError
 from harness.params import load_params
 from harness.paths import Paths
@@ -78,6 +80,17 @@ def test_a_rehearsal_is_short_on_every_track_of_params(params):
                 assert int(schedule.epochs * (IMAGES // BATCH)) == STEPS
         assert list(short.plans) == list(params.plans) and all(len(method.settings) == 1 for method in short.plans.values())
         assert yaml.safe_dump(short.model_dump())
+
+
+def test_a_track_that_another_command_works_on_is_left_alone_and_can_be_rehearsed(unmeasured, monkeypatch, capsys):
+    _, paths = unmeasured
+    before = sorted(paths.root.rglob("*"))
+    monkeypatch.setattr("harness.run.rehearse_track", lambda *_: ["rehearsed"])
+    with alone(paths, "digits"):
+        with pytest.raises(UserError, match="another command works on track 'digits'"):
+            run("digits", params=paths.root / "params.yaml")
+        run("digits", rehearse=True, params=paths.root / "params.yaml")
+    assert sorted(paths.root.rglob("*")) == before and capsys.readouterr().out == "rehearsed\n"
 
 
 @pytest.mark.slow
