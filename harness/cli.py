@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,3 +24,11 @@ def opened(params: Path) -> tuple[Params, Paths]:
 
     loaded = load_params(params)
     return loaded, Paths(params.resolve().parent, loaded.version)
+
+
+def tell_refused(methods: Iterable[str]) -> None:
+    """Say on stderr which of `methods` and steps of chains are refused, and for which line of their text; their points fail, others run."""
+    from harness import registry
+
+    for line in registry.refusals(methods):
+        typer.echo(line, err=True)

@@ -69,14 +69,20 @@ def verify(
 
 @check.command("params")
 def check_params(params: ParamsFile = Path("params.yaml")) -> None:
-    """Say whether params.yaml is well formed, down to every setting of every method.
+    """Say whether params.yaml is well formed, down to every setting of every method, and whether methods of other packages keep the rules; exit 1 if not.
 
     Example: python -m harness check params
     """
+    from harness import registry
     from harness.points import expand
 
     loaded, _ = opened(params)
     points = sum(len(expand(loaded, track, method)) for track in loaded.tracks for method in loaded.plans)
+    refused = list(registry.refusals(loaded.plans))
+    for line in refused:
+        typer.echo(f"error: {line}", err=True)
+    if refused:
+        sys.exit(1)
     typer.echo(f"{params}: {len(loaded.tracks)} tracks, {len(loaded.methods)} methods, {len(loaded.chains)} chains, {points} points")
 
 

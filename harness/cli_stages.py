@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.alone import alone
-from harness.cli import OPTIONS, ParamsFile, Track, opened
+from harness.cli import OPTIONS, ParamsFile, Track, opened, tell_refused
 from harness.errors import UserError
 from harness.pool import start_server
 
@@ -58,6 +58,7 @@ def compress(track: Track, method: Annotated[str, typer.Argument(help="a method,
     from harness.compress import compress as run
 
     loaded.track(track), loaded.method(method)  # before anything is written for them
+    tell_refused([method])
     with alone(paths, track):
         typer.echo(f"{track} {method}: {run(loaded, paths, track, method)}")
 
@@ -73,6 +74,7 @@ def sweep(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
     from harness.compress import sweep as run
 
     loaded.track(track)  # before anything is written for it
+    tell_refused(loaded.plans)
     with alone(paths, track):
         typer.echo(f"{track}: {run(loaded, paths, track)}")
 
@@ -135,6 +137,7 @@ def run(
 
     loaded = selected(loaded, track, Selection(tuple(method or ()), tuple(model or ()), seeds))
     paths = paths if into is None else Paths(into.resolve(), loaded.version)
+    tell_refused(loaded.plans)
     with nullcontext() if rehearse else alone(paths, track):  # a rehearsal keeps to a folder of its own
         for line in (rehearse_track if rehearse else run_track)(loaded, paths, track):
             typer.echo(line)

@@ -13,11 +13,12 @@ from typing import Any
 
 import harness
 import methods
-from harness import chain, registry
+from harness import chain, outside, registry
 from harness.code import DECIDING, code_hash
 from harness.errors import UserError
 from harness.params import Params
 from harness.points import Point
+from methods import Method
 
 UNDECIDING = {"models", "seeds", "seconds"}  # of a track; the model and the seed at hand count
 LIBRARIES = ("torch", "timm", "numpy", "scikit-learn")
@@ -55,19 +56,30 @@ def _imported(file: Path) -> set[str]:
 @cache
 def method_hash(name: str) -> str:
     """Return the hash of a method's file and of the shared parts it uses; of a chain, of the files of all its steps and of what joins them."""
-    return _hash({path.name: code_hash(path) for path in _files(name)})
+    return _hash({file: code_hash(path) for file, path in _files(name).items()})
 
 
-def _files(name: str) -> set[Path]:
+def _files(name: str) -> dict[str, Path]:
+    """Return the files that decide a method, or all steps of a chain, by their names."""
     steps = chain.steps_of(name)
-    joined = {Path(chain.__file__)} if len(steps) > 1 else set()
-    return joined.union(*(parts_used(Path(inspect.getfile(registry.load(step)))) for step in steps))
+    files = {"chain.py": Path(chain.__file__)} if len(steps) > 1 else {}
+    for own in (_own_files(registry.load(step)) for step in steps):
+        used = set[Path]().union(*(parts_used(path) for path in own.values())) - set(own.values())
+        files |= own | {path.name: path for path in used}
+    return files
+
+
+def _own_files(method: type[Method]) -> dict[str, Path]:
+    """Return the file of `method`; in another package all of its files that are imported, by their places there, for they may be called as files here."""
+    if method.__module__.split(".")[0] in ("methods", "harness"):
+        return {(file := Path(inspect.getfile(method))).name: file}
+    return {part.name: part.path for part in outside.parts(method.__module__)}
 
 
 @cache
 def libraries_of(name: str) -> dict[str, str]:
     """Return the versions of the libraries that decide the points of method `name`."""
-    nodes = [node for path in _files(name) for node in ast.walk(ast.parse(path.read_text()))]
+    nodes = [node for path in _files(name).values() for node in ast.walk(ast.parse(path.read_text()))]
     named = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
     named += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     imported = {module.split(".")[0] for module in named}

@@ -1,5 +1,6 @@
 """Finding methods: `methods/<name>.py` holds one class; packages elsewhere offer theirs through the entry-point group `compressbench.methods`.
 
+Those are imported if their text keeps the rules of harness/rules.py, to which the tests hold `methods/`; else a stand-in fails all their points.
 `first__second` is the chain of two methods, see harness/chain.py.
 """
 
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 import methods
 from harness import chain
 from harness.errors import UserError, unknown
+from harness.outside import Refused, refusal, refused
 from harness.params import describe
 from methods import Method
 
@@ -32,6 +35,12 @@ def load(name: str) -> type[Method]:
     """Import the method or chain `name`; raise UserError if there is none, its import fails, or it does not hold exactly one complete Method."""
     steps = [_load(step) for step in chain.steps_of(name)]
     return steps[0] if len(steps) == 1 else chain.chained(steps)
+
+
+def refusals(names: Iterable[str]) -> Iterator[str]:
+    """Yield the line that says why, for each method of another package among the methods and steps of chains `names` that breaks the rules."""
+    loaded = {step: _load(step) for name in names for step in chain.steps_of(name)}
+    yield from (method.reason for method in loaded.values() if issubclass(method, Refused))
 
 
 def _load(name: str) -> type[Method]:
@@ -51,11 +60,16 @@ def _from_file(name: str) -> type[Method]:
     found = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Method) and value is not Method]
     if len(found) != 1:
         raise UserError(f"methods/{name}.py must hold exactly one class derived from Method, found {len(found)}: keep one")
-    return found[0]
+    home = found[0].__module__
+    reason = None if home == module.__name__ else refusal(name, home)  # a file that hands on a class of another package
+    return found[0] if reason is None else refused(reason)
 
 
 def _from_entry_point(name: str) -> type[Method]:
     (entry,) = entry_points(group=GROUP, name=name)
+    reason = refusal(name, entry.module)
+    if reason is not None:
+        return refused(reason)
     found = entry.load()
     if not (inspect.isclass(found) and issubclass(found, Method)):
         raise UserError(f"entry point '{name}' of group {GROUP} is {found!r}, not a class derived from methods.Method")
@@ -79,6 +93,8 @@ def configure(name: str, setting: dict[str, Any]) -> Method:
 
 def _configure(name: str, setting: dict[str, Any]) -> Method:
     method = load(name)
+    if issubclass(method, Refused):  # what it could be set to is not known
+        return method()
     fields = list(inspect.signature(method).parameters)
     for key in setting:
         if key not in fields:

@@ -1,1 +1,1 @@
-import a_package_that_is_not_there  # noqa: F401
+from torch import a_name_that_is_not_there  # noqa: F401

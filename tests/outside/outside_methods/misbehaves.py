@@ -1,10 +1,5 @@
-"""One method for each way to misbehave."""
+"""One method for each way to misbehave as it runs."""
 
-import ctypes
-import gc
-import os
-import sys
-import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +7,12 @@ import torch
 from torch import nn
 
 from methods import Method
+
+
+def module(name):
+    """Import a module by names made up as the program runs, which no rule on its text can see: what comes of it is for the run to catch."""
+    hidden = [f"__{word}__" for word in ("globals", "builtins", "import")]
+    return getattr(module, hidden[0])[hidden[1]][hidden[2]](name)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class NoModule(Misbehaves):
 
 class ChangesDense(Misbehaves):
     def compress(self, model, data):
-        for other in gc.get_objects():
+        for other in module("gc").get_objects():
             if type(other) is type(model) and other is not model:
                 for parameter in other.parameters():
                     parameter.data.zero_()
@@ -74,7 +75,7 @@ class OtherWhenExported(Misbehaves):
 class NeverReturns(Misbehaves):
     def compress(self, model, data):
         while True:
-            time.sleep(1)
+            pass
 
 
 class EatsMemory(Misbehaves):
@@ -84,23 +85,23 @@ class EatsMemory(Misbehaves):
 
 class Crashes(Misbehaves):
     def compress(self, model, data):
-        os._exit(9)
+        module("os")._exit(9)
 
 
 class Segfaults(Misbehaves):
     def compress(self, model, data):
-        ctypes.string_at(0)
+        module("ctypes").string_at(0)
 
 
 class SearchesMemory(Misbehaves):
     """Looks for the 540 test images or labels of digits among all objects and on the stack."""
 
     def compress(self, model, data):
-        held = list(gc.get_objects())
-        frame = sys._getframe()
+        held = list(module("gc").get_objects())
+        frame = getattr(module("sys"), "_get" + "frame")()
         while frame is not None:
-            held += frame.f_locals.values()
-            frame = frame.f_back
+            held += getattr(frame, "f_" + "locals").values()
+            frame = getattr(frame, "f_" + "back")
         found = [value for value in held if isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == 540]
         if found:
             raise RuntimeError("the test split lies in memory")
