@@ -71,12 +71,14 @@ tiny: $(READY)
 benchmark: $(READY)
 	python benchmarks/pipeline_time.py $(TRACK)
 
-# What takes hours rather than minutes: damaged files, a hundred kills of a small pipeline without and with DVC, faults of the disk and of DVC, a large matrix.
+# What takes hours rather than minutes: damaged files, a hundred kills of a small pipeline without and with DVC, faults of the disk and of DVC,
+# the same results again under other circumstances, a large matrix.
 soak: $(READY)
 	python -m tools.fuzz --seconds 3600
 	python -m tools.kill_anywhere --kills 100
 	python -m tools.kill_anywhere --kills 20 --dvc
 	python -m tools.faults
+	python -m tools.reproducible
 	python -m tools.load
 
 $(READY): pyproject.toml constraints.txt
