@@ -18,16 +18,8 @@ MAY_NOT_USE = {"manual_seed", "seed", "cuda", "getenv", "environ", "load", "save
 MAY_NOT_USE |= {"fromfile", "memmap", "genfromtxt", "loadtxt", "loadmat", "tofile", "savetxt", "savez", "from_file", "hub", "datasets"}  # files
 MAY_NOT_USE |= {"sys", "os", "io", "importlib", "builtins", "inspect", "gc", "ctypes", "gi_frame", "cr_frame", "tb_frame", "f_back", "f_locals"}
 MAY_NOT_USE |= {"attrgetter", "methodcaller", "ImportString", "multiprocessing", "distributed", "benchmark", "cpp_extension"}
-MAY_USE = {
-    "__class__",
-    "__name__",
-    "__init__",
-    "__getitem__",
-    "__setitem__",
-    "__pydantic_config__",
-    "__all__",
-    "__version__",
-}  # of names in double underscores
+MAY_USE = {"__class__", "__name__", "__init__", "__getitem__", "__setitem__"}  # of names in double underscores
+MAY_USE |= {"__pydantic_config__", "__all__", "__version__"}
 BY_NAME = {"getattr", "setattr", "delattr"}
 
 IMPORT = "a method imports torch, timm and other libraries that compute, `methods`, and its own package; no harness, files, clock, network or process"
