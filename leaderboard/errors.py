@@ -27,10 +27,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
 
 def describe(error: ValidationError) -> str:
     """Return the first finding of pydantic, and how many more there are, on one line."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the top level"
+    first = error.errors()[0]  # whose message may hold what was found, however long
+    where = ".".join(str(part)[:80] for part in first["loc"]) or "the top level"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return one_line(f"{where}: {first['msg']}, found {reprlib.repr(first['input'])[:60]}{more}")
+    return one_line(f"{where}: {first['msg'][:300]}, found {reprlib.repr(first['input'])[:60]}{more}")
 
 
 def one_line(text: str) -> str:
