@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS := 1
 
-.PHONY: repro quick site publish test test-slow lint check-results tiny benchmark soak clean
+.PHONY: repro quick site publish test test-slow test-ray lint check-results tiny benchmark soak clean
 
 # `dvc repro leaderboard@TRACK` alone gives the same files; the sweep does the work of all its compress and chain stages together, which leaves no core
 # waiting, and `commit` has DVC take note of what it wrote.
@@ -46,6 +46,11 @@ test: $(READY)
 test-slow: $(READY)
 	python -m pytest -n 2 -m slow
 
+# Sweeps on Ray clusters of several processes on this machine that lose nodes and drivers, which neither `make test` nor CI has Ray for.
+test-ray: $(READY)
+	python -m pip install --quiet --constraint constraints.txt --editable ".[ray]"
+	python -m pytest -m slow tests/harness/test_ray_sweep.py
+
 lint: $(READY)
 	ruff check .
 	ruff format --check .
@@ -72,7 +77,7 @@ benchmark: $(READY)
 	python benchmarks/pipeline_time.py $(TRACK)
 
 # What takes hours rather than minutes: damaged files, a hundred kills of a small pipeline without and with DVC, faults of the disk and of DVC,
-# the same results again under other circumstances, a large matrix.
+# the same results again under other circumstances, a large matrix, and all of digits on a Ray cluster that loses a node and its driver.
 soak: $(READY)
 	python -m tools.fuzz --seconds 3600
 	python -m tools.kill_anywhere --kills 100
@@ -80,6 +85,8 @@ soak: $(READY)
 	python -m tools.faults
 	python -m tools.reproducible
 	python -m tools.load
+	$(MAKE) test-ray
+	python -m tools.ray_kills
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -64,22 +64,6 @@ def compress(track: Track, method: Annotated[str, typer.Argument(help="a method,
 
 
 @app.command()
-def sweep(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
-    """Run the points of all methods on a track that do not stand already, together and longest first.
-
-    Example: python -m harness sweep digits
-    """
-    loaded, paths = opened(params)
-    start_server()
-    from harness.compress import sweep as run
-
-    loaded.track(track)  # before anything is written for it
-    tell_refused(loaded.plans)
-    with alone(paths, track):
-        typer.echo(f"{track}: {run(loaded, paths, track)}")
-
-
-@app.command()
 def commit(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
     """Have DVC take note of what a sweep wrote, as `dvc commit` of its compress and chain stages would.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -28,6 +28,8 @@ from harness.pool import Outcome, run_all, workers
 from harness.worker import PREDICTIONS, Job, compress_point, evaluate_point
 
 RECORD = "record.json"
+Item = tuple[Point, str]  # a point to run and the fingerprint its record must have
+Ran = tuple[Point, dict[str, Any]]  # a point that was run and its record
 
 
 @dataclass(frozen=True)
@@ -52,38 +54,48 @@ class Work:
     standing: dict[str, dict[str, Any]]
 
     @property
-    def todo(self) -> list[tuple[Point, str]]:
+    def todo(self) -> list[Item]:
         """Return the points to run, each with its fingerprint."""
         return [(point, self.wanted[point.id]) for point in self.points if point.id not in self.standing]
 
 
 def compress(params: Params, paths: Paths, track: str, method: str) -> Summary:
     """Bring the records of `method` on `track` up to date; a failed point is a record with its reason, and is tried again by the next run."""
-    plan, track_record = params.method(method).on(track), _track_record(params, paths, track)
-    work = _work(params, paths, track, method, track_record)
+    plan, record = params.method(method).on(track), track_record(params, paths, track)
+    work = _work(params, paths, track, method, record)
     records = work.standing | {point.id: record for point, record in _run(params, paths, work.todo, f"{track}: {method}")}
-    _write(paths, track_record, method, plan, [records[point.id] for point in work.points])
+    _write(paths, record, method, plan, [records[point.id] for point in work.points])
     return _summary(len(work.standing), len(work.todo), records.values())
 
 
-def sweep(params: Params, paths: Paths, track: str) -> Summary:
-    """Bring the records of all methods on `track` up to date; those points run first that took longest in the records at hand."""
-    track_record = _track_record(params, paths, track)
-    works = [_work(params, paths, track, method, track_record) for method in params.plans]
-    seconds = _seconds(paths, track, params.plans)
-    todo = sorted((item for work in works for item in work.todo), key=lambda item: -seconds.get((item[0].method, item[0].id), math.inf))
-    run = {(point.method, point.id): record for point, record in _run(params, paths, todo, f"{track}: all methods")}
-    records = [[work.standing.get(point.id) or run[point.method, point.id] for point in work.points] for work in works]
-    for method, found in zip(params.plans, records, strict=True):
-        _write(paths, track_record, method, params.method(method).on(track), found)
-    return _summary(sum(len(work.standing) for work in works), len(run), chain.from_iterable(records))
+def sweep(params: Params, paths: Paths, track: str, methods: Sequence[str] = ()) -> Summary:
+    """Bring the records of `methods` (none named: of all) on `track` up to date in worker processes of this machine."""
+    return swept(params, paths, [track], methods, lambda todo: _run(params, paths, todo, f"{track}: {', '.join(methods) or 'all methods'}"))
 
 
-def _track_record(params: Params, paths: Paths, track: str) -> dict[str, Any]:
-    require(params.track(track).device)
+def swept(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str], run: Callable[[list[Item]], Iterator[Ran]]) -> Summary:
+    """Have `run` do the missing points of `methods` (none: of all) on `tracks`, those first that took longest when last recorded, and write all records."""
+    about = {track: track_record(params, paths, track) for track in tracks}
+    pairs = [(track, method) for track in tracks for method in methods or params.plans]
+    works = [_work(params, paths, track, method, about[track]) for track, method in pairs]
+    seconds = _seconds(paths, pairs)
+    todo = sorted((item for work in works for item in work.todo), key=lambda item: -seconds.get(_name(item[0]), math.inf))
+    ran = {_name(point): record for point, record in run(todo)}
+    records = [[work.standing.get(point.id) or ran[_name(point)] for point in work.points] for work in works]
+    for (track, method), found in zip(pairs, records, strict=True):
+        _write(paths, about[track], method, params.method(method).on(track), found)
+    return _summary(sum(len(work.standing) for work in works), len(ran), chain.from_iterable(records))
+
+
+def track_record(params: Params, paths: Paths, track: str) -> dict[str, Any]:
+    """Return what the train stage wrote of `track`; raise UserError if there is nothing, or it is of another version."""
     record: dict[str, Any] = files.read_json(paths.records(track) / "track.json")
     _same_version(record, params)
     return record
+
+
+def _name(point: Point) -> tuple[str, str, str]:
+    return point.track, point.method, point.id
 
 
 def _work(params: Params, paths: Paths, track: str, method: str, track_record: dict[str, Any]) -> Work:
@@ -95,11 +107,11 @@ def _work(params: Params, paths: Paths, track: str, method: str, track_record: d
     return Work(points, wanted, {point.id: record for point in points if (record := _standing(home / point.id, wanted[point.id])) is not None})
 
 
-def _seconds(paths: Paths, track: str, methods: Iterable[str]) -> dict[tuple[str, str], float]:
-    """Return what each point took when it was last recorded, by method and id."""
-    found = [(method, paths.points(track, method)) for method in methods]
-    records = [(method, record) for method, file in found if file.exists() for record in files.read_json(file)["points"]]
-    return {(method, record["id"]): sum(record.get("timings", {}).values()) for method, record in records}
+def _seconds(paths: Paths, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str, str], float]:
+    """Return what each point of the tracks and methods took when it was last recorded, by track, method and id."""
+    found = [(track, method, paths.points(track, method)) for track, method in pairs]
+    records = [(track, method, record) for track, method, file in found if file.exists() for record in files.read_json(file)["points"]]
+    return {(track, method, record["id"]): sum(record.get("timings", {}).values()) for track, method, record in records}
 
 
 def _summary(reused: int, run: int, records: Iterable[dict[str, Any]]) -> Summary:
@@ -133,21 +145,23 @@ def _standing(folder: Path, wanted: str) -> dict[str, Any] | None:
         return None
 
 
-def _run(params: Params, paths: Paths, todo: Sequence[tuple[Point, str]], title: str) -> Iterator[tuple[Point, dict[str, Any]]]:
+def _run(params: Params, paths: Paths, todo: Sequence[Item], title: str) -> Iterator[Ran]:
     """Run the points, each with its fingerprint, and yield each with its record as it ends."""
     if not todo:
         return
-    by_folder = {_temporary(paths, point): (point, wanted) for point, wanted in todo}
+    require(params.track(todo[0][0].track).device)
+    by_folder = {temporary(paths, point): (point, wanted) for point, wanted in todo}
     jobs = [_job(params, paths, point, folder) for folder, (point, _) in by_folder.items()]
     with workers(params.run.workers) as pool, tqdm(total=len(jobs), desc=title, unit="point", mininterval=0.5) as bar:
         for job, outcomes in run_all(pool, jobs, [compress_point, evaluate_point], params.track(todo[0][0].track).seconds):
             point, wanted = by_folder[job.folder]
-            yield point, _finish(paths, point, job.folder, outcomes, wanted)
+            yield point, place(paths, point, job.folder, record_of(point, outcomes, wanted))
             bar.set_postfix_str(f"{point.method} {point.id}")
             bar.update()
 
 
-def _temporary(paths: Paths, point: Point) -> Path:
+def temporary(paths: Paths, point: Point) -> Path:
+    """Make and return the empty folder in which the point's artefact is written; see `place`."""
     folder = paths.artefacts(point.track, point.method) / f".{point.id}.tmp"
     folder.mkdir(parents=True)
     return folder
@@ -159,8 +173,8 @@ def _job(params: Params, paths: Paths, point: Point, folder: Path) -> Job:
     return Job(track, point.method, point.model, point.setting, point.seed, data, dense, folder, params.run.gibibytes)
 
 
-def _finish(paths: Paths, point: Point, folder: Path, outcomes: list[Outcome], wanted: str) -> dict[str, Any]:
-    """Write the point's record into its folder and move the folder to its place in one step."""
+def record_of(point: Point, outcomes: Sequence[Outcome], wanted: str) -> dict[str, Any]:
+    """Return the point's record, put together from the outcomes of its steps."""
     record: dict[str, Any] = {"id": point.id, "model": point.model, "setting": point.setting, "seed": point.seed}
     reason = outcomes[-1].reason
     if reason is not None:
@@ -171,6 +185,11 @@ def _finish(paths: Paths, point: Point, folder: Path, outcomes: list[Outcome], w
         record["fingerprint"] = wanted
     if record["status"] == "ok":
         record["timings"] |= {"evaluate": record.pop("evaluate")}
+    return record
+
+
+def place(paths: Paths, point: Point, folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Write the record into the point's temporary folder, move that to its place in one step, and return the record."""
     files.write_json(folder / RECORD, record)
     final = paths.artefacts(point.track, point.method) / point.id
     if final.exists():

@@ -143,7 +143,8 @@ def outcome(folder: Path) -> dict[str, str]:
         shutil.copytree(folder / "results", copy, ignore=shutil.ignore_patterns("tables", "latency"))
         for path in copy.rglob("*.json"):
             path.write_text(json.dumps(_steady(json.loads(path.read_text()))))
-        build(copy, "v1", [], None, read_experiment(folder / "params.yaml"))
+        about = read_experiment(folder / "params.yaml")
+        build(copy, about.chosen_version(None), [], None, about)
         files = {path.relative_to(temporary).as_posix(): path for path in copy.rglob("*") if path.is_file()}
         files |= {path.relative_to(folder).as_posix(): path for path in folder.glob("artefacts/digits/**/*.safetensors")}
         return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files.items())}

@@ -62,6 +62,9 @@ def test_every_command_has_help_with_an_example(command):
         (["compress", "digit", "wanda"], "did you mean 'digits'"),
         (["measure", "digits", "gpu"], "unknown hardware 'gpu'"),
         (["train", "cifar"], "unknown track 'cifar'"),
+        (["sweep", "digit"], "did you mean 'digits'"),
+        (["sweep", "digits", "--method", "wnda"], "did you mean 'wanda'"),
+        (["sweep", "digits", "--remote", "/shared"], "are for a cluster: name it with --address"),
         (["export", "digits", "rtn", "resnet_bits=5"], "unknown point of rtn with an artefact here 'resnet_bits=5'"),
         (["export", "digits", "rnt", "x"], "did you mean 'rtn'"),
         (["run", "cifar10_ful"], "did you mean 'cifar10_full'"),
@@ -96,6 +99,13 @@ def test_a_track_without_its_data_and_without_a_network_says_in_one_line_what_to
 def test_a_track_for_a_gpu_is_refused_at_once_where_there_is_none(run_here):
     code, _, stderr = run_here("train", "cifar10_full")
     assert (code, stderr) == (2, "error: the track asks for device 'cuda' and torch finds none here: run it on a machine with a GPU\n")
+
+
+def test_a_sweep_on_a_cluster_says_how_to_install_ray_where_it_is_not(run_here, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "harness.cluster", raising=False)
+    code, _, stderr = run_here("sweep", "digits", "--address", "auto", "--remote", "/shared")
+    assert (code, stderr) == (2, "error: Ray is not installed: pip install -e '.[ray]'\n")
 
 
 def test_check_params_counts_the_points(params, run_here):

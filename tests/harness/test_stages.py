@@ -22,6 +22,7 @@ from harness.measure import measure
 from harness.params import Params
 from harness.train import train_track
 from tests.conftest import ROOT
+from tools.ray_nodes import driver
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,35 @@ def test_a_sweep_runs_the_points_of_all_methods_and_the_stages_then_collect_the_
         assert collected.run == 0, "all stand"
         assert swept.predictions("digits", method).read_bytes() == paths.predictions("digits", method).read_bytes()
     assert sweep(params, swept, "digits").run == 0
+
+
+def test_a_sweep_of_some_methods_leaves_all_others_as_they_are(ran, tmp_path):
+    params, paths, _ = ran
+    swept = type(paths)(tmp_path, paths.version)
+    shutil.copytree(paths.root, tmp_path, dirs_exist_ok=True)
+    left = swept.artefacts("digits", "magnitude") / ".mobilenet_sparsity=0.5_seed=0.tmp"
+    left.mkdir()  # another machine runs this point on the same shared folder
+    shutil.rmtree(swept.artefacts("digits", "rtn"))
+    done = sweep(params, swept, "digits", ["dense", "rtn"])
+    assert (done.run, done.reused) == (1, 1) and left.exists()
+
+
+@pytest.mark.slow
+def test_two_machines_on_one_shared_folder_sweep_other_methods_at_the_same_time(ran, tmp_path):
+    params, paths, _ = ran
+    shared = type(paths)(tmp_path / "shared", paths.version)
+    for folder in ("artefacts/digits/data", "artefacts/digits/dense"):
+        shutil.copytree(paths.root / folder, shared.root / folder)
+    shared.records("digits").mkdir(parents=True)
+    shutil.copy(paths.records("digits") / "track.json", shared.records("digits"))
+    shutil.copy(paths.root / "params.yaml", shared.root)
+    (tmp_path / "other").mkdir()
+    first = driver(ROOT, shared.root, None, "--method", "magnitude", "--method", "random_pruning")
+    second = driver(ROOT, shared.root, None, "--method", "slim", "--method", "rtn", TMPDIR=str(tmp_path / "other"))  # locks are a machine's own
+    assert "4 run, 0 stood, 0 skipped, 0 failed" in first.communicate(timeout=240)[0]
+    assert "2 run, 0 stood, 0 skipped, 0 failed" in second.communicate(timeout=240)[0]
+    sweep(params, shared, "digits")
+    assert all(shared.predictions("digits", method).read_bytes() == paths.predictions("digits", method).read_bytes() for method in params.plans)
 
 
 def skipped(todo):

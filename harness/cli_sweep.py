@@ -1,0 +1,83 @@
+"""The command that computes all missing points together: in worker processes of this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.alone import alone
+from harness.cli import OPTIONS, ParamsFile, opened, tell_refused
+from harness.errors import UserError
+from harness.pool import start_server
+
+if TYPE_CHECKING:
+    from harness.params import Params
+    from harness.paths import Paths
+
+app = typer.Typer(**OPTIONS)
+Several = list[str] | None
+
+
+@app.command()
+def sweep(
+    named: Annotated[str | None, typer.Argument(metavar="[TRACK]", help="a track of params.yaml, as --track")] = None,
+    track: Annotated[Several, typer.Option(help="a track (may be given again); without one, all that were trained here")] = None,
+    method: Annotated[Several, typer.Option(help="only this method or chain (may be given again)")] = None,
+    address: Annotated[str | None, typer.Option(help="a Ray cluster: ray://HOST:10001, HOST:6379, auto (the one this machine is in), local")] = None,
+    remote: Annotated[str | None, typer.Option(help="the folder, URL or DVC remote that every node of the cluster reaches")] = None,
+    cpus: Annotated[float, typer.Option(min=0.1, help="processors that a point asks of a node")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs, or a part of one, that a point of a track for cuda asks of a node")] = 1,
+    memory: Annotated[float, typer.Option(min=0, help="GiB that a point asks of a node; 0: memory is not counted")] = 0,
+    measure: Annotated[
+        Several, typer.Option(help="then time the artefacts on the node that offers this hardware, alone (may be given again)")
+    ] = None,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Run the points of all methods that do not stand already, together and longest first; what is cut off goes on when it is run again.
+
+    On a cluster (docs/cluster.md) the workers run the committed code.
+
+    Example: python -m harness sweep digits
+
+    Example: python -m harness sweep --track digits --address auto --remote /shared/compressbench
+    """
+    loaded, paths = opened(params)
+    tracks = list(dict.fromkeys([*([named] if named else []), *(track or [])])) or _trained(loaded, paths)
+    methods = list(dict.fromkeys(method or []))
+    for name in tracks:
+        loaded.track(name)
+    for name in methods:
+        loaded.method(name)
+    if address is None and (remote or measure):
+        raise UserError("--remote and --measure are for a cluster: name it with --address")
+    tell_refused(methods or loaded.plans)
+    with ExitStack() as held:
+        for name in tracks:
+            held.enter_context(alone(paths, name))
+        if address is None:
+            lines = _here(loaded, paths, tracks, methods)
+        else:
+            from harness.cluster import Asked, Shape, sweep_at
+
+            lines = sweep_at(address, loaded, paths, Asked(tracks, methods, measure or [], remote, Shape(cpus, gpus, memory)))
+        for line in lines:
+            typer.echo(line)
+
+
+def _here(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str]) -> Iterator[str]:
+    start_server()
+    from harness.compress import sweep as run
+
+    for track in tracks:
+        yield f"{track}: {run(params, paths, track, methods)}"
+
+
+def _trained(params: Params, paths: Paths) -> list[str]:
+    found = [track for track in params.tracks if paths.dense(track).exists()]
+    if not found:
+        raise UserError("no track was trained here: run `python -m harness train TRACK` first, or `dvc repro train@TRACK`")
+    return found

@@ -1,0 +1,43 @@
+"""What the points of a sweep need on a node, put where every node can fetch it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from harness import data
+from harness.compress import track_record
+from harness.errors import UserError
+from harness.params import Params
+from harness.paths import Paths
+from harness.ray_tasks import Given, torch_build
+from harness.remote import Input, Remote, offer
+
+
+def given_for(params: Params, paths: Paths, tracks: Sequence[str], remote: Remote) -> Given:
+    """Put data and dense weights of the tracks into the remote, and return what their points share; raise UserError if they are not what was trained."""
+    records = {track: track_record(params, paths, track) for track in tracks}
+    inputs = {track: _data(paths, track, record, remote) for track, record in records.items()}
+    dense = {(track, model): _dense(paths, track, model, record, remote) for track, record in records.items() for model in record["models"]}
+    short = {track: {"content_hash": record["content_hash"], "models": record["models"]} for track, record in records.items()}
+    return Given(params, remote, short, inputs, dense, torch_build())
+
+
+def _data(paths: Paths, track: str, record: dict[str, Any], remote: Remote) -> tuple[Input, ...]:
+    folder, content_hash = paths.data(track), record["content_hash"]
+    try:
+        learn, test = data.Learn.read(folder, torch.device("cpu")), data.TestSplit.read(folder)
+    except OSError as error:
+        raise UserError(f"{folder} holds no data of track '{track}': run the train stage") from error
+    if data.digest(learn.tensors | {"test.images": test.pixels, "test.labels": test.labels}) != content_hash:
+        raise UserError(f"{folder} holds other data than track '{track}' was trained on: run the train stage again")
+    return tuple(offer(remote, f"data/{content_hash}", folder / name) for name in (data.LEARN, data.TEST))
+
+
+def _dense(paths: Paths, track: str, model: str, record: dict[str, Any], remote: Remote) -> Input:
+    file, sha256 = paths.dense(track) / f"{model}.safetensors", record["models"][model]["weights_sha256"]
+    if not file.exists() or (item := offer(remote, f"dense/{sha256}", file)).sha256 != sha256:
+        raise UserError(f"{file} is missing or not what track '{track}' was trained to: run the train stage again")
+    return item

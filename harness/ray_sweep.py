@@ -1,0 +1,148 @@
+"""The points of a sweep on a Ray cluster. Ray schedules them; this hands them over, tries again what a lost node took along, and puts back what returns."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from tqdm import tqdm
+
+from harness import files
+from harness.cluster import Shape
+from harness.compress import RECORD, Item, Ran, Summary, place, record_of, swept, temporary
+from harness.errors import UserError
+from harness.params import Params
+from harness.paths import Paths
+from harness.points import Point
+from harness.pool import Outcome
+from harness.ray_cluster import NODE, demand, fits
+from harness.ray_inputs import given_for
+from harness.ray_tasks import Given, Refused, Result, run_point
+from harness.remote import POINTS, WHOLE, Remote, receive
+
+AGAIN = 3  # times that a point is tried again whose worker, node or transfer failed
+WINDOW = 4000  # points handed over at a time: more than there are workers, few enough for the driver's memory
+
+
+@dataclass
+class Handed:
+    """Where a sweep stands: points that wait, those handed over by their Ray reference, how often each failed, and the nodes that may not run any."""
+
+    waiting: deque[Item]
+    running: dict[Any, Item] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)  # by fingerprint
+    refused: set[str] = field(default_factory=set)
+
+
+def sweep_on_cluster(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str], remote: Remote, shape: Shape) -> Summary:
+    """Do what `swept` does on the cluster that this process has joined; `shape` is what a point asks for, its GPUs only on tracks of device cuda."""
+    return swept(params, paths, tracks, methods, lambda todo: _run(params, paths, todo, remote, shape))
+
+
+def _run(params: Params, paths: Paths, todo: list[Item], remote: Remote, shape: Shape) -> Iterator[Ran]:
+    """Yield each point with its record: first those that an earlier sweep has left in the remote, then those that the cluster computes, as they end."""
+    if not todo:
+        return
+    left = {name.split(".")[0]: name for name in _of(remote, todo) if name.endswith(WHOLE)}
+    with tqdm(total=len(todo), desc="cluster: all methods", unit="point", mininterval=0.5) as bar:
+        for point, wanted in todo:
+            if wanted in left:
+                yield _put_back(paths, remote, point, None, left[wanted], bar)
+        missing = [item for item in todo if item[1] not in left]
+        if missing:
+            given = given_for(params, paths, list(dict.fromkeys(point.track for point, _ in missing)), remote)
+            for point, result in _computed(given, missing, shape, bar):
+                yield _put_back(paths, remote, point, result.record, result.artefact, bar)
+    for name in _of(remote, todo):  # halves that a killed node has left, and points that were tried again although their first try had been sent
+        remote.remove(f"{POINTS}/{name}")
+
+
+def _of(remote: Remote, todo: list[Item]) -> list[str]:
+    """Return the names of all that lies in the remote of the points: what a node has sent, or a part of it."""
+    wanted = {wanted for _, wanted in todo}
+    return [name for name in remote.names(POINTS) if name.split(".")[0] in wanted]
+
+
+def _put_back(paths: Paths, remote: Remote, point: Point, record: dict[str, Any] | None, artefact: str | None, bar: tqdm[Any]) -> Ran:
+    """Bring what came of a point to where a local run would have put it; a record that did not come through Ray lies beside the artefact."""
+    folder = temporary(paths, point)
+    if artefact is not None:
+        receive(remote, artefact, folder)
+    found = place(paths, point, folder, files.read_json(folder / RECORD) if record is None else record)
+    if artefact is not None:
+        remote.remove(f"{POINTS}/{artefact}")
+    bar.update()
+    return point, found
+
+
+def _computed(given: Given, todo: list[Item], shape: Shape, bar: tqdm[Any]) -> Iterator[tuple[Point, Result]]:
+    """Yield each point with its result as it ends; raise UserError if no node is large enough for one, or none is left that may run them."""
+    asked = {track: shape if given.params.track(track).device == "cuda" else shape.without_gpus for track in given.records}
+    for each in set(asked.values()):
+        demand(each)
+    # Ray uses a worker that was given GPUs once: a point is forked from a server that keeps the CUDA_VISIBLE_DEVICES it was started with.
+    tasks = {track: ray.remote(**each.options)(on_node) for track, each in asked.items()}
+    handed, shared, failed = Handed(deque(todo)), ray.put(given), 0
+    while handed.waiting or handed.running:
+        _hand_over(handed, shared, tasks)
+        ready, _ = ray.wait(list(handed.running), num_returns=len(handed.running), timeout=1)
+        for reference in ready:
+            item = handed.running.pop(reference)
+            result = _result(handed, reference, item, asked)
+            if result is None:
+                handed.waiting.appendleft(item)
+                continue
+            failed += result.record["status"] == "failed"
+            yield item[0], result
+        bar.set_postfix_str(f"{_running(handed, shape)} running, {failed} failed")
+
+
+def _hand_over(handed: Handed, shared: Any, tasks: dict[str, Any]) -> None:
+    """Give Ray as many of the points that wait as it may hold."""
+    elsewhere = {"label_selector": {NODE: f"!in({','.join(sorted(handed.refused))})"}} if handed.refused else {}
+    while handed.waiting and len(handed.running) < WINDOW:
+        point, wanted = handed.waiting.popleft()
+        handed.running[tasks[point.track].options(**elsewhere).remote(shared, point, wanted)] = (point, wanted)
+
+
+def on_node(given: Given, point: Point, wanted: str) -> Result | Refused:
+    """Run `point` on the node that this is."""
+    return run_point(given, point, wanted, ray.get_runtime_context().get_node_id())
+
+
+def _result(handed: Handed, reference: Any, item: Item, asked: dict[str, Shape]) -> Result | None:
+    """Return what came of a point handed over, or None if it is to be tried again."""
+    try:
+        result: Result | Refused = ray.get(reference)
+    except RayError as error:
+        return _lost(handed, item, error)
+    if isinstance(result, Result):
+        return result
+    if result.node not in handed.refused:
+        handed.refused.add(result.node)
+        tqdm.write(f"node {result.node[:12]} is refused: {result.reason}")
+    if not fits(asked[item[0].track], handed.refused):
+        raise UserError(f"no node is left for {item[0].method} {item[0].id}; the last was refused: {result.reason}")
+    return None
+
+
+def _lost(handed: Handed, item: Item, error: RayError) -> Result | None:
+    """Return the failed record of a point that was lost too often, or None."""
+    point, wanted = item
+    handed.failures[wanted] += 1
+    if handed.failures[wanted] <= AGAIN:
+        return None
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    text = " ".join(str(cause).split())[:240]
+    reason = f"tried {AGAIN + 1} times on the cluster, at last: {text if isinstance(cause, UserError) else f'{type(cause).__name__}: {text}'}"
+    return Result(record_of(point, [Outcome(None, reason)], wanted), None)
+
+
+def _running(handed: Handed, shape: Shape) -> int:
+    """Return how many points run, by the processors in use."""
+    used: float = ray.cluster_resources().get("CPU", 0) - ray.available_resources().get("CPU", 0)
+    return min(len(handed.running), round(used / shape.cpus))

@@ -1,0 +1,107 @@
+"""What a node of a cluster does with a point: fetch what it needs, run it under the limits of a local run, and send back what came of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import files, fingerprint
+from harness.compress import RECORD, record_of, temporary
+from harness.device import require
+from harness.errors import UserError
+from harness.params import Params
+from harness.paths import Paths, data_folder
+from harness.points import Point
+from harness.pool import CONTEXT, PRELOAD, Outcome, run_all, workers
+from harness.remote import Input, Remote, fetched, send
+from harness.worker import Job, compress_point, evaluate_point
+
+
+@dataclass(frozen=True)
+class Given:
+    """What all points of a sweep share: the experiment, where things lie, and the torch that results are made with.
+
+    records: of each track, what the train stage wrote; data, dense: the files that a track, and a model of a track, needs.
+    """
+
+    params: Params
+    remote: Remote
+    records: dict[str, dict[str, Any]]
+    data: dict[str, tuple[Input, ...]]
+    dense: dict[tuple[str, str], Input]
+    torch: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """A point's record and, of one that is ok, what its artefact is called in the remote."""
+
+    record: dict[str, Any]
+    artefact: str | None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a node may not run a point of this sweep."""
+
+    node: str
+    reason: str
+
+
+def torch_build() -> str:
+    """Return the build of torch by its version, tag and commit: two builds of a version round differently."""
+    return f"{importlib.metadata.version('torch')} ({torch.version.git_version[:10]})"
+
+
+def run_point(given: Given, point: Point, wanted: str, node: str) -> Result | Refused:
+    """Run `point`, whose fingerprint here must be `wanted`, on this node; raise UserError if its inputs cannot be had or its artefact not be sent."""
+    reason = _foreign(given, point, wanted)
+    if reason is not None:
+        return Refused(node, reason)
+    with tempfile.TemporaryDirectory(prefix="compressbench-") as scratch:
+        folder = temporary(Paths(Path(scratch), given.params.version), point)
+        record = record_of(point, _outcomes(given, point, folder), wanted)
+        if record["status"] != "ok":
+            return Result(record, None)
+        files.write_json(folder / RECORD, record)
+        return Result(record, send(given.remote, wanted, folder))
+
+
+def _foreign(given: Given, point: Point, wanted: str) -> str | None:
+    """Say why what this node makes of `point` would be something else than asked for, or None."""
+    if torch_build() != given.torch:
+        return f"it has torch {torch_build()}, this sweep is made with {given.torch}"
+    try:
+        require(given.params.track(point.track).device)
+        found = fingerprint.point_fingerprint(given.params, point, given.records[point.track])
+    except UserError as error:
+        return str(error)
+    return None if found == wanted else f"its code or libraries are of another revision: {point.method} would be made by {fingerprint.libraries()}"
+
+
+def _outcomes(given: Given, point: Point, folder: Path) -> list[Outcome]:
+    _start_server()
+    with workers(1) as pool:
+        ((_, outcomes),) = run_all(pool, [_job(given, point, folder)], [compress_point, evaluate_point], given.params.track(point.track).seconds)
+    return outcomes
+
+
+def _start_server() -> None:
+    """Start the server that workers are forked from so that nothing outlives this process; `workers` then finds it running."""
+    CONTEXT.set_forkserver_preload(["harness.die_with_parent", *PRELOAD])
+    forkserver.ensure_running()
+
+
+def _job(given: Given, point: Point, folder: Path) -> Job:
+    cache = data_folder() / "cluster"
+    files_of_track = [fetched(given.remote, cache, item) for item in given.data[point.track]]
+    dense = fetched(given.remote, cache, given.dense[point.track, point.model])
+    track = given.params.track_of(point.track, point.method)
+    about = (point.method, point.model, point.setting, point.seed)
+    return Job(track, *about, files_of_track[0].parent, dense, folder, given.params.run.gibibytes)
