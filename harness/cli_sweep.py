@@ -54,6 +54,8 @@ def sweep(
         loaded.method(name)
     if address is None and (remote or measure):
         raise UserError("--remote and --measure are for a cluster: name it with --address")
+    if address is None:
+        start_server()
     tell_refused(methods or loaded.plans)
     with ExitStack() as held:
         for name in tracks:
@@ -69,7 +71,6 @@ def sweep(
 
 
 def _here(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str]) -> Iterator[str]:
-    start_server()
     from harness.compress import sweep as run
 
     for track in tracks:
