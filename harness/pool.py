@@ -114,10 +114,11 @@ def _outcome(future: Future[Any], seconds: float) -> Outcome:
     except ProcessExpired as error:
         return Outcome(None, f"its worker process died with exit code {error.exitcode} (a crash, or killed for memory)")
     except Exception as error:
-        return Outcome(None, _line(error))
+        return Outcome(None, reason_of(error))
 
 
-def _line(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return in one line why a job did not end well."""
     text = " ".join(str(error).split())[:240]
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return f"out of memory (run.gibibytes in params.yaml): {text or 'MemoryError'}"

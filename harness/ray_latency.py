@@ -69,7 +69,8 @@ def timed_on_node(asked: LatencyAsked) -> tuple[dict[str, Any], str]:
         (Path(scratch) / "params.yaml").write_text(yaml.safe_dump(asked.params.model_dump()))
         command = [sys.executable, "-m", "harness", "measure", asked.track, asked.hardware, "--params", f"{scratch}/params.yaml"]
         done = subprocess.run(command, capture_output=True, text=True)
-        lines = [line for line in done.stderr.splitlines() if line.startswith(("error:", "not measured:", asked.track))]
+        about = f"{asked.track} on {asked.hardware}: "
+        lines = [line.removeprefix(about) for line in done.stderr.splitlines() if line.startswith(("error:", "not measured:", about))]
         if done.returncode != 0:
             raise UserError(lines[-1] if lines else done.stderr[-240:])
         folder = Paths(Path(scratch), asked.params.version).latency(asked.track, asked.hardware)

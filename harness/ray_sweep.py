@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 from tqdm import tqdm
 
 from harness import files
@@ -21,7 +21,7 @@ from harness.points import Point
 from harness.pool import Outcome
 from harness.ray_cluster import NODE, demand, fits
 from harness.ray_inputs import given_for
-from harness.ray_tasks import Given, Refused, Result, run_point
+from harness.ray_tasks import Failed, Given, Refused, Result, run_point
 from harness.remote import POINTS, WHOLE, Remote, receive
 
 AGAIN = 3  # times that a point is tried again whose worker, node or transfer failed
@@ -30,11 +30,12 @@ WINDOW = 4000  # points handed over at a time: more than there are workers, few 
 
 @dataclass
 class Handed:
-    """Where a sweep stands: points that wait, those handed over by their Ray reference, how often each failed, and the nodes that may not run any."""
+    """Where a sweep stands: points that wait, those handed over by their Ray reference, how often and where each failed, and the nodes that may run none."""
 
     waiting: deque[Item]
     running: dict[Any, Item] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)  # by fingerprint
+    failed_on: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # nodes, by fingerprint, as far as they are known
     refused: set[str] = field(default_factory=set)
 
 
@@ -88,7 +89,7 @@ def _computed(given: Given, todo: list[Item], shape: Shape, bar: tqdm[Any]) -> I
     tasks = {track: ray.remote(**each.options)(on_node) for track, each in asked.items()}
     handed, shared, failed = Handed(deque(todo)), ray.put(given), 0
     while handed.waiting or handed.running:
-        _hand_over(handed, shared, tasks)
+        _hand_over(handed, shared, tasks, asked)
         ready, _ = ray.wait(list(handed.running), num_returns=len(handed.running), timeout=1)
         for reference in ready:
             item = handed.running.pop(reference)
@@ -98,18 +99,25 @@ def _computed(given: Given, todo: list[Item], shape: Shape, bar: tqdm[Any]) -> I
                 continue
             failed += result.record["status"] == "failed"
             yield item[0], result
-        bar.set_postfix_str(f"{_running(handed, shape)} running, {failed} failed")
+        bar.set_postfix_str(f"{_doing(handed, shape)}, {failed} failed")
 
 
-def _hand_over(handed: Handed, shared: Any, tasks: dict[str, Any]) -> None:
+def _hand_over(handed: Handed, shared: Any, tasks: dict[str, Any], asked: dict[str, Shape]) -> None:
     """Give Ray as many of the points that wait as it may hold."""
-    elsewhere = {"label_selector": {NODE: f"!in({','.join(sorted(handed.refused))})"}} if handed.refused else {}
     while handed.waiting and len(handed.running) < WINDOW:
         point, wanted = handed.waiting.popleft()
+        avoided = _avoided(handed, wanted, asked[point.track])
+        elsewhere = {"label_selector": {NODE: f"!in({','.join(sorted(avoided))})"}} if avoided else {}
         handed.running[tasks[point.track].options(**elsewhere).remote(shared, point, wanted)] = (point, wanted)
 
 
-def on_node(given: Given, point: Point, wanted: str) -> Result | Refused:
+def _avoided(handed: Handed, wanted: str, shape: Shape) -> set[str]:
+    """Return the nodes that may not run a point: those that are refused, and those where it failed unless no other is large enough."""
+    failed_on = handed.failed_on.get(wanted)
+    return handed.refused | failed_on if failed_on and fits(shape, handed.refused | failed_on) else handed.refused
+
+
+def on_node(given: Given, point: Point, wanted: str) -> Result | Refused | Failed:
     """Run `point` on the node that this is."""
     return run_point(given, point, wanted, ray.get_runtime_context().get_node_id())
 
@@ -117,32 +125,33 @@ def on_node(given: Given, point: Point, wanted: str) -> Result | Refused:
 def _result(handed: Handed, reference: Any, item: Item, asked: dict[str, Shape]) -> Result | None:
     """Return what came of a point handed over, or None if it is to be tried again."""
     try:
-        result: Result | Refused = ray.get(reference)
+        found: Result | Refused | Failed = ray.get(reference)
     except RayError as error:
-        return _lost(handed, item, error)
-    if isinstance(result, Result):
-        return result
-    if result.node not in handed.refused:
-        handed.refused.add(result.node)
-        tqdm.write(f"node {result.node[:12]} is refused: {result.reason}")
+        return _lost(handed, item, f"{type(error).__name__}: {' '.join(str(error).split())[:240]}")
+    if isinstance(found, Result):
+        return found
+    if isinstance(found, Failed):
+        handed.failed_on[item[1]].add(found.node)
+        return _lost(handed, item, found.reason)
+    if found.node not in handed.refused:
+        handed.refused.add(found.node)
+        tqdm.write(f"node {found.node[:12]} is refused: {found.reason}")
     if not fits(asked[item[0].track], handed.refused):
-        raise UserError(f"no node is left for {item[0].method} {item[0].id}; the last was refused: {result.reason}")
+        raise UserError(f"no node is left for {item[0].method} {item[0].id}; the last was refused: {found.reason}")
     return None
 
 
-def _lost(handed: Handed, item: Item, error: RayError) -> Result | None:
+def _lost(handed: Handed, item: Item, reason: str) -> Result | None:
     """Return the failed record of a point that was lost too often, or None."""
     point, wanted = item
     handed.failures[wanted] += 1
     if handed.failures[wanted] <= AGAIN:
         return None
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    text = " ".join(str(cause).split())[:240]
-    reason = f"tried {AGAIN + 1} times on the cluster, at last: {text if isinstance(cause, UserError) else f'{type(cause).__name__}: {text}'}"
-    return Result(record_of(point, [Outcome(None, reason)], wanted), None)
+    return Result(record_of(point, [Outcome(None, f"tried {AGAIN + 1} times on the cluster, at last: {reason}")], wanted), None)
 
 
-def _running(handed: Handed, shape: Shape) -> int:
-    """Return how many points run, by the processors in use."""
+def _doing(handed: Handed, shape: Shape) -> str:
+    """Return how many points run, by the processors in use, which may be those of others on the cluster, or that none can."""
     used: float = ray.cluster_resources().get("CPU", 0) - ray.available_resources().get("CPU", 0)
-    return min(len(handed.running), round(used / shape.cpus))
+    running = min(len(handed.running), round(used / shape.cpus))
+    return "waiting for a node" if handed.running and not running else f"{running} running"

@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.params import Params
 from harness.paths import Paths, data_folder
 from harness.points import Point
-from harness.pool import CONTEXT, PRELOAD, Outcome, run_all, workers
+from harness.pool import CONTEXT, PRELOAD, Outcome, reason_of, run_all, workers
 from harness.remote import Input, Remote, fetched, send
 from harness.worker import Job, compress_point, evaluate_point
 
@@ -54,16 +54,29 @@ class Refused:
     reason: str
 
 
+@dataclass(frozen=True)
+class Failed:
+    """Why a point could not be run on a node: its inputs could not be had, its artefact not be sent, the disk was full; it is not the point's fault."""
+
+    node: str
+    reason: str
+
+
 def torch_build() -> str:
     """Return the build of torch by its version, tag and commit: two builds of a version round differently."""
     return f"{importlib.metadata.version('torch')} ({torch.version.git_version[:10]})"
 
 
-def run_point(given: Given, point: Point, wanted: str, node: str) -> Result | Refused:
-    """Run `point`, whose fingerprint here must be `wanted`, on this node; raise UserError if its inputs cannot be had or its artefact not be sent."""
-    reason = _foreign(given, point, wanted)
-    if reason is not None:
-        return Refused(node, reason)
+def run_point(given: Given, point: Point, wanted: str, node: str) -> Result | Refused | Failed:
+    """Run `point`, whose fingerprint here must be `wanted`, on this node."""
+    try:
+        reason = _foreign(given, point, wanted)
+        return _ran(given, point, wanted) if reason is None else Refused(node, reason)
+    except Exception as error:  # whatever it is, the point is tried on another node
+        return Failed(node, reason_of(error))
+
+
+def _ran(given: Given, point: Point, wanted: str) -> Result:
     with tempfile.TemporaryDirectory(prefix="compressbench-") as scratch:
         folder = temporary(Paths(Path(scratch), given.params.version), point)
         record = record_of(point, _outcomes(given, point, folder), wanted)

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -64,21 +64,27 @@ def undisturbed(checkout: Path, folder: Path, address: str | None) -> str:
 
 def disturbed(cluster: Cluster, folder: Path, points: int) -> Iterator[str]:
     """Sweep the `points` points of the experiment in `folder`, killing a node and the driver on the way; yield what happened."""
-    first, second = cluster.add("first"), cluster.add("second")
-    process = driver(cluster.checkout, folder, cluster.address)
-    wait_until(lambda: len(finished(folder)) >= points // 4 and first.points, LIMIT)
+    first, second, log = cluster.add("first"), cluster.add("second"), folder / "driver.log"
+    with log.open("w") as stderr:
+        process = driver(cluster.checkout, folder, cluster.address, stderr=stderr)
+    _until(process, log, lambda: len(finished(folder)) >= points // 4 and first.points)
     first.crash()
     yield f"killed the first of two nodes: {len(finished(folder))} of {points} points finished"
-    wait_until(lambda: not first.points, 30)
+    wait_until(lambda: not first.points, 120)
     before = finished(folder)
-    wait_until(lambda: len(finished(folder)) > len(before), LIMIT)  # the node that is left goes on
+    _until(process, log, lambda: len(finished(folder)) > len(before))  # the node that is left goes on
     cluster.add("third")
-    wait_until(lambda: len(finished(folder)) >= points // 2, LIMIT)
+    _until(process, log, lambda: len(finished(folder)) >= points // 2)
     process.kill()
     process.communicate()
     yield f"killed the driver: {len(finished(folder))} of {points} points finished"
-    wait_until(lambda: not second.points, 60)
+    wait_until(lambda: not second.points, 120)
     yield undisturbed(cluster.checkout, folder, cluster.address)
+
+
+def _until(process: subprocess.Popen[str], log: Path, true: Callable[[], object]) -> None:
+    wait_until(lambda: process.poll() is not None or true(), LIMIT)
+    assert process.poll() is None, f"the driver has ended by itself: {log.read_text()[-2000:]}"
 
 
 def programs(folder: Path) -> dict[str, dict[str, bytes]]:

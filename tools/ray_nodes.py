@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -103,7 +104,7 @@ class Cluster:
         port, client = free_ports()
         self.address, self.outside = f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}"
         ports = (f"--port={port}", f"--ray-client-server-port={client}")
-        self.head = self.start("head", ["--head", *ports, "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={self.folder}"])
+        self.head = self.start("head", ["--head", *ports, "--num-cpus=0", "--include-dashboard=false"])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,7 +122,9 @@ class Cluster:
     def start(self, name: str, options: Sequence[str], **more: str) -> Node:
         """Start a node and wait until it is up."""
         cache, log = Path(tempfile.mkdtemp(prefix=name, dir=self.folder)), self.folder / f"{name}.log"
-        command = [str(Path(sys.executable).parent / "ray"), "start", "--block", f"--object-store-memory={STORE}", "--disable-usage-stats", *options]
+        own = f"--temp-dir={cache}"  # as on a machine of its own: a node that dies clears away the working folders in it
+        small = [f"--object-store-memory={STORE}", "--disable-usage-stats", "--include-log-monitor=false"]
+        command = [str(Path(sys.executable).parent / "ray"), "start", "--block", own, *small, *options]
         surroundings = environment(self.checkout, **{"COMPRESSBENCH_DATA": str(cache), **more})
         with log.open("w") as output:
             process = subprocess.Popen(command, env=surroundings, stdout=output, stderr=output, start_new_session=True)
@@ -136,12 +139,18 @@ class Cluster:
 
 
 def driver(
-    checkout: Path, folder: Path, address: str | None, *options: str, program: Sequence[str] = ("-m", "harness"), **more: str
+    checkout: Path,
+    folder: Path,
+    address: str | None,
+    *options: str,
+    program: Sequence[str] = ("-m", "harness"),
+    stderr: int | IO[str] = subprocess.PIPE,
+    **more: str,
 ) -> subprocess.Popen[str]:
-    """Start a sweep of the experiment in `folder` by the code of `checkout`, in the local pool if `address` is None."""
+    """Start a sweep of the experiment in `folder` by the code of `checkout`, in the local pool if `address` is None; `more`: its environment."""
     there = [] if address is None else ["--address", address, "--remote", str(folder / "shared")]
     command = [sys.executable, *program, "sweep", "digits", "--params", str(folder / "params.yaml"), *there, *options]
-    return subprocess.Popen(command, cwd=checkout, env=environment(checkout, **more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=checkout, env=environment(checkout, **more), stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 
 def free_ports() -> tuple[int, int]:

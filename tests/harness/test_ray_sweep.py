@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import yaml
 pytest.importorskip("ray")
 
 from harness import files
+from harness.alone import alone
 from harness.compress import compress, sweep
 from harness.params import load_params
 from harness.paths import Paths
@@ -121,12 +123,11 @@ def test_an_interrupt_ends_every_process_of_a_point_and_the_next_sweep_goes_on(c
     node = cluster.add("only")
     process = driver(checkout, paths.root, cluster.address)
     wait_until(lambda: len(finished(paths.root)) >= 2, 240)
-    assert "another command works on track 'digits' in cluster" in refused(checkout, paths, None)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 2 and "interrupted: finished points are kept, run again to go on" in err and "Traceback" not in err
     assert " running, 0 failed" in err and "/7 [" in err, "progress was shown"
-    wait_until(lambda: not node.points, 20)
+    wait_until(lambda: not node.points, 120)
     kept = len(finished(paths.root))
     code, out, _ = run(checkout, paths, cluster.address)
     assert code == 0 and f"{7 - kept} run, {kept} stood, 0 skipped, 0 failed" in out and 2 <= kept < 7
@@ -151,24 +152,39 @@ def test_a_node_that_would_make_another_point_is_refused_and_the_others_run_the_
     assert code == 0 and "3 run, 0 stood, 0 skipped, 0 failed" in out, err
 
 
+def site(folder, statement):
+    """Return a folder that makes a node's Python run `statement` whenever its worker begins to prepare a point."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os, tempfile\nold = tempfile.TemporaryDirectory\n"
+        "def preparing(*args, **kwargs):\n"
+        f"    if kwargs.get('prefix') == 'compressbench-':\n        {statement}\n"
+        "    return old(*args, **kwargs)\n"
+        "tempfile.TemporaryDirectory = preparing\n"
+    )
+    return folder
+
+
 def test_a_point_that_kills_its_worker_is_tried_four_times_and_is_then_a_failed_row_with_its_reason(cluster, checkout, small, tmp_path):
     _, paths = copied(small, tmp_path / "cluster", dense=[{}])
-    (tmp_path / "site").mkdir()
     tries = tmp_path / "tries"
-    (tmp_path / "site" / "sitecustomize.py").write_text(  # the worker dies when it begins to prepare a point
-        "import os, sys, tempfile\nold = tempfile.TemporaryDirectory\n"
-        "def dying(*args, **kwargs):\n"
-        "    if kwargs.get('prefix') == 'compressbench-':\n"
-        f"        open({str(tries)!r}, 'a').write('x')\n"
-        "        os.kill(os.getpid(), 9)\n"
-        "    return old(*args, **kwargs)\n"
-        "tempfile.TemporaryDirectory = dying\n"
-    )
-    cluster.add("deadly", path=[tmp_path / "site"])
+    cluster.add("deadly", path=[site(tmp_path / "site", f"open({str(tries)!r}, 'a').write('x'); os.kill(os.getpid(), 9)")])
     code, out, err = run(checkout, paths, cluster.address)
     assert code == 0 and "1 run, 0 stood, 0 skipped, 1 failed" in out, err
     (record,) = files.read_json(paths.points("digits", "dense"))["points"]
-    assert tries.read_text() == "xxxx" and record["reason"].startswith("tried 4 times on the cluster, at last: ")
+    assert tries.read_text() == "xxxx" and record["reason"].startswith("tried 4 times on the cluster, at last: WorkerCrashedError: ")
+
+
+def test_points_that_a_node_cannot_run_are_tried_on_another(cluster, checkout, small, tmp_path):
+    _, paths = copied(small, tmp_path / "cluster", magnitude=[{"sparsity": round(0.1 * step, 1)} for step in range(1, 8)])
+    cluster.add("full", path=[site(tmp_path / "site", "raise OSError(28, 'No space left on device')")])
+    code, out, _ = run(checkout, paths, cluster.address)
+    assert code == 0 and "7 run, 0 stood, 0 skipped, 7 failed" in out, "there is no other"
+    reason = files.read_json(paths.points("digits", "magnitude"))["points"][0]["reason"]
+    assert reason == "tried 4 times on the cluster, at last: OSError: [Errno 28] No space left on device"
+    cluster.add("well")
+    code, out, err = run(checkout, paths, cluster.address)
+    assert code == 0 and "7 run, 0 stood, 0 skipped, 0 failed" in out, err
 
 
 def test_a_point_larger_than_its_memory_is_a_failed_row_and_the_others_are_done(cluster, checkout, small, tmp_path):
@@ -185,8 +201,8 @@ HOLD = """
 import ray, sys, time, pathlib
 ray.init(sys.argv[1], log_to_driver=False)
 node = next(node["NodeID"] for node in ray.nodes() if node["Resources"].get("hardware:cpu"))
-hold = ray.remote(lambda: (print("held", file=open(sys.argv[2], "w")), time.sleep(600)))
-ray.get(hold.options(num_cpus=0.5, label_selector={"ray.io/node-id": node}).remote())
+hold = ray.remote(lambda file: (pathlib.Path(file).touch(), time.sleep(600)))
+ray.get(hold.options(num_cpus=0.5, label_selector={"ray.io/node-id": node}).remote(sys.argv[2]))
 """
 
 
@@ -196,13 +212,13 @@ def test_latency_is_timed_on_the_node_that_offers_the_hardware_and_only_when_not
     assert "no node offers hardware 'cpu': start one with" in refused(checkout, paths, cluster.address, "--measure", "cpu")
     measured = cluster.add("measured", resources={"hardware:cpu": 1})
     held = subprocess.Popen([sys.executable, "-c", HOLD, cluster.address, tmp_path / "held"], env=environment(checkout))
-    wait_until((tmp_path / "held").exists, 60)
+    wait_until((tmp_path / "held").exists, 240)
     process = driver(checkout, paths.root, cluster.address, "--measure", "cpu")
     assert "2 run, 0 stood" in process.stdout.readline()
     time.sleep(10)  # enough to begin
     assert not any("measure" in command for command in measured.commands), "somebody else holds half of a processor there"
     held.kill()
-    wait_until(lambda: any("measure" in command for command in measured.commands), 60)
+    wait_until(lambda: any("measure" in command for command in measured.commands), 240)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0 and "digits on cpu: latency measured" in out, err
     (report,) = paths.latency("digits", "cpu").glob("*.json")
@@ -246,6 +262,8 @@ def test_what_no_node_or_remote_can_give_is_one_clear_line(cluster, checkout, sm
     assert "the remote /proc/none refuses: " in refused(checkout, paths, cluster.address, "--remote", "/proc/none")
     change(paths, lambda content: content["tracks"]["digits"].update(device="cuda"))
     assert "a point asks for 1 CPUs, 0.5 GPUs and 0 GiB, but the " in refused(checkout, paths, cluster.address, "--gpus", "0.5")
+    with alone(paths, "digits"):
+        assert "another command works on track 'digits' in cluster" in refused(checkout, paths, cluster.address)
     assert not finished(paths.root)
 
 
@@ -279,18 +297,25 @@ def slurm(tmp_path):
     commands = [f"netns add {name}" for name in names] + [f"link add to netns {names[0]} type veth peer name to netns {names[1]}"]
     for number, name in enumerate(names, start=1):
         commands += [f"-n {name} address add 10.77.0.{number}/24 dev to", f"-n {name} link set to up", f"-n {name} link set lo up"]
+    short = tempfile.mkdtemp(prefix="slurm")  # sockets lie in it
     try:
         for command in commands:
             subprocess.run(["ip", *command.split()], check=True)
-        yield {"PATH": f"{bin}:{Path(sys.executable).parent}:{os.environ['PATH']}", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_ON_NODE": "1"}
+        yield {
+            "TMPDIR": short,
+            "PATH": f"{bin}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "SLURM_JOB_NUM_NODES": "2",
+            "SLURM_CPUS_ON_NODE": "1",
+        }
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "delete", name], check=True)
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def test_the_script_for_slurm_sweeps_on_two_machines(slurm, checkout, small, tmp_path):
     _, paths = copied(small, tmp_path / "cluster", dense=[{}], rtn=[{"bits": 4}, {"bits": 3}])
-    about = {"SLURM_SUBMIT_DIR": str(checkout), "SLURM_JOB_NODELIST": "a,b", "SHARED": str(paths.root / "shared"), "TMPDIR": str(tmp_path)}
+    about = {"SLURM_SUBMIT_DIR": str(checkout), "SLURM_JOB_NODELIST": "a,b", "SHARED": str(paths.root / "shared")}
     command = ["bash", str(ROOT / "deploy" / "slurm.sh"), "--track", "digits", "--params", str(paths.root / "params.yaml")]
     done = subprocess.run(command, env=environment(checkout, **slurm, **about), capture_output=True, text=True, timeout=400)
     assert "3 run, 0 stood, 0 skipped, 0 failed" in done.stdout, done.stdout + done.stderr
