@@ -1,12 +1,16 @@
-"""Writing files so that a reader sees the old content or the new, never a part."""
+"""Writing files so that a reader sees the old content or the new, never a part; reading them so that a damaged one is one line."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+from safetensors import SafetensorError
 
 from harness.errors import UserError
 
@@ -45,3 +49,13 @@ def read_json(path: Path) -> Any:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a mapping: delete it and run its stage again")
     return content
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise UserError for what a reader of safetensors, zip files or mappings raises where `path` is missing, damaged or of another kind."""
+    try:
+        yield
+    except (OSError, SafetensorError, BadZipFile, LookupError, TypeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__} {error}"
+        raise UserError(f"{path} cannot be read ({' '.join(str(reason).split())[:160]}): delete it and run its stage again") from error

@@ -54,11 +54,11 @@ def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -
     timed, same_program = [], []
     first: dict[str, TimedPoint] = {}
     for method in [DENSE, *(name for name in params.plans if name != DENSE)]:
-        content = files.read_json(paths.points(track, method))
+        realisation, records = _records(paths.points(track, method))
         measured: dict[str, int] = {}
-        for record in content["points"]:
+        for record in records:
             row = f"{record['model']} {record['setting']}"
-            idle = content["method"]["realisation"] == "masked" and not profile.sparse
+            idle = realisation == "masked" and not profile.sparse
             if record["status"] != "ok" or idle or measured.get(row) == record["macs"]:
                 continue
             measured.setdefault(row, record["macs"])
@@ -70,6 +70,12 @@ def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -
                 same_program.append({**point.name, "timed": twin.name})
     order = list(params.track(track).models)
     return Plan(sorted(timed, key=lambda point: (order.index(point.model), point.method != DENSE)), same_program)
+
+
+def _records(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    content = files.read_json(path)
+    with files.reading(path):
+        return content["method"]["realisation"], content["points"]
 
 
 def _point(params: Params, paths: Paths, track: str, method: str, record: dict[str, Any]) -> TimedPoint:
@@ -87,6 +93,7 @@ def program_of(point: TimedPoint, profile: HardwareParams) -> str:
 
 
 def graph(folder: Path) -> bytes:
-    """Return the operators of an artefact's program with all their arguments, without its weights."""
-    with ZipFile(folder / store.PROGRAM) as archive:
-        return archive.read(next(name for name in archive.namelist() if name.endswith("/models/model.json")))
+    """Return the operators of an artefact's program with all their arguments, without its weights; raise UserError if it has none."""
+    with files.reading(folder), ZipFile(folder / store.PROGRAM) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/models/model.json"))
+        return archive.read(name)

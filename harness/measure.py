@@ -48,7 +48,8 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> Measured
         return Measured(lacking, None, {})
     plan = plan_of(params, paths, track, profile)
     jobs, refused = jobs_of(params, paths, track, profile, plan)
-    test = data.TestSplit.read(paths.data(track))
+    with files.reading(paths.data(track) / data.TEST):
+        test = data.TestSplit.read(paths.data(track))
     if max(profile.batches) > len(test.labels):
         raise UserError(f"hardware '{hardware}' asks for a batch of {max(profile.batches)}, the test split has {len(test.labels)} images: lower it")
     images = test.images(max(bench_latency.COMPARED, *profile.batches)).to(torch.device(profile.device))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from harness import data, files, store
@@ -58,7 +60,8 @@ def write_onnx(export: Export) -> dict[str, Any]:
     """Write the ONNX model of an artefact."""
     from harness.onnx_export import to_onnx  # here, for it needs a second to import
 
-    image = data.TestSplit.read(export.data).images(1)
+    with files.reading(export.data / data.TEST):
+        image = data.TestSplit.read(export.data).images(1)
     files.write_bytes(export.file, to_onnx(export.folder, image))
     return {}
 
@@ -73,11 +76,22 @@ def write_point(params: Params, paths: Paths, track: str, method: str, point: st
         raise unknown(f"point of {method} with an artefact here", point, [found.name for found in folder.parent.glob("[!.]*")])
     from harness.onnx_export import NotExported
 
+    _refuse_other_weights(folder)
     try:
         write_onnx(Export(folder, paths.data(track), file))
     except NotExported as error:
         raise UserError(f"{method} {point} cannot be written as ONNX: {error}") from error
     return file.stat().st_size
+
+
+def _refuse_other_weights(folder: Path) -> None:
+    """Raise UserError unless the weights file of an artefact holds the tensors of its program, bit for bit: what is evaluated is what leaves the project."""
+    counted = store.read(folder).program
+    complete = torch.export.load(folder / store.PROGRAM)  # `store.read` has looked through it
+    for stored, own in ((counted.state_dict, complete.state_dict), (counted.constants, complete.constants)):
+        for name, value in own.items():
+            if isinstance(value, Tensor) and not torch.equal(stored[name], value):
+                raise UserError(f"artefact {folder.name}: weights file and program disagree on {name}: delete {folder} and run again")
 
 
 def _key(folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import ray
@@ -36,7 +37,7 @@ class Handed:
     running: dict[Any, Item] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)  # by fingerprint
     failed_on: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # nodes, by fingerprint, as far as they are known
-    refused: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)  # nodes, with the reason
 
 
 def sweep_on_cluster(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str], remote: Remote, shape: Shape) -> Summary:
@@ -93,12 +94,13 @@ def _computed(given: Given, todo: list[Item], shape: Shape, bar: tqdm[Any]) -> I
         ready, _ = ray.wait(list(handed.running), num_returns=len(handed.running), timeout=1)
         for reference in ready:
             item = handed.running.pop(reference)
-            result = _result(handed, reference, item, asked)
+            result = _result(handed, reference, item)
             if result is None:
                 handed.waiting.appendleft(item)
                 continue
             failed += result.record["status"] == "failed"
             yield item[0], result
+        _end_if_all_are_refused(handed, asked)
         bar.set_postfix_str(f"{_doing(handed, shape)}, {failed} failed")
 
 
@@ -113,8 +115,17 @@ def _hand_over(handed: Handed, shared: Any, tasks: dict[str, Any], asked: dict[s
 
 def _avoided(handed: Handed, wanted: str, shape: Shape) -> set[str]:
     """Return the nodes that may not run a point: those that are refused, and those where it failed unless no other is large enough."""
-    failed_on = handed.failed_on.get(wanted)
-    return handed.refused | failed_on if failed_on and fits(shape, handed.refused | failed_on) else handed.refused
+    refused, failed_on = set(handed.refused), handed.failed_on.get(wanted)
+    return refused | failed_on if failed_on and fits(shape, refused | failed_on) else refused
+
+
+def _end_if_all_are_refused(handed: Handed, asked: dict[str, Shape]) -> None:
+    """Raise UserError if every node that is large enough for a point that is left has been refused: nobody would add another to them and wait."""
+    left = {point.track: point for point, _ in chain(handed.waiting, handed.running.values())} if handed.refused else {}
+    for track, point in left.items():
+        if not fits(asked[track], set(handed.refused)):
+            last = list(handed.refused.values())[-1]
+            raise UserError(f"no node is left for {point.method} {point.id}; the last was refused: {last}")
 
 
 def on_node(given: Given, point: Point, wanted: str) -> Result | Refused | Failed:
@@ -122,7 +133,7 @@ def on_node(given: Given, point: Point, wanted: str) -> Result | Refused | Faile
     return run_point(given, point, wanted, ray.get_runtime_context().get_node_id())
 
 
-def _result(handed: Handed, reference: Any, item: Item, asked: dict[str, Shape]) -> Result | None:
+def _result(handed: Handed, reference: Any, item: Item) -> Result | None:
     """Return what came of a point handed over, or None if it is to be tried again."""
     try:
         found: Result | Refused | Failed = ray.get(reference)
@@ -134,10 +145,8 @@ def _result(handed: Handed, reference: Any, item: Item, asked: dict[str, Shape])
         handed.failed_on[item[1]].add(found.node)
         return _lost(handed, item, found.reason)
     if found.node not in handed.refused:
-        handed.refused.add(found.node)
+        handed.refused[found.node] = found.reason
         tqdm.write(f"node {found.node[:12]} is refused: {found.reason}")
-    if not fits(asked[item[0].track], handed.refused):
-        raise UserError(f"no node is left for {item[0].method} {item[0].id}; the last was refused: {found.reason}")
     return None
 
 

@@ -12,6 +12,7 @@ from typing import get_args
 
 import numpy as np
 
+from harness.batch_independence import same_in_batches
 from harness.errors import UserError
 from harness.params import Params
 from harness.paths import Paths
@@ -23,6 +24,8 @@ from leaderboard.agreement import Comparison, Rerun, Verdict, Verification, comp
 from leaderboard.errors import ResultsError, one_line
 from leaderboard.results import Predictions, TrackResults, read_records
 from leaderboard.schema import Measured
+
+STEPS = [compress_point, evaluate_point, same_in_batches]  # the last only here: it reads every artefact once more
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def _run(params: Params, paths: Paths, track: str, points: Sequence[Recorded], l
     found: dict[Path, Comparison] = {}
     with workers(params.run.workers) as pool:
         todo = [_job(params, paths, track, recorded, folder) for folder, recorded in jobs.items()]
-        for job, outcomes in run_all(pool, todo, [compress_point, evaluate_point], params.track(track).seconds):
+        for job, outcomes in run_all(pool, todo, STEPS, params.track(track).seconds):
             found[job.folder] = _compared(jobs[job.folder], job.folder, outcomes, labels)
     return tuple(Rerun(method=recorded.method, id=recorded.point.id, **found[folder].model_dump()) for folder, recorded in jobs.items())
 

@@ -14,12 +14,6 @@ from tests.bad_input import command_cases, file_cases, params_cases, project
 CASES = [*params_cases.CASES, *command_cases.CASES, *file_cases.CASES]
 
 
-def marked(case):
-    """Return the case as a parameter; one that waits for its reader must fail until it is mended."""
-    reason = file_cases.WAITING.get(case.name)
-    return pytest.param(case, id=case.name, marks=[pytest.mark.xfail(strict=True, reason=reason)] if reason else [])
-
-
 @pytest.fixture
 def run(tiny_project, tmp_path, monkeypatch, capfd):
     """Damage a copy of the project and run a command in it, in this process; return exit code, stderr and whether a byte was changed."""
@@ -48,7 +42,7 @@ def test_the_whole_project_is_refused_by_no_command(run, line):
     assert run(lambda root: None, line)[:2] == (0, "")
 
 
-@pytest.mark.parametrize("case", [marked(case) for case in CASES])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_bad_input_is_one_line_and_changes_nothing(run, case):
     code, stderr, touched = run(case.damage, case.command)
     assert code in (1, 2) and stderr.startswith("error: ") and stderr.count("\n") == 1, stderr[-3000:]

