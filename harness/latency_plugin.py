@@ -45,6 +45,10 @@ class Latency:
         machine_info.pop("node", None)
         machine_info["compressbench"] = machine.fingerprint(self.profile)
 
+    def pytest_benchmark_update_commit_info(self, commit_info: dict[str, Any]) -> None:
+        """Leave out the project's name, which is that of a folder of the machine."""
+        commit_info.pop("project", None)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Move the bar, and remember why a benchmark failed."""
         if report.failed:

@@ -157,4 +157,4 @@ def describe(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part)[:80] for part in first["loc"]) or "the top level"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {first['msg']}, found {reprlib.repr(first['input'])[:80]}{more}"
+    return f"{where}: {first['msg'][:300]}, found {reprlib.repr(first['input'])[:80]}{more}"
