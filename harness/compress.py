@@ -20,12 +20,13 @@ from tqdm import tqdm
 from harness import files, fingerprint, registry, store
 from harness.device import require
 from harness.errors import UserError
+from harness.guard import guarded_compress
 from harness.params import Params
 from harness.paths import Paths
 from harness.plans import Plan
 from harness.points import Point, expand
 from harness.pool import Outcome, run_all, workers
-from harness.worker import PREDICTIONS, Job, compress_point, evaluate_point
+from harness.worker import PREDICTIONS, Job, evaluate_point
 
 RECORD = "record.json"
 Item = tuple[Point, str]  # a point to run and the fingerprint its record must have
@@ -153,7 +154,7 @@ def _run(params: Params, paths: Paths, todo: Sequence[Item], title: str) -> Iter
     by_folder = {temporary(paths, point): (point, wanted) for point, wanted in todo}
     jobs = [_job(params, paths, point, folder) for folder, (point, _) in by_folder.items()]
     with workers(params.run.workers) as pool, tqdm(total=len(jobs), desc=title, unit="point", mininterval=0.5) as bar:
-        for job, outcomes in run_all(pool, jobs, [compress_point, evaluate_point], params.track(todo[0][0].track).seconds):
+        for job, outcomes in run_all(pool, jobs, [guarded_compress, evaluate_point], params.track(todo[0][0].track).seconds):
             point, wanted = by_folder[job.folder]
             yield point, place(paths, point, job.folder, record_of(point, outcomes, wanted))
             bar.set_postfix_str(f"{point.method} {point.id}")

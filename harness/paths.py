@@ -11,6 +11,7 @@ import platformdirs
 from harness.errors import UserError
 
 FOLDER_VARIABLE = "COMPRESSBENCH_DATA"
+CACHE = "cluster"  # in the data folder: what a node of a cluster has fetched
 
 
 @dataclass(frozen=True)

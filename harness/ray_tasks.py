@@ -15,12 +15,13 @@ from harness import files, fingerprint
 from harness.compress import RECORD, record_of, temporary
 from harness.device import require
 from harness.errors import UserError
+from harness.guard import guarded_compress
 from harness.params import Params
-from harness.paths import Paths, data_folder
+from harness.paths import CACHE, Paths, data_folder
 from harness.points import Point
 from harness.pool import CONTEXT, PRELOAD, Outcome, reason_of, run_all, workers
 from harness.remote import Input, Remote, fetched, send
-from harness.worker import Job, compress_point, evaluate_point
+from harness.worker import Job, evaluate_point
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _foreign(given: Given, point: Point, wanted: str) -> str | None:
 def _outcomes(given: Given, point: Point, folder: Path) -> list[Outcome]:
     _start_server()
     with workers(1) as pool:
-        ((_, outcomes),) = run_all(pool, [_job(given, point, folder)], [compress_point, evaluate_point], given.params.track(point.track).seconds)
+        ((_, outcomes),) = run_all(pool, [_job(given, point, folder)], [guarded_compress, evaluate_point], given.params.track(point.track).seconds)
     return outcomes
 
 
@@ -112,7 +113,7 @@ def _start_server() -> None:
 
 
 def _job(given: Given, point: Point, folder: Path) -> Job:
-    cache = data_folder() / "cluster"
+    cache = data_folder() / CACHE
     files_of_track = [fetched(given.remote, cache, item) for item in given.data[point.track]]
     dense = fetched(given.remote, cache, given.dense[point.track, point.model])
     track = given.params.track_of(point.track, point.method)

@@ -14,18 +14,19 @@ import numpy as np
 
 from harness.batch_independence import same_in_batches
 from harness.errors import UserError
+from harness.guard import guarded_compress
 from harness.params import Params
 from harness.paths import Paths
 from harness.pool import Outcome, run_all, workers
 from harness.run import Selection, selected
 from harness.train import train_track
-from harness.worker import PREDICTIONS, Job, compress_point, evaluate_point
+from harness.worker import PREDICTIONS, Job, evaluate_point
 from leaderboard.agreement import Comparison, Rerun, Verdict, Verification, compare
 from leaderboard.errors import ResultsError, one_line
 from leaderboard.results import Predictions, TrackResults, read_records
 from leaderboard.schema import Measured
 
-STEPS = [compress_point, evaluate_point, same_in_batches]  # the last only here: it reads every artefact once more
+STEPS = [guarded_compress, evaluate_point, same_in_batches]  # the last only here: it reads every artefact once more
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
 """A method that misbehaves is a visible failed row with one line of reason; its neighbours are untouched."""
 
+import landlockpy
 import pytest
 
 from harness import files
+from harness.cifar10_files import CIFAR10
 from harness.compress import compress
 from harness.errors import UserError
+from harness.guard import DATASETS
+from harness.worker import compress_point
 
 CASES = [
     ("outside_raises", "RuntimeError: the spectrum of this model is empty"),
@@ -42,6 +46,24 @@ def test_a_method_that_never_returns_is_stopped_at_its_time_limit(small, with_me
 def test_a_method_finds_no_test_image_and_no_test_label_in_the_memory_of_its_process(small, with_methods):
     _, paths = small
     assert compress(with_methods({"outside_searches_memory": [{}]}), paths, "digits", "outside_searches_memory").failed == 0
+
+
+WAYS = "open, a library in Rust, a child process, a link, another name, the dataset, memory, the network, a signal"
+
+
+@pytest.mark.skipif(landlockpy.abi_version() < 6, reason="this kernel has no Landlock, or one that knows no signals")
+def test_a_method_can_read_no_test_image_by_whatever_way(small, with_methods, monkeypatch):
+    _, paths = small
+    reaching = with_methods({"outside_reads_the_test_split": [{}]})
+    with monkeypatch.context() as unguarded:
+        unguarded.setattr("harness.compress.guarded_compress", compress_point)
+        compress(reaching, paths, "digits", "outside_reads_the_test_split")
+    assert only_record(paths, "outside_reads_the_test_split")["reason"] == f"RuntimeError: worked: {WAYS}"
+    assert compress(reaching, paths, "digits", "outside_reads_the_test_split").failed == 0
+
+
+def test_what_the_datasets_are_read_from_is_closed():
+    assert {"cifar10", CIFAR10.base_folder, CIFAR10.filename} == set(DATASETS)
 
 
 def test_a_failed_point_is_tried_again_and_finished_ones_are_not(small, with_methods):

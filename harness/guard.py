@@ -1,0 +1,64 @@
+"""What the process of a method cannot do, whatever names it makes up: read a file that test images are in, use TCP, or signal another process.
+
+The kernel sees to it (Landlock: Linux 5.13 or later, TCP from 6.7 and signals from 6.12 on), for this process and all that it starts, whatever opens the
+file. Elsewhere there are only the rules on a method's text (`harness/rules.py`), and that no test image is in the process's memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import landlockpy
+from landlockpy import AccessFS, Ruleset, Scope
+
+from harness import data
+from harness.errors import UserError
+from harness.paths import CACHE, data_folder
+from harness.worker import Job, compress_point
+
+DATASETS = ("cifar10", "cifar-10-batches-py", "cifar-10-python.tar.gz")  # what `harness.cifar10_files` reads of the data folder
+
+
+def guarded_compress(job: Job) -> dict[str, Any]:
+    """Do `compress_point` in this process, which from then on cannot do what the module says."""
+    if landlockpy.supported():
+        close(_with_test_images(job))
+    return compress_point(job)
+
+
+def _with_test_images(job: Job) -> Iterator[Path]:
+    """Yield the test splits of all tracks here, and the files of the datasets, those in scikit-learn included."""
+    folder = job.data.parent
+    yield from (folder.glob(f"*/{data.TEST}") if folder.name == CACHE else folder.parent.glob(f"*/{job.data.name}/{data.TEST}"))
+    with contextlib.suppress(UserError):  # there is no such folder
+        yield from (data_folder() / name for name in DATASETS)
+    learn = find_spec("sklearn")
+    yield from (Path(place) / "datasets" / "data" for place in (learn.submodule_search_locations if learn else None) or [])
+
+
+def close(paths: Iterable[Path]) -> None:
+    """Have the kernel refuse this thread, and all that it starts, to read the files and folders `paths`; nor may it use TCP or signal other processes."""
+    closed = {path.resolve() for path in paths}
+    with Ruleset(handled_fs=AccessFS.READ_FILE, scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as rules:
+        for path in _beside(Path("/"), closed):
+            with contextlib.suppress(OSError):  # gone meanwhile, or not ours to open
+                rules.allow_path(path, AccessFS.READ_FILE)
+        rules.restrict()
+
+
+def _beside(folder: Path, closed: set[Path]) -> Iterator[Path]:
+    """Yield what lies beside `closed` and the folders on the way to them, from `folder` down: rules only allow, and a rule for a folder holds for all in it."""
+    on_the_way = {parent for path in closed for parent in path.parents}
+    try:
+        inside = list(folder.iterdir())
+    except PermissionError:
+        inside = [path for path in on_the_way if path.parent == folder]
+    for path in inside:
+        if path in on_the_way:
+            yield from _beside(path, closed)
+        elif path not in closed and not path.is_symlink():
+            yield path
