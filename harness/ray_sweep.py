@@ -36,7 +36,7 @@ class Handed:
     waiting: deque[Item]
     running: dict[Any, Item] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)  # by fingerprint
-    failed_on: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # nodes, by fingerprint, as far as they are known
+    failed_on: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # nodes to avoid, by fingerprint, while there are others
     refused: dict[str, str] = field(default_factory=dict)  # nodes, with the reason
 
 
@@ -101,6 +101,7 @@ def _computed(given: Given, todo: list[Item], shape: Shape, bar: tqdm[Any]) -> I
             failed += result.record["status"] == "failed"
             yield item[0], result
         _end_if_all_are_refused(handed, asked)
+        _take_back(handed, asked)
         bar.set_postfix_str(f"{_doing(handed, shape)}, {failed} failed")
 
 
@@ -114,9 +115,24 @@ def _hand_over(handed: Handed, shared: Any, tasks: dict[str, Any], asked: dict[s
 
 
 def _avoided(handed: Handed, wanted: str, shape: Shape) -> set[str]:
-    """Return the nodes that may not run a point: those that are refused, and those where it failed unless no other is large enough."""
-    refused, failed_on = set(handed.refused), handed.failed_on.get(wanted)
-    return refused | failed_on if failed_on and fits(shape, refused | failed_on) else refused
+    """Return the nodes that may not run a point: those that are refused, and those where it failed, unless no other is large enough."""
+    refused, failed_on = set(handed.refused), handed.failed_on.get(wanted, set())
+    if failed_on and not fits(shape, refused | failed_on):
+        del handed.failed_on[wanted]
+        return refused
+    return refused | failed_on
+
+
+def _take_back(handed: Handed, asked: dict[str, Shape]) -> None:
+    """Take back what waits for a node other than those where it failed if the last such node has gone."""
+    others: dict[tuple[str, frozenset[str]], bool] = {}
+    for reference, (point, wanted) in list(handed.running.items()):
+        failed_on = frozenset(handed.failed_on.get(wanted, ()))
+        if failed_on and (point.track, failed_on) not in others:
+            others[point.track, failed_on] = fits(asked[point.track], handed.refused.keys() | failed_on)
+        if failed_on and not others[point.track, failed_on]:
+            ray.cancel(reference)
+            handed.waiting.appendleft(handed.running.pop(reference))
 
 
 def _end_if_all_are_refused(handed: Handed, asked: dict[str, Shape]) -> None:

@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: one thread, and a small stand-in for a track made of the real digits."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -17,6 +18,9 @@ from harness.params import Params, TrackParams, load_params
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # what a shell runs in the background ignores Ctrl-C, and so would all that tests start and interrupt
 
 
 @pytest.fixture(scope="session")
