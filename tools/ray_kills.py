@@ -40,7 +40,7 @@ def experiment(folder: Path, methods: list[str], checkout: Path) -> None:
     plans = {name: plan for name, plan in content["methods"].items() if not methods or name in {"dense", *methods}}
     chains = {name: plan for name, plan in content["chains"].items() if not methods or name in methods}
     track = content["tracks"]["digits"] | {"seconds": LIMIT}  # that a machine is busy is nothing to fail of
-    cut = content | {"tracks": {"digits": track}, "methods": plans, "chains": chains}
+    cut = content | {"tracks": content["tracks"] | {"digits": track}, "methods": plans, "chains": chains}
     folder.mkdir()
     here, there = Paths(ROOT, content["version"]), Paths(folder, content["version"])
     if here.dense("digits").exists():
