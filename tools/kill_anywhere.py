@@ -107,7 +107,10 @@ def disturb(folder: Path, command: str, moment: Moment, generator: random.Random
 
 
 def _kill_all(process: subprocess.Popen[str]) -> bool:
+    """Kill everything at once and wait until the machine's first process has buried the orphans: to DVC, a dead process that is still listed holds its lock."""
+    orphans = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGKILL)
+    psutil.wait_procs(orphans, LIMIT)
     return True
 
 
