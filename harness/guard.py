@@ -17,23 +17,24 @@ from landlockpy import AccessFS, Ruleset, Scope
 
 from harness import data
 from harness.errors import UserError
-from harness.paths import CACHE, data_folder
+from harness.paths import data_folder
 from harness.worker import Job, compress_point
 
 DATASETS = ("cifar10", "cifar-10-batches-py", "cifar-10-python.tar.gz")  # what `harness.cifar10_files` reads of the data folder
 
 
-def guarded_compress(job: Job) -> dict[str, Any]:
-    """Do `compress_point` in this process, which from then on cannot do what the module says."""
+def guarded_compress(job: Job, closed: Path | None = None) -> dict[str, Any]:
+    """Do `compress_point` in this process, which from then on cannot do what the module says; `closed`: one more folder that it cannot read."""
     if landlockpy.supported():
-        close(_with_test_images(job))
+        close([*with_test_images(job), *([closed] if closed else [])])
     return compress_point(job)
 
 
-def _with_test_images(job: Job) -> Iterator[Path]:
-    """Yield the test splits of all tracks here, and the files of the datasets, those in scikit-learn included."""
-    folder = job.data.parent
-    yield from (folder.glob(f"*/{data.TEST}") if folder.name == CACHE else folder.parent.glob(f"*/{job.data.name}/{data.TEST}"))
+def with_test_images(job: Job) -> Iterator[Path]:
+    """Yield the test splits of all tracks beside the job's, DVC's cache of them, and the files of the datasets, those in scikit-learn included."""
+    here = job.data  # artefacts/TRACK/data, or on a node of a cluster data/HASH
+    yield from {*here.parent.glob(f"*/{data.TEST}"), *here.parent.parent.glob(f"*/{here.name}/{data.TEST}")}
+    yield here.parents[2] / ".dvc" / "cache"
     with contextlib.suppress(UserError):  # there is no such folder
         yield from (data_folder() / name for name in DATASETS)
     learn = find_spec("sklearn")

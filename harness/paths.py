@@ -11,7 +11,6 @@ import platformdirs
 from harness.errors import UserError
 
 FOLDER_VARIABLE = "COMPRESSBENCH_DATA"
-CACHE = "cluster"  # in the data folder: what a node of a cluster has fetched
 
 
 @dataclass(frozen=True)

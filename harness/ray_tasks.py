@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from harness.device import require
 from harness.errors import UserError
 from harness.guard import guarded_compress
 from harness.params import Params
-from harness.paths import CACHE, Paths, data_folder
+from harness.paths import Paths, data_folder
 from harness.points import Point
 from harness.pool import CONTEXT, PRELOAD, Outcome, reason_of, run_all, workers
 from harness.remote import Input, Remote, fetched, send
@@ -102,7 +104,8 @@ def _foreign(given: Given, point: Point, wanted: str) -> str | None:
 def _outcomes(given: Given, point: Point, folder: Path) -> list[Outcome]:
     _start_server()
     with workers(1) as pool:
-        ((_, outcomes),) = run_all(pool, [_job(given, point, folder)], [guarded_compress, evaluate_point], given.params.track(point.track).seconds)
+        steps: list[Callable[[Job], dict[str, Any]]] = [partial(guarded_compress, closed=given.remote.inputs), evaluate_point]
+        ((_, outcomes),) = run_all(pool, [_job(given, point, folder)], steps, given.params.track(point.track).seconds)
     return outcomes
 
 
@@ -113,7 +116,7 @@ def _start_server() -> None:
 
 
 def _job(given: Given, point: Point, folder: Path) -> Job:
-    cache = data_folder() / CACHE
+    cache = data_folder() / "cluster"
     files_of_track = [fetched(given.remote, cache, item) for item in given.data[point.track]]
     dense = fetched(given.remote, cache, given.dense[point.track, point.model])
     track = given.params.track_of(point.track, point.method)

@@ -26,6 +26,12 @@ class Remote:
 
     url: str
 
+    @property
+    def inputs(self) -> Path | None:
+        """Return the folder of all inputs, the test splits among them, if it is one that this machine has or mounts."""
+        path = self.url.removeprefix("file://")
+        return None if "://" in path else Path(path) / INPUTS
+
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in `folder`, none if there is no such folder."""
         with self._asked() as (system, root):

@@ -6,9 +6,10 @@ import pytest
 from harness import files
 from harness.cifar10_files import CIFAR10
 from harness.compress import compress
+from harness.data import TEST
 from harness.errors import UserError
-from harness.guard import DATASETS
-from harness.worker import compress_point
+from harness.guard import with_test_images
+from harness.worker import Job, compress_point
 
 CASES = [
     ("outside_raises", "RuntimeError: the spectrum of this model is empty"),
@@ -62,8 +63,19 @@ def test_a_method_can_read_no_test_image_by_whatever_way(small, with_methods, mo
     assert compress(reaching, paths, "digits", "outside_reads_the_test_split").failed == 0
 
 
-def test_what_the_datasets_are_read_from_is_closed():
-    assert {"cifar10", CIFAR10.base_folder, CIFAR10.filename} == set(DATASETS)
+@pytest.mark.parametrize("own", ["artefacts/digits/data", "data/0123"])
+def test_the_test_splits_of_all_tracks_are_closed_and_what_they_were_read_from(own, tmp_path, monkeypatch):
+    other = {"artefacts/digits/data": "artefacts/cifar10/data", "data/0123": "data/4567"}[own]
+    for folder in (own, other):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / TEST).touch()
+    monkeypatch.setenv("COMPRESSBENCH_DATA", str(tmp_path))
+    closed = set(with_test_images(Job(None, "m", "m", {}, 0, tmp_path / own, tmp_path, tmp_path, 2.0)))
+    assert {
+        tmp_path / own / TEST,
+        tmp_path / other / TEST,
+        *(tmp_path / name for name in ("cifar10", CIFAR10.base_folder, CIFAR10.filename)),
+    } <= closed
 
 
 def test_a_failed_point_is_tried_again_and_finished_ones_are_not(small, with_methods):

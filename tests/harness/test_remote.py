@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,11 @@ def weights(tmp_path):
     file = tmp_path / "weights.safetensors"
     file.write_bytes(os.urandom(1000))
     return file
+
+
+@pytest.mark.parametrize(("url", "inputs"), [("/shared/x", Path("/shared/x/inputs")), ("file:///a", Path("/a/inputs")), ("s3://bucket/x", None)])
+def test_the_folder_of_inputs_is_known_where_this_machine_has_it(url, inputs):
+    assert Remote(url).inputs == inputs
 
 
 def test_an_artefact_arrives_as_it_was_sent_and_is_listed_under_its_name(place, tmp_path):
