@@ -116,10 +116,13 @@ def _kill_all(process: subprocess.Popen[str]) -> bool:
 
 def _kill_worker(process: subprocess.Popen[str], generator: random.Random) -> bool:
     """Kill one process of the deepest level, which is a worker once there are any; say whether there was one."""
-    below = [child for child in psutil.Process(process.pid).children(recursive=True) if not child.children()]
-    if below:
-        generator.choice(sorted(below, key=lambda child: child.pid)).kill()
-    return bool(below)
+    try:
+        below = [child for child in psutil.Process(process.pid).children(recursive=True) if not child.children()]
+        if below:
+            generator.choice(sorted(below, key=lambda child: child.pid)).kill()
+        return bool(below)
+    except psutil.NoSuchProcess:  # it has ended by itself meanwhile
+        return False
 
 
 def unchanged(folder: Path, before: dict[str, bytes]) -> None:
