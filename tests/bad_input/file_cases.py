@@ -144,6 +144,7 @@ STAGES = [
     (EXPORT, "the weights are foreign", raw(WEIGHTS, save({"x": np.zeros(3, np.float32)})), "not a weights file of compressbench"),
     (EXPORT, "the weights' header is larger than memory", header(WEIGHTS, 2**62), "not a weights file of compressbench"),
     (EXPORT, "the weights claim another type", replaced(WEIGHTS, b'"dtype":"F16"', b'"dtype":"I16"'), "artefact"),
+    (EXPORT, "a bias claims another type", replaced(WEIGHTS, b'"dtype":"F32"', b'"dtype":"I32"'), "artefact"),
     (EXPORT, "the test split is cut", cut(TEST, 0.5), "test.safetensors"),
     (
         "harness new scale",
