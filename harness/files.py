@@ -57,5 +57,5 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, BadZipFile, LookupError, TypeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__} {error}"
+        reason = (error.strerror or error) if isinstance(error, OSError) else f"{type(error).__name__} {error}"  # safetensors gives no strerror
         raise UserError(f"{path} cannot be read ({' '.join(str(reason).split())[:160]}): delete it and run its stage again") from error

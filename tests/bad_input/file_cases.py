@@ -132,7 +132,7 @@ STAGES = [
     ("harness measure digits cpu", "records are gone", gone(RTN), "rtn.json not found"),
     ("harness measure digits cpu", "records without points", field(RTN, "points", DROP), "rtn.json"),
     ("harness measure digits cpu", "the test split is cut", cut(TEST, 0.5), "test.safetensors"),
-    ("harness measure digits cpu", "the test split is gone", gone(TEST), "test.safetensors"),
+    ("harness measure digits cpu", "the test split is gone", gone(TEST), "test.safetensors cannot be read (No such file"),
     ("harness measure digits cpu", "a program is cut", cut(PROGRAM, 0.5), "artefact"),
     (EXPORT, "the program is gone", gone(PROGRAM), "delete"),
     (EXPORT, "the program is cut", cut(PROGRAM, 0.5), "cannot be read"),
