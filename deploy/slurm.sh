@@ -6,7 +6,7 @@
 #     sbatch --nodes=8 --cpus-per-task=32 --gpus-per-node=4 deploy/slurm.sh --track cifar10_full --gpus 0.5
 #
 # A job that ends early is submitted again and goes on.
-#SBATCH --job-name=compressbench
+#SBATCH --job-name=shrinkmark
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
 #SBATCH --time=24:00:00
@@ -16,7 +16,7 @@ cd "$SLURM_SUBMIT_DIR"
 export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
 RAY_AUTH_TOKEN="${RAY_AUTH_TOKEN:-$(python -c "import secrets; print(secrets.token_hex(32))")}" # of this job: who has it can run code as its owner
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
-export COMPRESSBENCH_DATA="${COMPRESSBENCH_DATA:-${TMPDIR:-/tmp}}" # a node's own disk: data and weights are kept there, once a node
+export SHRINKMARK_DATA="${SHRINKMARK_DATA:-${TMPDIR:-/tmp}}" # a node's own disk: data and weights are kept there, once a node
 SHARED="${SHARED:-$PWD/artefacts/cluster}" # where artefacts come back through
 mkdir -p "$SHARED"
 

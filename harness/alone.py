@@ -19,7 +19,7 @@ from harness.paths import Paths
 def alone(paths: Paths, track: str) -> Iterator[None]:
     """Hold the lock of `track` on this machine, which the system frees however a process ends; raise UserError if another process holds it."""
     name = hashlib.sha256(f"{os.getuid()} {paths.root.resolve()} {track}".encode()).hexdigest()[:16]
-    file = Path(tempfile.gettempdir()) / f"compressbench-{name}.lock"  # not beside the results, which a command that is refused leaves as they are
+    file = Path(tempfile.gettempdir()) / f"shrinkmark-{name}.lock"  # not beside the results, which a command that is refused leaves as they are
     try:
         with FileLock(file, timeout=0):
             yield

@@ -43,7 +43,7 @@ def sweep(
 
     Example: python -m harness sweep digits
 
-    Example: python -m harness sweep --track digits --address auto --remote /shared/compressbench
+    Example: python -m harness sweep --track digits --address auto --remote /shared/shrinkmark
     """
     loaded, paths = opened(params)
     tracks = list(dict.fromkeys([*([named] if named else []), *(track or [])])) or _trained(loaded, paths)

@@ -43,7 +43,7 @@ class Latency:
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
         """Add our fingerprint: pytest-benchmark's machine info knows no threads, governor, GPU or runtime; leave out the host's name."""
         machine_info.pop("node", None)
-        machine_info["compressbench"] = machine.fingerprint(self.profile)
+        machine_info["shrinkmark"] = machine.fingerprint(self.profile)
 
     def pytest_benchmark_update_commit_info(self, commit_info: dict[str, Any]) -> None:
         """Leave out the project's name, which is that of a folder of the machine."""

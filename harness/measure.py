@@ -55,7 +55,7 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> Measured
     images = test.images(max(bench_latency.COMPARED, *profile.batches)).to(torch.device(profile.device))
     plugin = Latency(jobs, profile, images, f"{track}: latency {hardware}")
     report = timed(plugin, profile)
-    file = folder / f"{report['machine_info']['compressbench']['fingerprint']}.json"
+    file = folder / f"{report['machine_info']['shrinkmark']['fingerprint']}.json"
     failed = [{**point.name, "reason": reason} for point, reason in refused] + plugin.failed
     files.write_json(file, {**report, "same_program": plan.same_program, "failed": failed})
     return Measured(None, file, {f"{entry['method']} {entry['id']}": entry["reason"] for entry in failed})

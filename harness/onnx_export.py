@@ -24,7 +24,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from harness import store
-from harness.weights_file import Coded, Forms, unpack
+from harness.weights_file import FORMAT, Coded, Forms, unpack
 
 AXES = {"Conv": 0, "Gemm": 0, "MatMul": 1}  # operators with an integer kernel, and the axis of output channels in their weight
 
@@ -53,7 +53,7 @@ def int8_weights(weights: Path) -> list[Int8]:
     """Return the weights of a weights file that are stored in 8 bits on one symmetric grid per row."""
     found = []
     with safe_open(weights, "pt") as file:
-        forms = Forms.validate_json((file.metadata() or {})["compressbench"])
+        forms = Forms.validate_json((file.metadata() or {})[FORMAT])
         for name, form in forms.items():
             if isinstance(form, Coded) and form.bits == 8 and form.group >= form.columns:
                 zero = file.get_tensor(f"{name}|zero").numpy().astype(np.int16)

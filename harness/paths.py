@@ -10,7 +10,7 @@ import platformdirs
 
 from harness.errors import UserError
 
-FOLDER_VARIABLE = "COMPRESSBENCH_DATA"
+FOLDER_VARIABLE = "SHRINKMARK_DATA"
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Paths:
 
 
 def data_folder() -> Path:
-    """Return the folder of what is not in the repository: the one that COMPRESSBENCH_DATA names, or else the user's cache.
+    """Return the folder of what is not in the repository: the one that SHRINKMARK_DATA names, or else the user's cache.
 
     Raises UserError if the variable names no folder; the cache need not exist yet.
     """
     named = os.environ.get(FOLDER_VARIABLE)
     if not named:
-        return platformdirs.user_cache_path("compressbench")
+        return platformdirs.user_cache_path("shrinkmark")
     folder = Path(named).expanduser()
     if not folder.is_dir():
         raise UserError(f"{FOLDER_VARIABLE} names '{folder}', which is not a folder: create it or correct the variable")

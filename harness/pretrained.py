@@ -1,4 +1,4 @@
-"""Reference weights of a timm model: found by name under COMPRESSBENCH_DATA or fetched from their public address, and checked by hash."""
+"""Reference weights of a timm model: found by name under SHRINKMARK_DATA or fetched from their public address, and checked by hash."""
 
 from __future__ import annotations
 

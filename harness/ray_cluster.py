@@ -28,7 +28,7 @@ def joined(address: str, workers: int) -> Iterator[str]:
 
     Raises UserError if the code at hand is not committed, if there is no cluster of this version of Ray and Python at the address, or if that is lost.
     """
-    with tempfile.TemporaryDirectory(prefix="compressbench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="shrinkmark-") as folder:
         revision = unpack_revision(Path(folder))
         environment = {"working_dir": folder, "env_vars": {"OMP_NUM_THREADS": "1"}}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a Ray that we start

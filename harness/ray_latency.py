@@ -61,7 +61,7 @@ def _packed(params: Params, paths: Paths, track: str, remote: Remote) -> Input:
 
 def timed_on_node(asked: LatencyAsked) -> tuple[dict[str, Any], str]:
     """Measure in a process of its own, for its threads and its pytest, and return the files it wrote by name, and what it said."""
-    with tempfile.TemporaryDirectory(prefix="compressbench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="shrinkmark-") as scratch:
         packed = Path(scratch) / asked.packed.name
         asked.remote.get(f"{INPUTS}/{asked.packed.sha256}", asked.packed.sha256, packed)
         with tarfile.open(packed) as archive:

@@ -80,7 +80,7 @@ def run_point(given: Given, point: Point, wanted: str, node: str) -> Result | Re
 
 
 def _ran(given: Given, point: Point, wanted: str) -> Result:
-    with tempfile.TemporaryDirectory(prefix="compressbench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="shrinkmark-") as scratch:
         folder = temporary(Paths(Path(scratch), given.params.version), point)
         record = record_of(point, _outcomes(given, point, folder), wanted)
         if record["status"] != "ok":

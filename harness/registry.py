@@ -1,4 +1,4 @@
-"""Finding methods: `methods/<name>.py` holds one class; packages elsewhere offer theirs through the entry-point group `compressbench.methods`.
+"""Finding methods: `methods/<name>.py` holds one class; packages elsewhere offer theirs through the entry-point group `shrinkmark.methods`.
 
 Those are imported if their text keeps the rules of harness/rules.py, to which the tests hold `methods/`; else a stand-in fails all their points.
 `first__second` is the chain of two methods, see harness/chain.py.
@@ -22,7 +22,7 @@ from harness.outside import Refused, refusal, refused
 from harness.params import describe
 from methods import Method
 
-GROUP = "compressbench.methods"
+GROUP = "shrinkmark.methods"
 
 
 def names() -> list[str]:

@@ -96,7 +96,7 @@ def remote_of(named: str | None, root: Path) -> Remote:
         )
     if name not in config["remote"]:
         raise unknown("remote of DVC", name, config["remote"])
-    return Remote(f"{config['remote'][name]['url'].rstrip('/')}/compressbench")
+    return Remote(f"{config['remote'][name]['url'].rstrip('/')}/shrinkmark")
 
 
 def offer(remote: Remote, folder: str, file: Path) -> Input:

@@ -20,6 +20,7 @@ from torch import Tensor
 from harness.huffman import huffman, unhuffman
 from methods import Codebook, Codes
 
+FORMAT = "shrinkmark.v1"  # names the forms in the file's metadata, and which forms there are
 HEADER = 160  # bytes that two more entries cost in the file's header; a mask must save more than that
 
 Shape = list[Annotated[int, Field(ge=0)]]
@@ -89,7 +90,7 @@ def encode(tensors: dict[str, Tensor], codes: dict[str, Codes | Codebook]) -> by
             parts = {"": tensor}
         entries |= {f"{name}|{part}" if part else name: value.contiguous() for part, value in parts.items()}
     text = json.dumps({name: form.model_dump() for name, form in forms.items()}, sort_keys=True, separators=(",", ":"))
-    return safetensors.torch.save(entries, metadata={"compressbench": text})
+    return safetensors.torch.save(entries, metadata={FORMAT: text})
 
 
 def _stored(codes: Codes | Codebook, shape: torch.Size) -> tuple[Coded | Indexed, dict[str, Tensor]]:
@@ -132,10 +133,10 @@ def decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, int]]:
     try:
         entries = safetensors.torch.load(content)
         length = int.from_bytes(content[:8], "little")
-        forms = Forms.validate_json(json.loads(content[8 : 8 + length])["__metadata__"]["compressbench"])
+        forms = Forms.validate_json(json.loads(content[8 : 8 + length])["__metadata__"][FORMAT])
         coded = {name: _read(entries, name, form) for name, form in forms.items()}
     except (safetensors.SafetensorError, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"not a weights file of compressbench, or damaged ({' '.join(str(error).split())[:120]})") from error
+        raise ValueError(f"not a weights file of shrinkmark, or damaged ({' '.join(str(error).split())[:120]})") from error
     plain = {name: tensor for name, tensor in entries.items() if "|" not in name}
     return {**plain, **coded}, {name: form.bits for name, form in forms.items() if isinstance(form, Coded)}
 

@@ -98,7 +98,7 @@ def _manifest(path: Path, content: Mapping[str, bytes]) -> Manifest:
         raise refused(path, f"{MANIFEST}: {describe(error)}") from None
     if manifest.format != FORMAT:
         raise ResultsError(
-            f"{path.name} is a bundle of format {manifest.format}, this reads format {FORMAT}: use the compressbench that it was made with"
+            f"{path.name} is a bundle of format {manifest.format}, this reads format {FORMAT}: use the shrinkmark that it was made with"
         )
     return manifest
 

@@ -32,7 +32,7 @@ class Machine(Frozen):
 class MachineInfo(Frozen):
     """Our part of pytest-benchmark's machine info."""
 
-    compressbench: Machine
+    shrinkmark: Machine
 
 
 class Stats(Frozen):
@@ -159,7 +159,7 @@ def read_latency(path: Path, decided: Mapping[Key, str]) -> LatencyRun:
     timed = {point.key: point.timed.key for point in report.same_program if point.key not in stale and point.timed.key not in stale}
     floors = {batch: _floor(path, rounds, batch) for batch in sorted({batch for _, _, batch in rounds})}
     reasons = {point.key: one_line(point.reason) for point in report.failed}
-    return LatencyRun(report.machine_info.compressbench, rounds, floors, timed, reasons | stale, report.origin)
+    return LatencyRun(report.machine_info.shrinkmark, rounds, floors, timed, reasons | stale, report.origin)
 
 
 def latency(run: LatencyRun, method: str, ids: Sequence[str], batch: int) -> Latency | None:

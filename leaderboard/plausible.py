@@ -74,8 +74,8 @@ def _of_latency(path: Path, track: TrackResults) -> Iterator[str]:
     report, run = read_json(path, Report), read_latency(path, track.decided)
     if report.origin is not None:
         yield "is from elsewhere already (it has an `origin`): a bundle holds what its maker measured"
-    if report.machine_info.compressbench.fingerprint != path.stem:
-        yield f"was measured on machine '{one_line(report.machine_info.compressbench.fingerprint)[:40]}'"
+    if report.machine_info.shrinkmark.fingerprint != path.stem:
+        yield f"was measured on machine '{one_line(report.machine_info.shrinkmark.fingerprint)[:40]}'"
     masked = {method.method.name for method in track.methods if method.method.realisation == "masked"}
     for point in report.named:
         if point.method in masked:

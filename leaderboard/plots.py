@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from leaderboard.tables import Table
 
 STYLE: Any = {
-    "svg.hashsalt": "compressbench",
+    "svg.hashsalt": "shrinkmark",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,

@@ -10,6 +10,7 @@ import torch
 from harness import data, registry, store
 from harness.huffman import huffman
 from harness.method_data import MethodData
+from harness.weights_file import FORMAT
 from methods import Method
 from methods._layers import prunable
 
@@ -98,7 +99,7 @@ def assert_artefact_equals(compressed: torch.nn.Module, output: torch.Tensor, im
         torch.testing.assert_close(artefact.module(images), output, rtol=1e-3, atol=1e-3)
     content = (folder / store.WEIGHTS).read_bytes()
     header = int.from_bytes(content[:8], "little")
-    forms = json.loads(json.loads(content[8 : 8 + header])["__metadata__"]["compressbench"])
+    forms = json.loads(json.loads(content[8 : 8 + header])["__metadata__"][FORMAT])
     assert artefact.bytes == len(content) == 8 + header + sum(counted(tensor, forms.get(name), codes.get(name)) for name, tensor in tensors(program))
 
 

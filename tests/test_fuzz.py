@@ -58,9 +58,9 @@ FORMS = [
 def test_weights_that_claim_to_be_huge_are_refused_before_memory_is_taken(form):
     parts = ("mask", "values", "codes", "scale", "zero", "index", "centroids", "stream", "lengths", "symbols")
     entries = {f"w|{part}": torch.ones(8, dtype=torch.uint8) for part in parts}
-    content = safetensors.torch.save(entries, {"compressbench": json.dumps({"w": form})})
+    content = safetensors.torch.save(entries, {weights_file.FORMAT: json.dumps({"w": form})})
     tracemalloc.start()
-    with pytest.raises(ValueError, match="not a weights file of compressbench, or damaged"):
+    with pytest.raises(ValueError, match="not a weights file of shrinkmark, or damaged"):
         weights_file.decode(content)
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()

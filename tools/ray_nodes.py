@@ -125,7 +125,7 @@ class Cluster:
         own = f"--temp-dir={cache}"  # as on a machine of its own: a node that dies clears away the working folders in it
         small = [f"--object-store-memory={STORE}", "--disable-usage-stats", "--include-log-monitor=false"]
         command = [str(Path(sys.executable).parent / "ray"), "start", "--block", own, *small, *options]
-        surroundings = environment(self.checkout, **{"COMPRESSBENCH_DATA": str(cache), **more})
+        surroundings = environment(self.checkout, **{"SHRINKMARK_DATA": str(cache), **more})
         with log.open("w") as output:
             process = subprocess.Popen(command, env=surroundings, stdout=output, stderr=output, start_new_session=True)
         wait_until(lambda: "To terminate the Ray runtime" in log.read_text() or process.poll() is not None, 180)
@@ -171,7 +171,7 @@ def wait_until(true: Callable[[], object], seconds: float) -> None:
 
 def _cache_of(process: psutil.Process) -> str | None:
     try:
-        return process.environ().get("COMPRESSBENCH_DATA") if process.status() != psutil.STATUS_ZOMBIE else None
+        return process.environ().get("SHRINKMARK_DATA") if process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
 

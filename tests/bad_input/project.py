@@ -84,7 +84,7 @@ def _time(paths: Paths) -> None:
         benchmarks.append({"stats": {"data": rounds}, "extra_info": {**about, "batch": 1, "dense": [0.001 * (1 + step / 1000) for step in range(6)]}})
     file = paths.latency("digits", "cpu") / "f00d.json"
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"machine_info": {"compressbench": MACHINE}, "benchmarks": benchmarks, "same_program": [], "failed": []}))
+    file.write_text(json.dumps({"machine_info": {"shrinkmark": MACHINE}, "benchmarks": benchmarks, "same_program": [], "failed": []}))
 
 
 def digest(root: Path) -> str:

@@ -87,7 +87,7 @@ def test_a_process_of_its_own_ends_as_the_command_does():
 
 
 def test_a_track_without_its_data_and_without_a_network_says_in_one_line_what_to_put_where(tmp_path, monkeypatch, run_here):
-    monkeypatch.setenv("COMPRESSBENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("SHRINKMARK_DATA", str(tmp_path))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there: no network, wherever the test runs
     code, _, stderr = run_here("train", "cifar10_cpu")

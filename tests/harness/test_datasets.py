@@ -26,7 +26,7 @@ from harness.cifar10_files import CIFAR10
 from harness.errors import UserError
 
 COUNTS = {"train": 100, "test": 20}
-REAL = os.environ.get("COMPRESSBENCH_DATA", "")
+REAL = os.environ.get("SHRINKMARK_DATA", "")
 
 
 def sha256(array):
@@ -76,11 +76,11 @@ def message():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder that COMPRESSBENCH_DATA names, for a CIFAR-10 of 100 + 20 images; nothing can be downloaded into it."""
+    """An empty folder that SHRINKMARK_DATA names, for a CIFAR-10 of 100 + 20 images; nothing can be downloaded into it."""
     monkeypatch.setattr(cifar10_files, "COUNTS", COUNTS)
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:1/cifar-10-python.tar.gz")
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setenv("COMPRESSBENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("SHRINKMARK_DATA", str(tmp_path))
     return tmp_path
 
 
@@ -210,10 +210,10 @@ def test_the_unpacked_archive_is_read_and_preferred_to_shards(folder, archive, s
 
 
 def test_the_users_cache_is_where_to_look_without_the_variable(shards, folder, monkeypatch):
-    monkeypatch.delenv("COMPRESSBENCH_DATA")
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: folder if name == "compressbench" else None)
+    monkeypatch.delenv("SHRINKMARK_DATA")
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: folder if name == "shrinkmark" else None)
     assert_is_the_small_one(datasets.load("cifar10"))
-    monkeypatch.setenv("COMPRESSBENCH_DATA", "")
+    monkeypatch.setenv("SHRINKMARK_DATA", "")
     assert_is_the_small_one(datasets.load("cifar10"))
 
 
@@ -243,8 +243,8 @@ def test_a_copy_whose_images_are_all_original_is_no_reconstruction(shards):
 
 
 def test_a_folder_that_does_not_exist_is_refused_and_not_created(folder, monkeypatch, capsys):
-    monkeypatch.setenv("COMPRESSBENCH_DATA", str(folder / "misspelt"))
-    assert "COMPRESSBENCH_DATA" in message() and str(folder / "misspelt") in message()
+    monkeypatch.setenv("SHRINKMARK_DATA", str(folder / "misspelt"))
+    assert "SHRINKMARK_DATA" in message() and str(folder / "misspelt") in message()
     assert not (folder / "misspelt").exists() and "downloaded" not in capsys.readouterr().err
     (folder / "misspelt").write_text("a file")
     assert "which is not a folder" in message()
@@ -349,14 +349,14 @@ def test_too_few_images_are_counted(shards, which, files):
 def test_without_network_one_line_says_what_to_put_where(folder, capsys):
     line = message()
     assert f"CIFAR-10 not found in {folder}" in line and "URLError" in line and "refused" in line
-    assert "cifar-10-batches-py/" in line and "cifar10/*.parquet" in line and "COMPRESSBENCH_DATA" in line
+    assert "cifar-10-batches-py/" in line and "cifar10/*.parquet" in line and "SHRINKMARK_DATA" in line
     assert capsys.readouterr().err == ""
 
 
 def test_without_the_variable_the_line_names_the_users_cache(folder, monkeypatch):
-    monkeypatch.delenv("COMPRESSBENCH_DATA")
+    monkeypatch.delenv("SHRINKMARK_DATA")
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: folder / "cache" / name)
-    assert f"CIFAR-10 not found in {folder / 'cache' / 'compressbench'} and not downloaded" in message()
+    assert f"CIFAR-10 not found in {folder / 'cache' / 'shrinkmark'} and not downloaded" in message()
 
 
 @pytest.fixture
@@ -413,7 +413,7 @@ def test_half_an_unpacked_download_does_not_count_as_found(folder, remote):
 def real():
     """The real CIFAR-10, if the environment names a folder that has its shards."""
     if not REAL or not any(any((Path(REAL) / place).glob("train-*.parquet")) for place in ("cifar10", "cifar10/plain_text")):
-        pytest.skip("COMPRESSBENCH_DATA names no folder with cifar10/train-*.parquet")
+        pytest.skip("SHRINKMARK_DATA names no folder with cifar10/train-*.parquet")
     return datasets.load("cifar10")
 
 

@@ -69,7 +69,7 @@ def test_the_test_splits_of_all_tracks_are_closed_and_what_they_were_read_from(o
     for folder in (own, other):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / TEST).touch()
-    monkeypatch.setenv("COMPRESSBENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("SHRINKMARK_DATA", str(tmp_path))
     closed = set(with_test_images(Job(None, "m", "m", {}, 0, tmp_path / own, tmp_path, tmp_path, 2.0)))
     assert {
         tmp_path / own / TEST,

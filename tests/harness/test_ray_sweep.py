@@ -159,7 +159,7 @@ def site(folder, statement):
     (folder / "sitecustomize.py").write_text(
         "import os, tempfile\nold = tempfile.TemporaryDirectory\n"
         "def preparing(*args, **kwargs):\n"
-        f"    if kwargs.get('prefix') == 'compressbench-':\n        {statement}\n"
+        f"    if kwargs.get('prefix') == 'shrinkmark-':\n        {statement}\n"
         "    return old(*args, **kwargs)\n"
         "tempfile.TemporaryDirectory = preparing\n"
     )

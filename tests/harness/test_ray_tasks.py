@@ -17,7 +17,7 @@ def asked(small, tmp_path, monkeypatch):
     """What a sweep hands over, a point, and the fingerprint it must have, on a node with an empty cache."""
     params, paths = small
     (tmp_path / "cache").mkdir()
-    monkeypatch.setenv("COMPRESSBENCH_DATA", str(tmp_path / "cache"))
+    monkeypatch.setenv("SHRINKMARK_DATA", str(tmp_path / "cache"))
     given = given_for(params, paths, ["digits"], Remote(str(tmp_path / "shared")))
     (point,) = expand(params, "digits", "dense")
     return given, point, fingerprint.point_fingerprint(params, point, given.records["digits"])

@@ -84,8 +84,8 @@ def test_a_remote_is_a_folder_a_url_or_one_of_dvcs(tmp_path):
     with pytest.raises(UserError, match="name a folder or URL with --remote"):
         remote_of(None, tmp_path)
     config.write_text("[core]\n    remote = ours\n['remote \"ours\"']\n    url = s3://bucket/dvc\n['remote \"nas\"']\n    url = ../nas\n")
-    assert remote_of(None, tmp_path).url == "s3://bucket/dvc/compressbench"
-    assert remote_of("nas", tmp_path).url == f"{tmp_path}/nas/compressbench"
+    assert remote_of(None, tmp_path).url == "s3://bucket/dvc/shrinkmark"
+    assert remote_of("nas", tmp_path).url == f"{tmp_path}/nas/shrinkmark"
     with pytest.raises(UserError, match="unknown remote of DVC 'our': did you mean 'ours'"):
         remote_of("our", tmp_path)
 

@@ -248,7 +248,7 @@ def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ra
     for row in report["benchmarks"]:
         assert len(row["stats"]["data"]) == 5 and len(row["extra_info"]["dense"]) == 6
         assert min(row["stats"]["data"]) > 0 and min(row["extra_info"]["dense"]) > 0 and row["extra_info"]["peak_mib"] >= 0
-    assert {"cpu", "flags", "cores", "governor", "threads", "torch", "fingerprint"} <= set(report["machine_info"]["compressbench"])
+    assert {"cpu", "flags", "cores", "governor", "threads", "torch", "fingerprint"} <= set(report["machine_info"]["shrinkmark"])
 
 
 def test_a_profile_of_onnxruntime_is_measured_on_exported_models_that_agree(ran):
@@ -263,7 +263,7 @@ def test_a_profile_of_onnxruntime_is_measured_on_exported_models_that_agree(ran)
     assert all("it predicts the artefact's class for 48" in row["reason"] for row in report["failed"]), (
         "a model of one epoch, whose classes lie close"
     )
-    assert report["machine_info"]["compressbench"]["runtime"].startswith("onnxruntime ")
+    assert report["machine_info"]["shrinkmark"]["runtime"].startswith("onnxruntime ")
 
 
 def test_a_profile_that_this_machine_cannot_serve_changes_nothing(ran):

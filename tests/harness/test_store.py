@@ -132,7 +132,7 @@ def test_a_codebook_that_does_not_fit_its_weight_is_refused(part, value):
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
     entries = safetensors.torch.load(content) | {f"weight|{part}": value}
-    with pytest.raises(ValueError, match="not a weights file of compressbench, or damaged"):
+    with pytest.raises(ValueError, match="not a weights file of shrinkmark, or damaged"):
         weights_file.decode(safetensors.torch.save(entries, metadata))
 
 
@@ -141,7 +141,7 @@ def test_groups_that_do_not_fit_their_codes_are_refused():
     content = weights_file.encode({"weight": layer.weight}, {"weight": codes})
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-    larger = {"compressbench": metadata["compressbench"].replace('"group":4', '"group":4000000000000')}
+    larger = {weights_file.FORMAT: metadata[weights_file.FORMAT].replace('"group":4', '"group":4000000000000')}
     with pytest.raises(ValueError, match="do not fit its groups"):
         weights_file.decode(safetensors.torch.save(safetensors.torch.load(content), larger))
 
@@ -273,7 +273,7 @@ def pickled(value) -> bytes:
 
 def test_a_foreign_safetensors_file_and_one_of_another_model_are_refused(artefact):
     safetensors.torch.save_file({"w": torch.zeros(3)}, artefact / store.WEIGHTS)
-    with pytest.raises(UserError, match="not a weights file of compressbench"):
+    with pytest.raises(UserError, match="not a weights file of shrinkmark"):
         store.read(artefact)
     (artefact / store.WEIGHTS).write_bytes(weights_file.encode({"w": torch.zeros(3)}, {}))
     with pytest.raises(UserError, match="disagree on tensor names"):

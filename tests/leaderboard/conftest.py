@@ -98,7 +98,7 @@ class Results:
             "fingerprint": machine,
             "sparse": sparse,
         }
-        content = {"machine_info": {"compressbench": about}, "benchmarks": self.benchmarks, "same_program": self.same_program, "failed": self.failed}
+        content = {"machine_info": {"shrinkmark": about}, "benchmarks": self.benchmarks, "same_program": self.same_program, "failed": self.failed}
         self.write_json(self.latency(hardware, machine, track), content)
 
 

@@ -99,7 +99,7 @@ def test_the_sheets_frequencies_take_thirteen_bits():
 
 def forms(content):
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return json.loads(header["__metadata__"]["compressbench"])
+    return json.loads(header["__metadata__"][weights_file.FORMAT])
 
 
 def written(layer, b):
