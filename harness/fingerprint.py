@@ -5,81 +5,59 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
-import inspect
+import importlib.util
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import harness
+import leaderboard
 import methods
-from harness import chain, outside, registry
-from harness.code import DECIDING, code_hash
+from harness import chain, registry
 from harness.errors import UserError
 from harness.params import Params
 from harness.points import Point
-from methods import Method
+from harness.source import Sources
 
+OURS = {package.__name__: [Path(place) for place in package.__path__] for package in (methods, harness, leaderboard)}
+SILENT = ["leaderboard"]  # decides no point
 UNDECIDING = {"models", "seeds", "seconds"}  # of a track; the model and the seed at hand count
 LIBRARIES = ("torch", "timm", "numpy", "scikit-learn")
 OF_SOME = {"torch_pruning": "torch-pruning", "tensorly": "tensorly"}  # module and package: decide the points of methods that import them alone
 
 
-def parts_used(path: Path) -> set[Path]:
-    """Return `path` and every file of the package `methods` that it imports, directly or not."""
-    package = Path(methods.__path__[0])
-    found, waiting = set(), [path]
-    while waiting:
-        file = waiting.pop()
-        if file in found:
-            continue
-        found.add(file)
-        for name in _imported(file):
-            candidate = package / f"{name}.py"
-            if candidate.exists():
-                waiting.append(candidate)
-    return found
+@cache
+def sources(package: str = "methods") -> Sources:
+    """Return our sources, and those of the `package` of a method from elsewhere."""
+    spec = None if package in OURS else importlib.util.find_spec(package)
+    places = list(spec.submodule_search_locations or [spec.origin or ""]) if spec else []
+    return Sources(OURS | ({package: [Path(place) for place in places]} if places else {}), SILENT)
 
 
-def _imported(file: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "methods":
-            names |= {"__init__", *(alias.name for alias in node.names)}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
-            names |= {"__init__", str(node.module).split(".")[1]}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("methods.")}
-    return names
+def modules_of(name: str) -> list[str]:
+    """Return the module of a method, or of every step of a chain and of what joins them; of a method from elsewhere also the packages that it lies in."""
+    steps = chain.steps_of(name)
+    homes = [registry.load(step).__module__ for step in steps]
+    around = [".".join(parts[:depth]) for home in homes if (parts := home.split("."))[0] not in OURS for depth in range(1, len(parts))]
+    return [*around, *homes] + ([chain.__name__] if len(steps) > 1 else [])
 
 
 @cache
 def method_hash(name: str) -> str:
-    """Return the hash of a method's file and of the shared parts it uses; of a chain, of the files of all its steps and of what joins them."""
-    return _hash({file: code_hash(path) for file, path in _files(name).items()})
+    """Return the hash of a method's source and of all of ours that it rests on; of a chain, of all its steps and of what joins them."""
+    return _hash([sources(module.split(".")[0]).hash(module) for module in modules_of(name)])
 
 
-def _files(name: str) -> dict[str, Path]:
-    """Return the files that decide a method, or all steps of a chain, by their names."""
-    steps = chain.steps_of(name)
-    files = {"chain.py": Path(chain.__file__)} if len(steps) > 1 else {}
-    for own in (_own_files(registry.load(step)) for step in steps):
-        used = set[Path]().union(*(parts_used(path) for path in own.values())) - set(own.values())
-        files |= own | {path.name: path for path in used}
-    return files
-
-
-def _own_files(method: type[Method]) -> dict[str, Path]:
-    """Return the file of `method`; in another package all of its files that are imported, by their places there, for they may be called as files here."""
-    if method.__module__.split(".")[0] in ("methods", "harness"):
-        return {(file := Path(inspect.getfile(method))).name: file}
-    return {part.name: part.path for part in outside.parts(method.__module__)}
+def files_of(name: str) -> dict[str, Path]:
+    """Return the files that decide a method, or all steps of a chain, by module."""
+    return {module: path for home in modules_of(name) for module, path in sources(home.split(".")[0]).closure(home).items()}
 
 
 @cache
 def libraries_of(name: str) -> dict[str, str]:
     """Return the versions of the libraries that decide the points of method `name`."""
-    nodes = [node for path in _files(name).values() for node in ast.walk(ast.parse(path.read_text()))]
+    nodes = [node for path in files_of(name).values() for node in ast.walk(ast.parse(path.read_text()))]
     named = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
     named += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     imported = {module.split(".")[0] for module in named}
@@ -88,9 +66,8 @@ def libraries_of(name: str) -> dict[str, str]:
 
 
 def harness_hash() -> str:
-    """Return the hash of the harness's files that decide a record, and of the contract."""
-    folder = Path(harness.__path__[0])
-    return _hash({name: code_hash(folder / f"{name}.py") for name in DECIDING})
+    """Return the hash of all of the harness, and of the contract, that decides a record."""
+    return sources().hash("harness.worker")
 
 
 def libraries() -> dict[str, str]:
@@ -112,7 +89,7 @@ def dense_fingerprint(params: Params, track: str, model: str, content_hash: str)
         "model": params.track(track).models[model].model_dump(),
         "recipe": recipe,
         "data": content_hash,
-        "code": [harness_hash(), *(code_hash(path) for path in sorted(parts_used(Path(methods.__path__[0]) / "_train.py")))],
+        "code": [harness_hash(), sources().hash("methods._train")],
         "libraries": libraries(),
     }
     return _hash(content)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harness import data, files, store
-from harness.code import ROOT, code_hash
+from harness import data, files, fingerprint, store
 from harness.errors import UserError, unknown
 from harness.params import Params
 from harness.paths import Paths
@@ -97,5 +96,5 @@ def _refuse_other_weights(folder: Path) -> None:
 def _key(folder: Path) -> str:
     """Return what decides an ONNX model: the artefact, and the code and libraries that export it."""
     parts = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (store.PROGRAM, store.WEIGHTS)]
-    parts += [code_hash(ROOT / "harness" / "onnx_export.py"), *(importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript"))]
+    parts += [fingerprint.sources().hash("harness.onnx_export"), *(importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript"))]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]

@@ -73,7 +73,7 @@ def refusal(method: str, module: str) -> str | None:
 
 def refused(reason: str) -> type[Method]:
     """Return the stand-in for a method that is refused for `reason`."""
-    return type("Refused", (Refused,), {"reason": reason})
+    return type("Refused", (Refused,), {"reason": reason, "__module__": __name__})
 
 
 def _breaches(part: Part) -> list[rules.Breach]:

@@ -5,10 +5,8 @@ import importlib
 from pathlib import Path
 
 import pytest
-import yaml
 
 from harness import rules
-from harness.code import DECIDING, of_chains, shared
 from tests.conftest import ROOT
 
 METHODS = sorted(path for path in (ROOT / "methods").glob("[a-z]*.py"))
@@ -56,13 +54,3 @@ def test_modules_that_a_help_page_needs_do_not_import_torch(module):
     source = Path(importlib.import_module(module).__file__ or "").read_text()
     top = {ast.unparse(node) for node in ast.parse(source).body if isinstance(node, (ast.Import, ast.ImportFrom))}
     assert not any("torch" in line or "import methods" in line or "from methods" in line for line in top)
-
-
-def test_dvc_watches_every_shared_part_and_every_file_of_the_harness_that_decides_a_record():
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert {"methods", *(f"harness/{name}.py" for name in (*DECIDING, "chain", "code", "compress"))} == set(stages["code"]["deps"])
-    assert [*stages["code"]["outs"][0], *stages["code"]["outs"][1]] == ["results/${version}/code/shared.json", "results/${version}/code/chains.json"]
-    assert all("results/${version}/code/shared.json" in stages[name]["deps"] for name in ("compress", "chain"))
-    assert "results/${version}/code/chains.json" in stages["chain"]["deps"]
-    assert of_chains(["taylor__rtn"]).keys() == {"harness/chain.py", "methods/taylor.py", "methods/rtn.py"}
-    assert {f"methods/{path.name}" for path in PARTS} | {f"harness/{name}.py" for name in DECIDING} | {"methods/__init__.py"} <= shared().keys()

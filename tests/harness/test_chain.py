@@ -60,8 +60,14 @@ def test_a_step_that_cannot_go_on_from_what_it_is_given_fails_with_its_reason(ma
 
 
 def test_a_chain_is_decided_by_the_code_of_all_its_steps():
-    names = fingerprint._files("taylor__rtn").keys()
-    assert {"taylor.py", "rtn.py", "chain.py", "_train.py", "_quantize.py"} <= names and "chain.py" not in fingerprint._files("rtn")
+    names = fingerprint.files_of("taylor__rtn").keys()
+    assert {
+        "methods.taylor",
+        "methods.rtn",
+        "harness.chain",
+        "methods._train",
+        "methods._quantize",
+    } <= names and "harness.chain" not in fingerprint.files_of("rtn")
     assert "torch-pruning" in fingerprint.libraries_of("depgraph__rtn") and "torch-pruning" not in fingerprint.libraries_of("taylor__rtn")
 
 

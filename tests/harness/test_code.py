@@ -1,30 +1,6 @@
-"""Hashes of code: what makes a stage run again, and what does not."""
+"""What the stages of DVC watch beside their own files."""
 
-import pytest
-
-from harness.code import ROOT, code_hash, documented, of_chains, shared
-
-SOURCE = '''"""What it is."""
-
-
-def f(x):
-    """Double x."""
-    return 2 * x
-'''
-
-
-def hashed(folder, name, source):
-    (folder / name).write_text(source)
-    return code_hash(folder / name)
-
-
-@pytest.mark.parametrize("changed", [SOURCE.replace("Double", "Twice"), SOURCE.replace("is.", "was."), SOURCE + "# a comment\n", "\n" + SOURCE])
-def test_words_and_layout_do_not_count(tmp_path, changed):
-    assert hashed(tmp_path, "a.py", changed) == hashed(tmp_path, "b.py", SOURCE)
-
-
-def test_code_counts(tmp_path):
-    assert hashed(tmp_path, "a.py", SOURCE.replace("2 * x", "3 * x")) != hashed(tmp_path, "b.py", SOURCE)
+from harness.code import ROOT, documented, of_chains, shared
 
 
 def test_methods_of_their_own_are_not_shared_and_only_those_in_a_chain_count_for_chains():

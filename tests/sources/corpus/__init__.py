@@ -1,0 +1,1 @@
+"""Sources whose hashes are stored: what Pythons write into a syntax tree in different ways."""
