@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-import methods  # noqa: F401  # isort: skip  (timm imports only after it, see methods/_torchvision.py)
+import methods  # noqa: F401  # isort: skip  (timm imports only after it, see methods/parts/torchvision.py)
 
 import argparse
 import statistics

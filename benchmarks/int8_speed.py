@@ -7,7 +7,7 @@ bootstrap interval. Beside it: which operators of the optimised graph are not in
 
 from __future__ import annotations
 
-import methods  # noqa: F401  # isort: skip  (timm imports only after it, see methods/_torchvision.py)
+import methods  # noqa: F401  # isort: skip  (timm imports only after it, see methods/parts/torchvision.py)
 
 import argparse
 import tempfile

@@ -26,11 +26,11 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from methods._gptq import gptq
-from methods._gram import moments, norms
-from methods._quantize import Rule, asymmetric, minmax
-from methods._row_masks import wanda_mask
 from methods.adaround import Learning, Range, adaround
+from methods.parts.network.gram import moments, norms
+from methods.parts.pruning.row_masks import wanda_mask
+from methods.parts.quantization.gptq import gptq
+from methods.parts.quantization.quantize import Rule, asymmetric, minmax
 from methods.sparsegpt import sparsegpt
 
 SHAPES = [(768, 768), (3072, 768), (768, 3072)]  # outputs, inputs

@@ -21,7 +21,10 @@ from harness.points import Point
 from harness.source import Sources
 
 OURS = {package.__name__: [Path(place) for place in package.__path__] for package in (methods, harness, leaderboard)}
-SILENT = ["leaderboard"]  # decides no point
+SILENT = [
+    "leaderboard",
+    *(f"harness.{name}" for name in ("errors", "hardware_params", "params", "plans", "recipes", "strict", "yaml_loader")),
+]  # decide no point
 UNDECIDING = {"models", "seeds", "seconds"}  # of a track; the model and the seed at hand count
 LIBRARIES = ("torch", "timm", "numpy", "scikit-learn")
 OF_SOME = {"torch_pruning": "torch-pruning", "tensorly": "tensorly"}  # module and package: decide the points of methods that import them alone
@@ -89,7 +92,7 @@ def dense_fingerprint(params: Params, track: str, model: str, content_hash: str)
         "model": params.track(track).models[model].model_dump(),
         "recipe": recipe,
         "data": content_hash,
-        "code": [harness_hash(), sources().hash("methods._train")],
+        "code": [harness_hash(), sources().hash("methods.parts.training.train")],
         "libraries": libraries(),
     }
     return _hash(content)

@@ -126,7 +126,7 @@ class _Counter(TorchDispatchMode):
     def _branch(self, func: HigherOrderOperator, args: Any) -> Any:
         """Run, and count, the branch that is taken."""
         if func is not torch.ops.higher_order.cond:
-            raise UnknownOperator(f"the cost of the higher-order operator {func} is unknown: add it in harness/macs.py")
+            raise UnknownOperator(f"the cost of the higher-order operator {func} is unknown: add it in {__name__}")
         predicate, yes, no, operands = args
         with self:
             return (yes if predicate else no)(*operands)
@@ -144,7 +144,7 @@ class _Counter(TorchDispatchMode):
             if isinstance(tensor, Tensor) and (tensor.numel() >= LARGE or _address(tensor) in self.bits):
                 raise UnknownOperator(
                     f"the cost of operator {func} on a tensor of shape {tuple(tensor.shape)} is unknown: add its formula (or add it to those that "
-                    "multiply nothing) in harness/macs.py"
+                    f"multiply nothing) in {__name__}"
                 )
 
 

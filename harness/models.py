@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import methods  # noqa: F401  # isort: skip  (timm imports only after it, see methods/_torchvision.py)
+import methods  # noqa: F401  # isort: skip  (timm imports only after it, see methods/parts/torchvision.py)
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,6 +1,6 @@
 """An artefact as an ONNX model, whose integers ONNX Runtime and OpenVINO run with integer kernels.
 
-torch.onnx translates the program; then what rounds to a fixed grid of 256 points (`methods._activations.Static`) becomes QuantizeLinear and
+torch.onnx translates the program; then what rounds to a fixed grid of 256 points (`methods.parts.quantization.activations.Static`) becomes QuantizeLinear and
 DequantizeLinear, and a layer that reads such a tensor gets its weight as int8 with one scale per output channel and its bias as int32, as the weights file
 has them. Everything else stays float32: no kernel of these runtimes works on weights alone in few bits, so they are written as the numbers they stand for.
 """

@@ -19,7 +19,7 @@ from harness.archive import refuse_pickles
 from harness.errors import UserError
 from harness.weights_file import decode, encode
 from methods import Codebook, Codes
-from methods._batchnorm import fold_batchnorms
+from methods.parts.network.batchnorm import fold_batchnorms
 
 PROGRAM, WEIGHTS = "program.pt2", "weights.safetensors"
 

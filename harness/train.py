@@ -22,7 +22,7 @@ from harness.params import Params, TrackParams
 from harness.paths import Paths
 from harness.pool import run_all, workers
 from harness.pretrained import load_reference
-from methods._train import train
+from methods.parts.training.train import train
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Fields with these names are budgets, and the contract test checks them against w
 
 ============== ===========================================================================================
 `macs`         multiply-accumulates of the compressed model / those of dense, never above
-`sparsity`     share of zeros in the weights that `methods._layers.prunable` lists, never below (per row: rounded down)
+`sparsity`     share of zeros in the weights that `methods.parts.network.layers.prunable` lists, never below (per row: rounded down)
 `bits`         bits of a stored code in the layers that the method's docstring names
 `average_bits` stored bits of those layers' weights, scales and zero points included / their number of weights, never above
 ============== ===========================================================================================
@@ -23,7 +23,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from methods import _torchvision  # noqa: F401  (timm imports only after this)
+from methods.parts import torchvision  # noqa: F401  (timm imports only after this)
 
 Needs = Literal["data-free", "calibration", "labels", "fine-tune", "scratch"]
 Realisation = Literal["structural", "packed", "kernel", "masked", "dynamic"]

@@ -5,7 +5,7 @@ minimise over V |f(T) - f(W~ X)|^2 (summed over channels, mean over rows) + lamb
 h = clip(1.2 sigmoid(V) - 0.1, 0, 1), starting at W~ = W; in the end h is rounded. X: what the layer gets from the layers before it as they are by then rounded;
 T: what it gives in the dense model; f: the ReLU or ReLU6 right behind it, if there is one. beta falls linearly from 20 to 2, lambda is 0 in the first fifth.
 `bits` is the width of the codes of all Conv2d and Linear except stem, classifier and depth-wise convolutions, which are rounded to nearest in 8 bits.
-Weights only; batch norms are folded first. Grids are those of RTN (`methods._quantize`), so that the rounding is all that differs.
+Weights only; batch norms are folded first. Grids are those of RTN (`methods.parts.quantization.quantize`), so that the rounding is all that differs.
 ASSUMED: 1,000 steps of Adam at rate 0.02 instead of 10,000 at 0.001; a convolution's rows are its unfolded windows, 16,384 rows at most are used, evenly
 spread over images and positions; without f a step takes all of them (exact, through X X^T and T X^T), else, and for layers of more than 2,048 columns,
 1,024 of them in turn, where the paper draws 32 images; nothing is random. 32 bits mean that the model stays as it is.
@@ -27,10 +27,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Codes, Data, Method, Needs, Realisation, store_as_codes
-from methods._batchnorm import fold_batchnorms
-from methods._layers import Layer, prunable, visit_inputs, weighted
-from methods._quantize import KEEP, Rule, as_codes, round_to_nearest, rules
-from methods._walk import BATCH, stages
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.layers import Layer, prunable, visit_inputs, weighted
+from methods.parts.network.walk import BATCH, stages
+from methods.parts.quantization.quantize import KEEP, Rule, as_codes, round_to_nearest, rules
 
 ZETA, GAMMA = 1.1, -0.1
 ROWS, TAKEN = 16384, 1024  # rows kept of a layer's inputs, and of these taken in one step

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from methods import Data, Method, Needs, Realisation
-from methods._batchnorm import has_batchnorm, recalibrate
-from methods._drop import Kind, halved, too_few, units
+from methods.parts.depth.drop import Kind, halved, too_few, units
+from methods.parts.network.batchnorm import has_batchnorm, recalibrate
 
 
 def cosine(X: Tensor, Y: Tensor) -> Tensor:

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
 from methods import Data, Method, Needs, Realisation
-from methods._layers import Layer, prunable
-from methods._masks import recover
-from methods._train import train
+from methods.parts.network.layers import Layer, prunable
+from methods.parts.pruning.masks import recover
+from methods.parts.training.train import train
 
 Cores = Sequence[Tensor]
 

@@ -31,8 +31,8 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._layers import classifier
-from methods._train import train
+from methods.parts.network.layers import classifier
+from methods.parts.training.train import train
 
 LEAST = 0.1  # share of its channels that a layer keeps
 SLACK = 0.005  # of the budget that may be left unused

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
 from methods import Data, Method, Needs, Realisation
-from methods._losses import with_loss
-from methods._tokens import Size, add_at, heads, joined, nearest, ones, proportional, reduce_tokens, take, token_count, unfit
-from methods._train import train
+from methods.parts.tokens import Size, add_at, heads, joined, nearest, ones, proportional, reduce_tokens, take, token_count, unfit
+from methods.parts.training.losses import with_loss
+from methods.parts.training.train import train
 
 
 def ranking(importance: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._losses import soft_loss, with_loss
-from methods._slim import widest
-from methods._train import train
+from methods.parts.training.losses import soft_loss, with_loss
+from methods.parts.training.slim import widest
+from methods.parts.training.train import train
 
 Lesson = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 

@@ -28,11 +28,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation, Split
-from methods._gram import norms
-from methods._layers import Layer, by_block, prunable
-from methods._masks import Passes, Sparsity, lowest, no_norms, recover, zero
-from methods._row_masks import lowest_per_row
-from methods._walk import stages
+from methods.parts.network.gram import norms
+from methods.parts.network.layers import Layer, by_block, prunable
+from methods.parts.network.walk import stages
+from methods.parts.pruning.masks import Passes, Sparsity, lowest, no_norms, recover, zero
+from methods.parts.pruning.row_masks import lowest_per_row
 
 EPS, IMAGES, BATCH = 1e-3, 64, 8
 

@@ -1,7 +1,7 @@
 """EvoPress on depth: search by evolution which `count` residual units to leave out, for the choice whose logits stay closest to dense's.
 
 Sieberling, Kuznedelev, Kurtic, Alistarh, EvoPress: Accurate Dynamic Model Compression via Evolutionary Search, ICML 2025, arXiv 2410.14649. The search of
-`methods._evolve` with two levels a unit, left out or kept, all at the same cost: a move puts one unit back and takes another out. k (n - k) / 1.5 generations
+`methods.parts.allocation.evolve` with two levels a unit, left out or kept, all at the same cost: a move puts one unit back and takes another out. k (n - k) / 1.5 generations
 for k of n units, as in the paper's script.
 ASSUMED: 16 children a generation (the script: 32), 2 and 1 survivors on 64 and 256 images; 16 first candidates (64) on 64; units of kind "joint" are attention
 layers and MLPs in one pool (the paper drops as many of the one as of the other); in a CNN blocks with an identity shortcut, the statistics of batch norms being
@@ -21,11 +21,11 @@ from pydantic import Field
 from torch import nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._batchnorm import has_batchnorm, recalibrate
-from methods._drop import Kind, halved, too_few, units
-from methods._evolve import State, children, evolve, fittest, under
-from methods._levels import logits
-from methods._losses import soft_loss
+from methods.parts.allocation.evolve import State, children, evolve, fittest, under
+from methods.parts.depth.drop import Kind, halved, too_few, units
+from methods.parts.network.batchnorm import has_batchnorm, recalibrate
+from methods.parts.quantization.levels import logits
+from methods.parts.training.losses import soft_loss
 
 STAGES = ((2, 64), (1, 256))  # survivors, images
 FIRST, FIRST_IMAGES, CHILDREN = 16, 64, 16

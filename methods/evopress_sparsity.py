@@ -32,15 +32,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._batchnorm import has_batchnorm, recalibrate
-from methods._columns import BLOCK, by_blocks, by_columns, upper_factor
-from methods._evolve import State, children, evolve
-from methods._gram import moments
-from methods._layers import prunable
-from methods._levels import logits
-from methods._losses import soft_loss
-from methods._masks import Passes, Sparsity, no_norms, recover
-from methods._row_masks import lowest_per_row
+from methods.parts.allocation.evolve import State, children, evolve
+from methods.parts.network.batchnorm import has_batchnorm, recalibrate
+from methods.parts.network.gram import moments
+from methods.parts.network.layers import prunable
+from methods.parts.pruning.masks import Passes, Sparsity, no_norms, recover
+from methods.parts.pruning.row_masks import lowest_per_row
+from methods.parts.quantization.columns import BLOCK, by_blocks, by_columns, upper_factor
+from methods.parts.quantization.levels import logits
+from methods.parts.training.losses import soft_loss
 
 LEVELS, STEPS, PERCDAMP = 8, 24, 0.01
 STAGES = ((2, 16), (1, 64))  # survivors, images

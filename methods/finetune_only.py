@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._train import train
+from methods.parts.training.train import train
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation, store_as_codes
-from methods._activations import Static, observe, quantise_input
-from methods._batchnorm import fold_batchnorms
-from methods._layers import Layer, weighted
-from methods._quantize import KEEP, Grid, asymmetric, round_to_nearest, rule
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.layers import Layer, weighted
+from methods.parts.quantization.activations import Static, observe, quantise_input
+from methods.parts.quantization.quantize import KEEP, Grid, asymmetric, round_to_nearest, rule
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)
 SAMPLE = 2**16  # values of a batch of which a percentile is taken
@@ -79,7 +79,7 @@ def places(model: nn.Module, probe: Tensor) -> Places:
 
 
 def quantise_output(module: nn.Module, quantiser: nn.Module) -> None:
-    """Let `module` put its output through `quantiser`; see `methods._activations.quantise_input`."""
+    """Let `module` put its output through `quantiser`; see `methods.parts.quantization.activations.quantise_input`."""
     own = type(module)
 
     def forward(self: Any, *args: Any) -> Tensor:

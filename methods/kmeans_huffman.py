@@ -27,10 +27,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._codebook import prepare, share, store_table
-from methods._layers import Layer
-from methods._quantize import KEEP
-from methods._train import train
+from methods.parts.network.layers import Layer
+from methods.parts.quantization.codebook import prepare, share, store_table
+from methods.parts.quantization.quantize import KEEP
+from methods.parts.training.train import train
 
 STEPS = 100  # of Lloyd's
 MOVED = 1e-4  # share of weights that change clusters below which it ends

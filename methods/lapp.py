@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from methods import Data, Method, Needs, Realisation
-from methods._layers import blocks
-from methods._train import train
+from methods.parts.network.layers import blocks
+from methods.parts.training.train import train
 
 
 def scores(W: Tensor) -> Tensor:

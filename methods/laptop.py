@@ -32,10 +32,10 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._drop import droppable, halves
-from methods._layers import blocks
-from methods._losses import soft_loss, with_loss
-from methods._train import train
+from methods.parts.depth.drop import droppable, halves
+from methods.parts.network.layers import blocks
+from methods.parts.training.losses import soft_loss, with_loss
+from methods.parts.training.train import train
 
 
 def size(module: nn.Module) -> int:

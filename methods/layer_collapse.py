@@ -27,8 +27,8 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._merge import affine, merge, normalisation, scaled
-from methods._train import train
+from methods.parts.depth.merge import affine, merge, normalisation, scaled
+from methods.parts.training.train import train
 
 
 @torch.no_grad()

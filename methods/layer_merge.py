@@ -35,11 +35,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._batchnorm import recalibrate
-from methods._conv_merge import CONVS, Chain, Segment, chain, mergeable, merged, segmented
-from methods._layers import weighted
-from methods._losses import soft_loss
-from methods._train import train
+from methods.parts.depth.conv_merge import CONVS, Chain, Segment, chain, mergeable, merged, segmented
+from methods.parts.network.batchnorm import recalibrate
+from methods.parts.network.layers import weighted
+from methods.parts.training.losses import soft_loss
+from methods.parts.training.train import train
 
 STEPS = 10_000  # of the budget, in which costs are counted
 

@@ -23,10 +23,10 @@ from pydantic import Field
 from torch import nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._batchnorm import has_batchnorm, recalibrate
-from methods._factors import rank
-from methods._features import divergences, feature_pca, mimicking
-from methods._layers import prunable
+from methods.parts.low_rank.factors import rank
+from methods.parts.low_rank.features import divergences, feature_pca, mimicking
+from methods.parts.network.batchnorm import has_batchnorm, recalibrate
+from methods.parts.network.layers import prunable
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._codebook import prepare, share, store_table, unshare
-from methods._layers import Layer
-from methods._quantize import KEEP
-from methods._train import train
+from methods.parts.network.layers import Layer
+from methods.parts.quantization.codebook import prepare, share, store_table, unshare
+from methods.parts.quantization.quantize import KEEP
+from methods.parts.training.train import train
 
 STEPS, TRIAL = 30, 8  # of Lloyd's: for what is kept, and for each d~ that is tried
 CHUNK = 2**14  # pieces compared at a time

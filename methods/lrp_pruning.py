@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from methods import Data, Method, Needs, Realisation, Split
-from methods._batchnorm import fold_batchnorms
-from methods._channels import groups, remove
-from methods._layers import Layer
-from methods._masks import Passes, no_norms, recover
-from methods._ranking import global_order, prune_below
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.layers import Layer
+from methods.parts.pruning.channels import groups, remove
+from methods.parts.pruning.masks import Passes, no_norms, recover
+from methods.parts.pruning.ranking import global_order, prune_below
 
 EPSILON, TINY = 1e-6, 1e-12  # of the epsilon rule at the logits; in the place of a z of 0
 

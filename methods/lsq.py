@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from methods import Codes, Data, Method, Needs, Realisation, store_as_codes
-from methods._activations import Static, observe, quantise_input
-from methods._batchnorm import fold_batchnorms
-from methods._layers import prunable, weighted
-from methods._quantize import KEEP, OTHERS, SMALLEST, Grid, asymmetric, mse
-from methods._train import train
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.layers import prunable, weighted
+from methods.parts.quantization.activations import Static, observe, quantise_input
+from methods.parts.quantization.quantize import KEEP, OTHERS, SMALLEST, Grid, asymmetric, mse
+from methods.parts.training.train import train
 
 SEEN = 128  # images on which steps start
 SAMPLE = 2**16  # entries of an input among which its range is searched

@@ -31,11 +31,11 @@ from torch.func import functional_call
 from torch.nn.utils import parametrize
 
 from methods import Data, Method, Needs, Realisation
-from methods._factors import factors, pair
-from methods._layers import Layer, prunable
-from methods._losses import soft_loss, with_loss
-from methods._masks import recover
-from methods._train import train
+from methods.parts.low_rank.factors import factors, pair
+from methods.parts.network.layers import Layer, prunable
+from methods.parts.pruning.masks import recover
+from methods.parts.training.losses import soft_loss, with_loss
+from methods.parts.training.train import train
 
 TINY = 1e-6  # the least norm to divide by
 

@@ -15,8 +15,8 @@ from typing import ClassVar
 from torch import nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._layers import prunable
-from methods._masks import Passes, Sparsity, no_norms, recover, smallest, zero
+from methods.parts.network.layers import prunable
+from methods.parts.pruning.masks import Passes, Sparsity, no_norms, recover, smallest, zero
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from methods import Data, Method, Needs, Realisation
-from methods._layers import Layer, prunable
-from methods._masks import zero
-from methods._train import train
+from methods.parts.network.layers import Layer, prunable
+from methods.parts.pruning.masks import zero
+from methods.parts.training.train import train
 
 Frame = tuple[float, Mapping[int, int]]  # beta, and the number of weights kept by size of block
 

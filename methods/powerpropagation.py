@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from methods import Data, Method, Needs, Realisation, Schedule
-from methods._layers import classifier, prunable, weighted
-from methods._masks import Passes, Sparsity, no_norms, recover, smallest, zero
-from methods._train import train
+from methods.parts.network.layers import classifier, prunable, weighted
+from methods.parts.pruning.masks import Passes, Sparsity, no_norms, recover, smallest, zero
+from methods.parts.training.train import train
 
 
 class Power(nn.Module):

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, logsigmoid, pad
 
 from methods import Data, Method, Needs, Realisation
-from methods._losses import with_loss
-from methods._train import train
+from methods.parts.training.losses import with_loss
+from methods.parts.training.train import train
 
 State = tuple[
     Tensor, ...

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._layers import prunable
-from methods._masks import Passes, Sparsity, lowest, no_norms, recover, zero
+from methods.parts.network.layers import prunable
+from methods.parts.pruning.masks import Passes, Sparsity, lowest, no_norms, recover, zero
 
 
 def random_mask(shape: torch.Size, s: float, generator: torch.Generator) -> Tensor:

@@ -30,9 +30,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._layers import prunable
-from methods._masks import Sparsity, lowest, zero
-from methods._train import train
+from methods.parts.network.layers import prunable
+from methods.parts.pruning.masks import Sparsity, lowest, zero
+from methods.parts.training.train import train
 
 
 def erk_kept(shapes: Mapping[str, torch.Size], s: float) -> dict[str, int]:

@@ -29,13 +29,13 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation, store_as_codes
-from methods._batchnorm import fold_batchnorms
-from methods._gptq import gptq
-from methods._gram import moments
-from methods._layers import prunable, weighted
-from methods._quantize import KEEP, round_to_nearest, rules
-from methods._rotation import rotatable, rotate, rotation
-from methods._walk import BATCH, Stage, stages
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.gram import moments
+from methods.parts.network.layers import prunable, weighted
+from methods.parts.network.walk import BATCH, Stage, stages
+from methods.parts.quantization.gptq import gptq
+from methods.parts.quantization.quantize import KEEP, round_to_nearest, rules
+from methods.parts.quantization.rotation import rotatable, rotate, rotation
 
 
 def attention(block: Block, x: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from methods import Data, Method, Needs, Realisation, store_as_codes
-from methods._batchnorm import fold_batchnorms
-from methods._layers import weighted
-from methods._quantize import KEEP, round_to_nearest, rules
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.layers import weighted
+from methods.parts.quantization.quantize import KEEP, round_to_nearest, rules
 
 
 @dataclass(frozen=True)

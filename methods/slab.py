@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from methods import Data, Method, Needs, Realisation
-from methods._batchnorm import has_batchnorm, recalibrate
-from methods._merge import affine, merge
-from methods._train import train
+from methods.parts.depth.merge import affine, merge
+from methods.parts.network.batchnorm import has_batchnorm, recalibrate
+from methods.parts.training.train import train
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._slim import widest
-from methods._train import train
+from methods.parts.training.slim import widest
+from methods.parts.training.train import train
 
 
 @dataclass(frozen=True)

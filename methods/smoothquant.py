@@ -28,10 +28,10 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation, store_as_codes
-from methods._activations import Static, minmax_grids, observe, quantise_input
-from methods._batchnorm import fold_batchnorms
-from methods._layers import Layer, blocks, depthwise, weighted
-from methods._quantize import KEEP, round_to_nearest, rules
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.layers import Layer, blocks, depthwise, weighted
+from methods.parts.quantization.activations import Static, minmax_grids, observe, quantise_input
+from methods.parts.quantization.quantize import KEEP, round_to_nearest, rules
 
 TINY = 1e-5  # the least maximum of a weight's column, and the least s and step
 

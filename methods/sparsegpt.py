@@ -26,12 +26,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._columns import BLOCK, by_blocks, by_columns, upper_factor
-from methods._gram import moments
-from methods._layers import prunable
-from methods._masks import Passes, Sparsity, no_norms, recover
-from methods._row_masks import lowest_per_row
-from methods._walk import stages
+from methods.parts.network.gram import moments
+from methods.parts.network.layers import prunable
+from methods.parts.network.walk import stages
+from methods.parts.pruning.masks import Passes, Sparsity, no_norms, recover
+from methods.parts.pruning.row_masks import lowest_per_row
+from methods.parts.quantization.columns import BLOCK, by_blocks, by_columns, upper_factor
 
 
 def prune(w: Tensor, R: Tensor, mask: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from pydantic import Field
 from torch import nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._batchnorm import has_batchnorm, recalibrate
-from methods._factors import Pair, factors, filled, pair, rank
-from methods._layers import Layer, prunable
+from methods.parts.low_rank.factors import Pair, factors, filled, pair, rank
+from methods.parts.network.batchnorm import has_batchnorm, recalibrate
+from methods.parts.network.layers import Layer, prunable
 
 
 def channel(layer: Layer, rho: float) -> nn.Module:

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from methods import Data, Method, Needs, Realisation, Schedule
-from methods._channels import Group, groups
-from methods._ranking import global_order, macs_limits, prune_below
-from methods._train import train
+from methods.parts.pruning.channels import Group, groups
+from methods.parts.pruning.ranking import global_order, macs_limits, prune_below
+from methods.parts.training.train import train
 
 BATCH = 64  # images
 

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._tokens import Reduction, Size, add_at, nearest, ones, reduce_tokens, take, token_count, unfit
+from methods.parts.tokens import Reduction, Size, add_at, nearest, ones, reduce_tokens, take, token_count, unfit
 
 
 def schedule(tokens: int, blocks: int, r: int, inflect: float) -> list[int]:

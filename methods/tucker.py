@@ -28,10 +28,10 @@ from tensorly.decomposition import partial_tucker
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._factors import Pair, factors, filled, pair, rank
-from methods._layers import Layer, prunable
-from methods._masks import recover
-from methods._train import train
+from methods.parts.low_rank.factors import Pair, factors, filled, pair, rank
+from methods.parts.network.layers import Layer, prunable
+from methods.parts.pruning.masks import recover
+from methods.parts.training.train import train
 
 
 def size(O: int, I: int, k: int, R_o: int, R_i: int) -> int:  # noqa: E741

@@ -18,11 +18,11 @@ from typing import ClassVar
 from torch import nn
 
 from methods import Data, Method, Needs, Realisation
-from methods._gram import norms
-from methods._layers import prunable
-from methods._masks import Passes, Sparsity, no_norms, recover, zero
-from methods._row_masks import wanda_mask
-from methods._walk import stages
+from methods.parts.network.gram import norms
+from methods.parts.network.layers import prunable
+from methods.parts.network.walk import stages
+from methods.parts.pruning.masks import Passes, Sparsity, no_norms, recover, zero
+from methods.parts.pruning.row_masks import wanda_mask
 
 
 @dataclass(frozen=True)

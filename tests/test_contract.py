@@ -12,7 +12,7 @@ from harness.huffman import huffman
 from harness.method_data import MethodData
 from harness.weights_file import FORMAT
 from methods import Method
-from methods._layers import prunable
+from methods.parts.network.layers import prunable
 
 MODELS = ["resnet", "mobilenet", "vit", "mixer"]
 CASES = [(method, model) for method in registry.names() for model in MODELS]

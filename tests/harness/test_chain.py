@@ -10,7 +10,7 @@ from harness import fingerprint, registry
 from harness.chain import CannotGoOn
 from harness.errors import UserError
 from harness.params import load_params
-from methods._layers import prunable
+from methods.parts.network.layers import prunable
 from tests.conftest import ROOT
 
 
@@ -65,8 +65,8 @@ def test_a_chain_is_decided_by_the_code_of_all_its_steps():
         "methods.taylor",
         "methods.rtn",
         "harness.chain",
-        "methods._train",
-        "methods._quantize",
+        "methods.parts.training.train",
+        "methods.parts.quantization.quantize",
     } <= names and "harness.chain" not in fingerprint.files_of("rtn")
     assert "torch-pruning" in fingerprint.libraries_of("depgraph__rtn") and "torch-pruning" not in fingerprint.libraries_of("taylor__rtn")
 

@@ -71,7 +71,7 @@ def test_effective_macs_skip_zero_weights_and_bit_operations_follow_stored_bits(
 
 def test_attention_by_a_fused_kernel_that_the_counter_does_not_know_is_refused():
     encoder = nn.TransformerEncoderLayer(64, 4, batch_first=True).eval()
-    with pytest.raises(macs.UnknownOperator, match=r"_transformer_encoder_layer_fwd.*harness/macs.py"):
+    with pytest.raises(macs.UnknownOperator, match=r"_transformer_encoder_layer_fwd.* in harness\."):
         macs.count(encoder, torch.zeros(1, 16, 64))
 
 

@@ -51,7 +51,7 @@ def test_a_file_of_methods_that_hands_on_a_class_from_elsewhere_is_held_to_the_s
 
 def test_all_files_of_its_package_that_a_method_imports_decide_its_points(outside):
     assert {"outside_methods", "outside_methods.works", "methods"} <= fingerprint.files_of("outside_scale").keys()
-    assert {"methods.rtn", "methods._quantize", "methods"} <= fingerprint.files_of("rtn").keys()
+    assert {"methods.rtn", "methods.parts.quantization.quantize", "methods"} <= fingerprint.files_of("rtn").keys()
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from torch.nn.utils import parametrize
 
 from harness import macs, store
 from methods import store_as_codes
-from methods._activations import Static, minmax_grids, observe, quantise_input
-from methods._layers import weighted
-from methods._quantize import Grid, round_to_nearest, rule
+from methods.parts.network.layers import weighted
+from methods.parts.quantization.activations import Static, minmax_grids, observe, quantise_input
+from methods.parts.quantization.quantize import Grid, round_to_nearest, rule
 
 
 def static(scale, zero, top):

@@ -6,10 +6,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 import methods.adaround
-from methods._batchnorm import fold_batchnorms
-from methods._layers import prunable, visit_inputs, weighted
-from methods._quantize import Grid, Rule, round_to_nearest, rule
 from methods.adaround import Adaround, Learning, activations, adaround, all_rows, rows_in_turn, spread, start
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.layers import prunable, visit_inputs, weighted
+from methods.parts.quantization.quantize import Grid, Rule, round_to_nearest, rule
 
 PLAIN = (-inf, inf)
 QUICK = Learning(200, 0.05, 0.01)

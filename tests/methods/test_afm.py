@@ -7,10 +7,10 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from methods._allocate import choose
-from methods._features import feature_pca, mimicking
-from methods._layers import prunable, weighted
 from methods.afm import Afm, candidates, dropped, weights
+from methods.parts.allocation.allocate import choose
+from methods.parts.low_rank.features import feature_pca, mimicking
+from methods.parts.network.layers import prunable, weighted
 
 
 def held(module):

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from methods._batchnorm import fold_batchnorms, has_batchnorm, recalibrate
+from methods.parts.network.batchnorm import fold_batchnorms, has_batchnorm, recalibrate
 
 
 def test_the_sheet_s_worked_example():

@@ -6,8 +6,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from torch.nn.functional import cosine_similarity
 
-from methods._drop import halves, units
 from methods.block_drop import BlockDrop, cosine, most_similar, similarity
+from methods.parts.depth.drop import halves, units
 
 
 def parameters(module):

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from methods._codebook import Table, prepare, share, store_table, table_of
-from methods._layers import prunable, weighted
-from methods._train import train
+from methods.parts.network.layers import prunable, weighted
+from methods.parts.quantization.codebook import Table, prepare, share, store_table, table_of
+from methods.parts.training.train import train
 
 
 def test_the_gradient_of_a_centroid_is_the_sum_of_those_of_its_members():

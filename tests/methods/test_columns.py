@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from methods._columns import by_blocks, by_columns, upper_factor
+from methods.parts.quantization.columns import by_blocks, by_columns, upper_factor
 
 
 def moment(columns, seed=0):

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from harness import macs
-from methods._factors import factors, rank
-from methods._layers import prunable, weighted
 from methods.compactifai import CompactifAI, ContractedMpo, Mpo, bond, chain, decomposed, near_equal, parameters, rebuilt
+from methods.parts.low_rank.factors import factors, rank
+from methods.parts.network.layers import prunable, weighted
 
 
 def draw(*shape, seed=0):

@@ -9,7 +9,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, downsample_avg, downsampl
 from torch import nn
 
 from harness.cifar_resnet import ZeroPadShortcut
-from methods._conv_merge import (
+from methods.parts.depth.conv_merge import (
     Kernel,
     Segment,
     add_branch,

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harness import registry
 from harness.params import TrackParams
 from methods import Codes, Data, Method, Schedule
-from methods._masks import zero
+from methods.parts.pruning.masks import zero
 from tests.conftest import model_of, seen_of
 
 CPU, DEVICE = torch.device("cpu"), torch.device("xpu", 0)

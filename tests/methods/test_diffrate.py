@@ -6,7 +6,6 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch.nn.functional import cross_entropy
 
-from methods._tokens import reduce_tokens
 from methods.diffrate import (
     Budgeted,
     Diffrate,
@@ -22,6 +21,7 @@ from methods.diffrate import (
     soft_merge,
     start,
 )
+from methods.parts.tokens import reduce_tokens
 
 KP = [197, 196, 190, 168, 150, 139, 129, 117, 99, 78, 58, 3]  # of DeiT-S at 2.9 G, as released
 KM = [197, 194, 176, 156, 141, 133, 121, 107, 88, 64, 56, 3]

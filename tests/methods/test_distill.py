@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from harness import registry
 from methods import Schedule
-from methods._losses import soft_loss
 from methods.distill import Distill, lesson
+from methods.parts.training.losses import soft_loss
 from methods.slim import Slim
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods._drop import Residual, Transposed, droppable, halves
+from methods.parts.depth.drop import Residual, Transposed, droppable, halves
 
 
 def test_a_residual_unit_adds_its_branch_and_a_transposed_one_works_along_the_tokens():

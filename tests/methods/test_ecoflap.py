@@ -8,8 +8,8 @@ from torch import nn
 
 from harness import registry
 from methods import Split
-from methods._layers import by_block, prunable
 from methods.ecoflap import EPS, kept, row_mask, shaken, split_zeros
+from methods.parts.network.layers import by_block, prunable
 
 
 def counts(model):

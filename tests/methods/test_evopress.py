@@ -7,11 +7,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness import store
 from methods import store_as_codes
-from methods._evolve import child, children, evolve, fittest, price, under
-from methods._layers import prunable
-from methods._levels import budget, costs, logits, rounded
-from methods._losses import soft_loss
 from methods.evopress import STAGES, EvoPress
+from methods.parts.allocation.evolve import child, children, evolve, fittest, price, under
+from methods.parts.network.layers import prunable
+from methods.parts.quantization.levels import budget, costs, logits, rounded
+from methods.parts.training.losses import soft_loss
 
 KEPT = [[0, 1]] * 8  # eight units, dropped or kept
 LADDER = [[0, 1, 2, 3, 4]] * 200  # many units in the middle of many levels: two moves hardly ever meet

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from methods._drop import units
-from methods._levels import logits
-from methods._losses import soft_loss
 from methods.evopress_drop import EvoPressDrop
+from methods.parts.depth.drop import units
+from methods.parts.quantization.levels import logits
+from methods.parts.training.losses import soft_loss
 
 
 def dropped(model, names):

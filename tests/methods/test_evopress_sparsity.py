@@ -7,12 +7,12 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from methods import evopress_sparsity
-from methods._evolve import children
-from methods._layers import prunable
-from methods._levels import logits
-from methods._losses import soft_loss
-from methods._masks import lowest
 from methods.evopress_sparsity import EvoPressSparsity, ladder, pruned, uniform
+from methods.parts.allocation.evolve import children
+from methods.parts.network.layers import prunable
+from methods.parts.pruning.masks import lowest
+from methods.parts.quantization.levels import logits
+from methods.parts.training.losses import soft_loss
 
 
 @pytest.fixture

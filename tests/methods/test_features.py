@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from methods._factors import factors, pair
-from methods._features import components, divergences, feature_pca, mimic, mimicking
-from methods._layers import prunable
+from methods.parts.low_rank.factors import factors, pair
+from methods.parts.low_rank.features import components, divergences, feature_pca, mimic, mimicking
+from methods.parts.network.layers import prunable
 
 
 def drawn(*shape, seed=0):

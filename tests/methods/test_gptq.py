@@ -2,10 +2,10 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from methods._gptq import gptq
-from methods._layers import prunable, weighted
-from methods._quantize import Grid, Rule, round_to_nearest, rule
 from methods.gptq import Gptq
+from methods.parts.network.layers import prunable, weighted
+from methods.parts.quantization.gptq import gptq
+from methods.parts.quantization.quantize import Grid, Rule, round_to_nearest, rule
 
 
 def integers(w, bits):

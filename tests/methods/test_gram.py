@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from methods._gram import moments, norms
-from methods._layers import feature_rows
+from methods.parts.network.gram import moments, norms
+from methods.parts.network.layers import feature_rows
 
 
 def test_moments_of_a_strided_convolution_give_its_output_energy():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from methods._batchnorm import fold_batchnorms
-from methods._layers import weighted
 from methods.int8_static import Int8Static, ends, grids, places
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.layers import weighted
 
 
 class Residual(nn.Module):

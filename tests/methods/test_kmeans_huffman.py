@@ -9,10 +9,10 @@ from torch import nn
 
 from harness import registry, weights_file
 from harness.huffman import huffman, unhuffman
-from methods._codebook import store_table
-from methods._layers import prunable
-from methods._quantize import round_to_nearest, rule
 from methods.kmeans_huffman import KmeansHuffman, clusters, kmeans, refilled, share_weights
+from methods.parts.network.layers import prunable
+from methods.parts.quantization.codebook import store_table
+from methods.parts.quantization.quantize import round_to_nearest, rule
 
 
 def sse(w, c):

@@ -6,20 +6,20 @@ from pydantic import TypeAdapter, ValidationError
 from timm.models.resnet import BasicBlock
 from torch import nn
 
-from methods import _channels
 from methods.l1_channels import L1Channels, l1_norm
+from methods.parts.pruning import channels
 
 
 def test_the_filter_of_smallest_norm_goes_and_the_others_compute_the_same():
     block = BasicBlock(3, 3).eval()
     sign = torch.randn(3, 3, 3, 3).sign()
     block.conv1.weight.data = sign * torch.tensor([3.0, 1.0, 2.0]).view(3, 1, 1, 1) / 27
-    (group,) = _channels.groups(block)
+    (group,) = channels.groups(block)
     torch.testing.assert_close(l1_norm(group.weights()), torch.tensor([3.0, 1.0, 2.0]))
-    first = _channels.removal_order([l1_norm(group.weights())])[: round(3 / 3)]
+    first = channels.removal_order([l1_norm(group.weights())])[: round(3 / 3)]
     x = torch.randn(2, 3, 5, 5)
     before = block.conv1(x)
-    _channels.remove(block, first)
+    channels.remove(block, first)
     assert first == [(0, 1)]
     assert torch.equal(block.conv1(x), before[:, [0, 2]])
     assert block.conv2.in_channels == 2 and block.bn1.num_features == 2
@@ -47,14 +47,14 @@ def test_removing_filters_of_small_norm_changes_the_outputs_less_than_removing_l
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.reset_parameters()  # a channel is as strong as its kernel
-    for group in _channels.groups(model):
+    for group in channels.groups(model):
         group.producer.weight.data.mul_(torch.linspace(0.2, 1.8, group.units)[torch.randperm(group.units)].view(-1, 1, 1, 1))
-    scores = [l1_norm(group.weights()) for group in _channels.groups(model)]
+    scores = [l1_norm(group.weights()) for group in channels.groups(model)]
     images = data.calibration
 
     def change(sign):
         pruned = copy.deepcopy(model)
-        _channels.prune_to_macs(pruned, _channels.removal_order([sign * score for score in scores]), 0.7, data)
+        channels.prune_to_macs(pruned, channels.removal_order([sign * score for score in scores]), 0.7, data)
         return (pruned(images) - model(images)).norm()
 
     with torch.no_grad():

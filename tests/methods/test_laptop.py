@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from methods._drop import Residual
 from methods.laptop import Laptop, cheapest, distilled, ends, feature_loss, output_losses, separated, size
+from methods.parts.depth.drop import Residual
 
 
 def test_two_cheap_units_beat_one_dear_and_ties_go_to_the_earlier():

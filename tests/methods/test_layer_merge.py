@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.functional import kl_div, log_softmax
 
 from methods import layer_merge
-from methods._batchnorm import recalibrate
-from methods._conv_merge import Chain, Segment, chain, mergeable, merged, segmented
 from methods.layer_merge import Entry, LayerMerge, candidates, importance, kept_subsets, solve
+from methods.parts.depth.conv_merge import Chain, Segment, chain, mergeable, merged, segmented
+from methods.parts.network.batchnorm import recalibrate
 
 CNNS = ["resnet", "mobilenet"]
 

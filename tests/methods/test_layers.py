@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods._layers import blocks, by_block, classifier, depthwise, feature_rows, prunable, stem, visit_inputs, weighted
+from methods.parts.network.layers import blocks, by_block, classifier, depthwise, feature_rows, prunable, stem, visit_inputs, weighted
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from harness import store
-from methods._layers import blocks, prunable
 from methods.layerwise_bits import LayerwiseBits, by_lim, layers_of, lim, stored_bits, to_lower, zd
+from methods.parts.network.layers import blocks, prunable
 
 MODELS = ["resnet", "mobilenet", "vit", "mixer"]
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from harness import store
-from methods._batchnorm import fold_batchnorms
-from methods._layers import prunable, weighted
-from methods._levels import BITS, budget, costs, logits, out_of_reach, rounded, stored, uniform
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.layers import prunable, weighted
+from methods.parts.quantization.levels import BITS, budget, costs, logits, out_of_reach, rounded, stored, uniform
 from methods.rtn import Rtn
 
 MODELS = ["mobilenet", "vit"]

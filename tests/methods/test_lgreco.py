@@ -6,11 +6,11 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from harness import store
-from methods._allocate import buckets, least
-from methods._layers import feature_rows, prunable
-from methods._levels import BITS, budget, costs, logits, rounded, uniform
-from methods._losses import soft_loss
 from methods.lgreco import TABLES, LGreCo, by_output, by_slope, by_weight
+from methods.parts.allocation.allocate import buckets, least
+from methods.parts.network.layers import feature_rows, prunable
+from methods.parts.quantization.levels import BITS, budget, costs, logits, rounded, uniform
+from methods.parts.training.losses import soft_loss
 
 MODELS = ["mobilenet", "vit"]
 SHEET = [[8, 4, 2], [8, 4, 2]], [[0.0, 1.0, 5.0], [0.0, 3.0, 4.0]]

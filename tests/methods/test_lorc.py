@@ -4,9 +4,9 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from harness import macs, store
-from methods._layers import prunable, weighted
-from methods._quantize import round_to_nearest, rule
 from methods.lorc import Compensated, Lorc, affordable, compensated, factors
+from methods.parts.network.layers import prunable, weighted
+from methods.parts.quantization.quantize import round_to_nearest, rule
 
 
 def matrix(m, n, seed=0):

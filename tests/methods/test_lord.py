@@ -3,10 +3,10 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from methods._factors import rank
-from methods._features import divergences, feature_pca, mimicking
-from methods._layers import prunable, weighted
 from methods.lord import Lord
+from methods.parts.low_rank.factors import rank
+from methods.parts.low_rank.features import divergences, feature_pca, mimicking
+from methods.parts.network.layers import prunable, weighted
 
 
 def held(module):

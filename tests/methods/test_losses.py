@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from methods._losses import soft_loss, with_loss
+from methods.parts.training.losses import soft_loss, with_loss
 
 
 def test_backward_differentiates_the_share_of_the_loss_and_the_extra_one():

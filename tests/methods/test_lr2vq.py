@@ -4,9 +4,9 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.cluster import KMeans
 from torch import nn
 
-from methods._codebook import store_table
-from methods._layers import prunable, weighted
 from methods.lr2vq import Lr2vq, cluster, error, kmeans, low_rank, means, most, nearest, size, stored_bits, tables
+from methods.parts.network.layers import prunable, weighted
+from methods.parts.quantization.codebook import store_table
 
 
 def draw(seed=0):

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 from methods import Split
-from methods._channels import groups, prune_to_macs
-from methods._ranking import global_order
 from methods.lrp_pruning import LrpPruning, convolution, explained, reference, relevance, scores
+from methods.parts.pruning.channels import groups, prune_to_macs
+from methods.parts.pruning.ranking import global_order
 
 
 def labelled(data, count=40):

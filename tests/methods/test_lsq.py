@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import methods.lsq
-from methods._activations import Static, observe
-from methods._layers import prunable, weighted
-from methods._quantize import round_to_nearest, rule
 from methods.lsq import InputStep, Lsq, WeightStep, add_steps, as_codes, lsq, scaled, store_steps
+from methods.parts.network.layers import prunable, weighted
+from methods.parts.quantization.activations import Static, observe
+from methods.parts.quantization.quantize import round_to_nearest, rule
 
 
 def gradients(v, s, Qn, top):

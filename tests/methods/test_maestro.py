@@ -6,8 +6,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from methods._layers import prunable
 from methods.maestro import Components, Maestro, OrderedDropout, cut, decompose, importance, lasso_gradient, pairs, plain, relative, suffix_norms
+from methods.parts.network.layers import prunable
 
 
 def matrix(m, n, seed=0):

@@ -4,8 +4,8 @@ import torch
 from torch.nn.utils import prune
 
 from harness import registry
-from methods._layers import prunable
-from methods._masks import smallest
+from methods.parts.network.layers import prunable
+from methods.parts.pruning.masks import smallest
 
 
 def test_the_sheet_s_worked_example_zeroes_a_whole_small_layer():

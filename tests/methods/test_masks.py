@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from methods._masks import lowest, no_norms, recover
+from methods.parts.pruning.masks import lowest, no_norms, recover
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.data())

@@ -3,7 +3,7 @@ from timm.layers import LayerScale
 from torch import nn
 from torch.nn.utils.fusion import fuse_linear_bn_weights
 
-from methods._merge import affine, merge, normalisation, scaled
+from methods.parts.depth.merge import affine, merge, normalisation, scaled
 
 
 def number(value):

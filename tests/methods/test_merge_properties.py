@@ -12,10 +12,23 @@ from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedRes
 from timm.models.resnet import BasicBlock, Bottleneck, downsample_conv
 from torch import nn
 
-from methods._conv_merge import Segment, add_branch, chain, compose, convolution, identity, kernel, mergeable, merged, move_padding, normalised, same
-from methods._conv_merge import segmented as cut_up
-from methods._merge import affine, merge, normalisation, scaled
 from methods.layer_merge import candidates
+from methods.parts.depth.conv_merge import (
+    Segment,
+    add_branch,
+    chain,
+    compose,
+    convolution,
+    identity,
+    kernel,
+    mergeable,
+    merged,
+    move_padding,
+    normalised,
+    same,
+)
+from methods.parts.depth.conv_merge import segmented as cut_up
+from methods.parts.depth.merge import affine, merge, normalisation, scaled
 
 quick = settings(max_examples=60, deadline=None)
 WIDTHS = st.sampled_from([1, 2, 3, 4, 6])

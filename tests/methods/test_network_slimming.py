@@ -6,9 +6,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from methods._channels import groups
-from methods._ranking import global_order
 from methods.network_slimming import NetworkSlimming, add_subgradient, importance, scales
+from methods.parts.pruning.channels import groups
+from methods.parts.pruning.ranking import global_order
 
 
 def gammas(*values):

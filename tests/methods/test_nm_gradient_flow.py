@@ -6,9 +6,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from methods._layers import prunable
-from methods._train import train
 from methods.nm_gradient_flow import GRADIENTS, Flow, NmGradientFlow, divisible, nm_mask
+from methods.parts.network.layers import prunable
+from methods.parts.training.train import train
 
 SHEET = torch.tensor([[1.0, -2.0, 3.0, 0.5]])
 

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from methods import powerpropagation
-from methods._layers import prunable
-from methods._masks import smallest
-from methods._train import train
+from methods.parts.network.layers import prunable
+from methods.parts.pruning.masks import smallest
+from methods.parts.training.train import train
 from methods.powerpropagation import Power, Powerpropagation, train_powers
 
 

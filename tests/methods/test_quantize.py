@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from methods import store_as_codes
-from methods._quantize import Rule, asymmetric, minmax, mse, round_to_nearest, rule, rules, symmetric
+from methods.parts.quantization.quantize import Rule, asymmetric, minmax, mse, round_to_nearest, rule, rules, symmetric
 
 FITS = [partial(search, place) for search in (minmax, mse) for place in (symmetric, asymmetric)]
 SEEDS = st.integers(0, 2**16)

@@ -3,7 +3,7 @@
 import torch
 
 from harness import registry
-from methods._layers import prunable
+from methods.parts.network.layers import prunable
 from methods.random_pruning import random_mask
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from methods._channels import groups
-from methods._ranking import global_order, macs_limits, prune_below
+from methods.parts.pruning.channels import groups
+from methods.parts.pruning.ranking import global_order, macs_limits, prune_below
 
 
 def test_units_of_all_groups_are_ranked_in_one_list_and_the_best_of_each_stays():

@@ -8,7 +8,7 @@ from torch import nn
 
 from harness import registry
 from methods import Schedule
-from methods._layers import prunable
+from methods.parts.network.layers import prunable
 from methods.rigl import RigL, drop_fraction, erk_kept, moved, random_off
 
 

@@ -7,13 +7,13 @@ import timm
 import torch
 from torch import nn
 
-from methods._gptq import gptq
-from methods._gram import moments
-from methods._layers import prunable, weighted
-from methods._quantize import round_to_nearest, rule
-from methods._rotation import rotatable, rotate, rotation
-from methods._walk import Stage, stages
 from methods.gptq import Gptq
+from methods.parts.network.gram import moments
+from methods.parts.network.layers import prunable, weighted
+from methods.parts.network.walk import Stage, stages
+from methods.parts.quantization.gptq import gptq
+from methods.parts.quantization.quantize import round_to_nearest, rule
+from methods.parts.quantization.rotation import rotatable, rotate, rotation
 from methods.rsq import Rsq, attention, importance, scaled
 
 

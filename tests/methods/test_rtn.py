@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from methods._layers import prunable, weighted
+from methods.parts.network.layers import prunable, weighted
 from methods.rtn import Rtn
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from harness import registry
-from methods._slim import widest
+from methods.parts.training.slim import widest
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])

@@ -6,9 +6,9 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from methods import Codes
-from methods._batchnorm import fold_batchnorms
-from methods._layers import prunable, weighted
-from methods._quantize import asymmetric, minmax, round_to_nearest, rule
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.layers import prunable, weighted
+from methods.parts.quantization.quantize import asymmetric, minmax, round_to_nearest, rule
 from methods.smoothquant import PerToken, Smoothquant, channel_maxima, factors, pairs, smooth
 
 

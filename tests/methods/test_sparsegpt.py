@@ -7,9 +7,9 @@ import torch
 
 from harness import registry
 from harness.errors import UserError
-from methods._layers import prunable
-from methods._masks import lowest
-from methods._row_masks import wanda_mask
+from methods.parts.network.layers import prunable
+from methods.parts.pruning.masks import lowest
+from methods.parts.pruning.row_masks import wanda_mask
 from methods.sparsegpt import sparsegpt
 
 

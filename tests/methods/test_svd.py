@@ -3,8 +3,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from methods._factors import factors, rank
-from methods._layers import prunable, weighted
+from methods.parts.low_rank.factors import factors, rank
+from methods.parts.network.layers import prunable, weighted
 from methods.svd import Svd, channel, spatial
 
 

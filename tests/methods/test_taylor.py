@@ -8,8 +8,8 @@ from timm.models.resnet import BasicBlock
 from torch import nn
 from torch.nn import functional
 
-from methods._channels import Group, groups, prune_to_macs, remove
-from methods._ranking import global_order
+from methods.parts.pruning.channels import Group, groups, prune_to_macs, remove
+from methods.parts.pruning.ranking import global_order
 from methods.taylor import Taylor, change, first_order, importance, parts
 
 

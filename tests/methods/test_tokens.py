@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness import macs, store
-from methods._tokens import ReducingBlock, ReducingBlocks, add_at, heads, nearest, reduce_tokens, take, token_count, unfit
+from methods.parts.tokens import ReducingBlock, ReducingBlocks, add_at, heads, nearest, reduce_tokens, take, token_count, unfit
 
 
 def halve(x, size, q, k, to):

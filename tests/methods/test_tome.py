@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from methods._tokens import reduce_tokens
+from methods.parts.tokens import reduce_tokens
 from methods.tome import Tome, bipartite_matching, merge, schedule
 
 

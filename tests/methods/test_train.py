@@ -8,8 +8,8 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-from methods import _graph
-from methods._train import train
+from methods.parts.training import cuda_graph
+from methods.parts.training.train import train
 
 
 def test_no_epochs_change_nothing(make_model, make_data):
@@ -122,11 +122,11 @@ def test_a_captured_step_runs_once_a_call_on_the_images_of_that_call(monkeypatch
     monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
-    graph = _graph._Graph(step, model)
+    graph = cuda_graph._Graph(step, model)
     batches = [(torch.rand(4, 1, 16, 16), torch.full((4,), number)) for number in range(2)]
     for images, labels in batches:
         graph(images, labels)
-    assert len(seen) == _graph.WARM + 2
+    assert len(seen) == cuda_graph.WARM + 2
     assert all(torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1]) for found, wanted in zip(seen[-2:], batches, strict=True))
     plain = make_model("resnet").train()
     plain.load_state_dict({**plain.state_dict(), **before})
@@ -139,4 +139,4 @@ def test_on_a_cpu_nothing_is_captured(make_model):
     def step(images, labels):
         raise AssertionError("not called")
 
-    assert _graph.captured(step, make_model("resnet")) is step
+    assert cuda_graph.captured(step, make_model("resnet")) is step

@@ -5,7 +5,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from methods._layers import prunable
+from methods.parts.network.layers import prunable
 from methods.svd import Svd
 from methods.tucker import Tucker, ranks, size, smaller, triple, tucker2
 

@@ -5,8 +5,8 @@ import torch
 from timm.models.resnet import BasicBlock
 from torch import nn
 
-from methods._layers import prunable
-from methods._walk import stages
+from methods.parts.network.layers import prunable
+from methods.parts.network.walk import stages
 
 
 def inputs_of(model, module, images):

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from harness import registry
-from methods._layers import prunable
-from methods._masks import lowest
-from methods._row_masks import wanda_mask
+from methods.parts.network.layers import prunable
+from methods.parts.pruning.masks import lowest
+from methods.parts.pruning.row_masks import wanda_mask
 
 
 def test_the_sheet_s_worked_example_removes_the_larger_weight():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import Codes
-from methods._layers import prunable, weighted
+from methods.parts.network.layers import prunable, weighted
 
 KEEP = 32  # bits at which a weight stays float32
 OTHERS = 8  # bits of stem, classifier and depth-wise convolutions

@@ -21,7 +21,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from methods import Data
-from methods._layers import Layer
+from methods.parts.network.layers import Layer
 
 Unit = tuple[int, int]  # which of groups(model), which of its units
 

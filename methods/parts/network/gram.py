@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from methods._layers import Layer, feature_rows, visit_inputs, visit_raw
+from methods.parts.network.layers import Layer, feature_rows, visit_inputs, visit_raw
 
 
 def moments(module: nn.Module, layers: Mapping[str, Layer], inputs: Tensor, importance: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, pad
 
-from methods._merge import normalisation, scaled
+from methods.parts.depth.merge import normalisation, scaled
 
 CONVS: dict[type[nn.Module], tuple[str, ...]] = {
     BasicBlock: ("conv1", "conv2"),

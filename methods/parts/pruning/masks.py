@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data
-from methods._batchnorm import has_batchnorm, recalibrate
+from methods.parts.network.batchnorm import has_batchnorm, recalibrate
 
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Passes = Annotated[int, Field(ge=0, le=10)]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from methods._layers import Layer
-from methods._quantize import Grid, asymmetric
+from methods.parts.network.layers import Layer
+from methods.parts.quantization.quantize import Grid, asymmetric
 
 
 class Static(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import Data, Schedule
-from methods._graph import captured
+from methods.parts.training.cuda_graph import captured
 
 Groups = list[dict[str, object]]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import Data
-from methods._channels import Unit, prune_to_macs
+from methods.parts.pruning.channels import Unit, prune_to_macs
 
 
 def global_order(scores: Sequence[Tensor]) -> list[Unit]:

@@ -13,7 +13,7 @@ from timm.layers import LayerScale
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from methods._layers import classifier
+from methods.parts.network.layers import classifier
 
 
 def hadamard12() -> Tensor:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods._factors import pair
-from methods._layers import Layer
-from methods._losses import soft_loss
+from methods.parts.low_rank.factors import pair
+from methods.parts.network.layers import Layer
+from methods.parts.training.losses import soft_loss
 
 BATCH = 128
 FEW = 128  # images that tell how far the predictions move

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from methods import Codebook, store_as_codes
-from methods._batchnorm import fold_batchnorms
-from methods._layers import Layer, prunable, weighted
-from methods._quantize import OTHERS, round_to_nearest, rule
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.layers import Layer, prunable, weighted
+from methods.parts.quantization.quantize import OTHERS, round_to_nearest, rule
 
 
 class Table(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from methods import Codes
-from methods._columns import BLOCK, by_blocks, by_columns, upper_factor
-from methods._quantize import Grid, Rule, as_codes
+from methods.parts.quantization.columns import BLOCK, by_blocks, by_columns, upper_factor
+from methods.parts.quantization.quantize import Grid, Rule, as_codes
 
 
 def gptq(W: Tensor, H: Tensor, how: Rule, percdamp: float) -> Codes:

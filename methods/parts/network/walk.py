@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods._layers import Layer, blocks, visit_inputs
+from methods.parts.network.layers import Layer, blocks, visit_inputs
 
 BATCH = 128
 

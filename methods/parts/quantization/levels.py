@@ -1,6 +1,6 @@
 """Every prunable layer rounded to nearest at several widths, and what each costs: the database out of which allocators choose one level a layer.
 
-Level v means BITS[v]; layers stand in the order of `methods._layers.prunable`. Stem, classifier and depth-wise convolutions are no part of it: they get 8 bits.
+Level v means BITS[v]; layers stand in the order of `methods.parts.network.layers.prunable`. Stem, classifier and depth-wise convolutions are no part of it: they get 8 bits.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from methods import Codes, store_as_codes
-from methods._batchnorm import fold_batchnorms
-from methods._layers import prunable, weighted
-from methods._quantize import OTHERS, round_to_nearest, rule
+from methods.parts.network.batchnorm import fold_batchnorms
+from methods.parts.network.layers import prunable, weighted
+from methods.parts.quantization.quantize import OTHERS, round_to_nearest, rule
 
 BITS = (2, 3, 4, 6, 8)
 BATCH = 128

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from methods._layers import Layer
+from methods.parts.network.layers import Layer
 
 Pair = tuple[int, int]
 

@@ -1,0 +1,1 @@
+"""Layers and blocks that go, and those that become one."""

@@ -1,0 +1,1 @@
+"""A layer as two thinner ones."""

@@ -1,0 +1,1 @@
+"""Choosing weights and channels that go, and taking them out."""

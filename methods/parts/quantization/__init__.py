@@ -1,0 +1,1 @@
+"""Grids, codes and codebooks: weights and activations in few bits."""
