@@ -31,7 +31,7 @@ from harness.machine import fingerprint
 from harness.onnx_export import to_onnx
 from harness.params import HardwareParams
 from harness.runtimes import load
-from leaderboard.statistics import median, paired_ratios
+from leaderboard.records.statistics import median, paired_ratios
 from methods import Data
 from methods.int8_static import Int8Static
 

@@ -18,8 +18,8 @@ from tabulate import tabulate
 
 from harness.params import load_params
 from harness.paths import Paths
-from leaderboard.latency import LatencyRun, read_latency
-from leaderboard.statistics import median
+from leaderboard.records.latency import LatencyRun, read_latency
+from leaderboard.records.statistics import median
 
 Speeds = dict[tuple[str, str, int], float]
 

@@ -14,11 +14,11 @@ from harness.errors import UserError
 from harness.fingerprint import LIBRARIES, OF_SOME
 from harness.params import Params
 from harness.paths import Paths
-from leaderboard.errors import ResultsError
-from leaderboard.latency import Report
 from leaderboard.manifest import FORMAT, MANIFEST, Code, Manifest, PackedFile, layout
 from leaderboard.plausible import latency_files
-from leaderboard.results import read_json, read_track
+from leaderboard.records.errors import ResultsError
+from leaderboard.records.latency import Report
+from leaderboard.records.results import read_json, read_track
 
 PACKAGES = (
     *LIBRARIES,

@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.params import Params
 from harness.paths import Paths
 from harness.points import expand
-from leaderboard.schema import MethodPoints, Origin
+from leaderboard.records.schema import MethodPoints, Origin
 
 NEEDED = ("version", "content_hash", "test_labels", "models")  # of track.json
 

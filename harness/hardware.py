@@ -15,7 +15,7 @@ from harness.bench_latency import seconds_of, warm
 from harness.clock import CLOCKS
 from harness.params import HardwareParams, ModelParams, Params
 from harness.runtimes import Runner, load, missing
-from leaderboard.statistics import median, noise_floor, paired_ratios
+from leaderboard.records.statistics import median, noise_floor, paired_ratios
 
 ROUNDS = 100  # of the A/A control
 

@@ -22,9 +22,9 @@ from harness.run import Selection, selected
 from harness.train import train_track
 from harness.worker import PREDICTIONS, Job, evaluate_point
 from leaderboard.agreement import Comparison, Rerun, Verdict, Verification, compare
-from leaderboard.errors import ResultsError, one_line
-from leaderboard.results import Predictions, TrackResults, read_records
-from leaderboard.schema import Measured
+from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.results import Predictions, TrackResults, read_records
+from leaderboard.records.schema import Measured
 
 STEPS = [guarded_compress, evaluate_point, same_in_batches]  # the last only here: it reads every artefact once more
 

@@ -32,7 +32,7 @@ def build_command(
     """Write the tables, tiers.csv, areas.csv, metrics.json, curves.csv and digest.md of each track, and the README's digest of all tracks built so far."""
     with one_line_errors():
         from leaderboard.build import build  # here, because scipy takes a second to import and --help needs none of it
-        from leaderboard.experiment import read_experiment
+        from leaderboard.records.experiment import read_experiment
 
         experiment = read_experiment(params)
         for page in build(results, experiment.chosen_version(version), tracks or [], readme if digest else None, experiment):

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from leaderboard.plots import STYLE, family_style, ratio_axis, svg_text
+from leaderboard.records.schema import DENSE
 from leaderboard.rows import Measurement, Row
-from leaderboard.schema import DENSE
 from leaderboard.tables import Table
 
 COLUMNS = 2

@@ -9,11 +9,11 @@ import numpy as np
 
 from leaderboard.claims import claimed_ratio
 from leaderboard.groups import Group, find_groups
-from leaderboard.latency import LatencyRun, latency
-from leaderboard.results import Correct, TrackResults
+from leaderboard.records.latency import LatencyRun, latency
+from leaderboard.records.results import Correct, TrackResults
+from leaderboard.records.schema import DENSE, Measured
+from leaderboard.records.statistics import adjust, paired_difference, sign_flip_p, wilson
 from leaderboard.rows import Costs, Measurement, Quality, Ratios, Row
-from leaderboard.schema import DENSE, Measured
-from leaderboard.statistics import adjust, paired_difference, sign_flip_p, wilson
 
 
 @dataclass(frozen=True)

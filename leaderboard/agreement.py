@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from leaderboard.results import Predictions
-from leaderboard.schema import Frozen, Measured
-from leaderboard.statistics import sign_flip_p
+from leaderboard.records.results import Predictions
+from leaderboard.records.schema import Frozen, Measured
+from leaderboard.records.statistics import sign_flip_p
 
 TOLERANCES = {"macs": 0.005, "parameters": 0.005, "bytes": 0.01, "effective_macs": 0.05, "bit_operations": 0.05}  # shares of the recorded number
 LEVEL = 0.01  # of the paired exact test between the predictions of both runs

@@ -12,10 +12,10 @@ import pandas as pd
 from leaderboard.best import macs_gain, size_gain
 from leaderboard.costs import Cost
 from leaderboard.precision import number
-from leaderboard.results import Correct
+from leaderboard.records.results import Correct
+from leaderboard.records.schema import DENSE, MethodInfo
+from leaderboard.records.statistics import Estimate, Floats, percentiles, resampled_means
 from leaderboard.rows import Row, RowKey
-from leaderboard.schema import DENSE, MethodInfo
-from leaderboard.statistics import Estimate, Floats, percentiles, resampled_means
 from leaderboard.tables import Table
 
 ENDS = {Cost.BYTES: 16.0, Cost.MACS: 4.0}  # ratios run from 1 to here

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from leaderboard.records.statistics import SIGNIFICANT
 from leaderboard.rows import Row
-from leaderboard.statistics import SIGNIFICANT
 
 RULE = (
     "`best` marks, per model and needs class, the largest compression ratio (`size`) and the largest realised speed-up beyond the noise "

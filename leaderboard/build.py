@@ -8,14 +8,14 @@ from pathlib import Path
 from leaderboard.accuracy_plot import accuracy_plot
 from leaderboard.areas import areas_text
 from leaderboard.digest import DIGEST, check_readme, digest_text, update_readme
-from leaderboard.errors import ResultsError, unknown
-from leaderboard.experiment import Experiment, in_order
-from leaderboard.files import write_folder
 from leaderboard.groups import find_hits
-from leaderboard.latency import read_latency
 from leaderboard.markdown import markdown_text
 from leaderboard.plots import size_plot, speed_plot
-from leaderboard.results import RECORDS, Correct, TrackResults, find_tracks, read_track
+from leaderboard.records.errors import ResultsError, unknown
+from leaderboard.records.experiment import Experiment, in_order
+from leaderboard.records.files import write_folder
+from leaderboard.records.latency import read_latency
+from leaderboard.records.results import RECORDS, Correct, TrackResults, find_tracks, read_track
 from leaderboard.rows import RowKey
 from leaderboard.summary import curves_text, metrics_text
 from leaderboard.tables import Table, csv_text, make_table

@@ -14,9 +14,9 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from pydantic import ValidationError
 
-from leaderboard.errors import ResultsError, describe, one_line
-from leaderboard.files import write_bytes
 from leaderboard.manifest import FORMAT, MANIFEST, Manifest, layout
+from leaderboard.records.errors import ResultsError, describe, one_line
+from leaderboard.records.files import write_bytes
 
 MOST_FILES, MOST_BYTES, MOST_RATIO = 5_000, 2**29, 100  # a track of 500 points on 50,000 images takes 200 files and 60 MB, and packs to a fifth
 ENCRYPTED = 0x1  # of a zip entry's flags

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from leaderboard.best import RULE
 from leaderboard.github import escape
-from leaderboard.latency import LatencyRun
-from leaderboard.schema import TrackInfo
+from leaderboard.records.latency import LatencyRun
+from leaderboard.records.schema import TrackInfo
 from leaderboard.tables import Table
 
 REFERENCE = "The author of the reference weights had no validation split: dense and everything made from it may be chosen on the test set"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboard.errors import ResultsError, one_line
+from leaderboard.records.errors import ResultsError, one_line
 
 Record = dict[str, str]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leaderboard.errors import ResultsError, UnknownName
+from leaderboard.records.errors import ResultsError, UnknownName
 
 if TYPE_CHECKING:  # commands import modules when they run, so that --help does not wait for them
     from leaderboard.board import Choice
@@ -35,7 +35,7 @@ def one_line_errors() -> Iterator[None]:
 def chosen(results: Path, version: str | None, params: Path, track: str | None, hardware: str | None) -> tuple[Choice, str]:
     """Return the table that the options of a command ask for, and its version."""
     from leaderboard.board import choose, find_tables
-    from leaderboard.experiment import read_experiment
+    from leaderboard.records.experiment import read_experiment
 
     experiment = read_experiment(params)
     asked = experiment.chosen_version(version)

@@ -26,10 +26,10 @@ def verify(
 ) -> None:
     """Check a bundle from elsewhere, run a sample again if asked, label each point in <BUNDLE>.labels.json; exit 1 if it is refused or contradicted."""
     with one_line_errors(), tempfile.TemporaryDirectory() as temporary:
-        from leaderboard.files import write_text
         from leaderboard.labels import Again, counted, labels_file, self_reported
         from leaderboard.labels import rerun as run_again
         from leaderboard.outside import check_bundle
+        from leaderboard.records.files import write_text
 
         outside = check_bundle(bundle, results, Path(temporary))
         labels, found = (self_reported(outside), ()) if rerun is None else run_again(outside, Again(rerun, seed, params))
@@ -46,8 +46,8 @@ def verify(
 def merge(bundle: BundleFile, results: Results = Path("results"), params: ParamsFile = Path("params.yaml")) -> None:
     """Check a bundle again and add the machines and methods that we lack, marked with where they came from; what we have is never overwritten."""
     with one_line_errors():
-        from leaderboard.experiment import read_experiment
         from leaderboard.merge import merge as run
+        from leaderboard.records.experiment import read_experiment
 
         for line in run(bundle, results, read_experiment(params).chosen_version(None)):
             typer.echo(line)
@@ -57,8 +57,8 @@ def merge(bundle: BundleFile, results: Results = Path("results"), params: Params
 def schema(into: Into = None) -> None:
     """Print the JSON Schema of every file of results and bundles, or write one file for each."""
     with one_line_errors():
-        from leaderboard.files import write_text
-        from leaderboard.published import schema_texts
+        from leaderboard.records.files import write_text
+        from leaderboard.records.json_schema import schema_texts
 
         for name, text in schema_texts().items():
             if into is None:

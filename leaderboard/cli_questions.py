@@ -51,7 +51,7 @@ def compare_command(
     with one_line_errors():
         from leaderboard.compare import compare
         from leaderboard.compare_page import page
-        from leaderboard.files import write_text
+        from leaderboard.records.files import write_text
         from leaderboard.sides import Home, opened
 
         home = Home(results, params)

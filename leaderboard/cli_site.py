@@ -21,7 +21,7 @@ def site(
 ) -> None:
     """Write the static site: tables, plots, a page per method and model; open its index.html in a browser."""
     with one_line_errors():
-        from leaderboard.experiment import read_experiment
+        from leaderboard.records.experiment import read_experiment
         from leaderboard.site import build_site  # here, because scipy takes a second to import and --help needs none of it
 
         experiment = read_experiment(params)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from leaderboard.best import lossless
 from leaderboard.caption import machine_text, origin
-from leaderboard.errors import ResultsError
-from leaderboard.experiment import Experiment, in_order
-from leaderboard.files import read_text, write_text
 from leaderboard.github import escape, github_table
 from leaderboard.precision import accuracy_digits, number
+from leaderboard.records.errors import ResultsError
+from leaderboard.records.experiment import Experiment, in_order
+from leaderboard.records.files import read_text, write_text
+from leaderboard.records.schema import DENSE
 from leaderboard.rows import Row
-from leaderboard.schema import DENSE
 from leaderboard.tables import Table
 
 BEGIN, END = "<!-- digest:begin -->", "<!-- digest:end -->"

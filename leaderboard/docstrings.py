@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from leaderboard.errors import ResultsError, describe
-from leaderboard.files import read_text
+from leaderboard.records.errors import ResultsError, describe
+from leaderboard.records.files import read_text
 
 CHECKED, ASSUMED = "Checked against:", "ASSUMED:"
 

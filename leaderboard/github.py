@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from leaderboard.errors import one_line
+from leaderboard.records.errors import one_line
 
 ENTITIES = str.maketrans({character: f"&#{ord(character)};" for character in "|\\`[*"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 

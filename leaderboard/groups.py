@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from leaderboard.errors import one_line
-from leaderboard.results import Correct, MethodResults, TrackResults
+from leaderboard.records.errors import one_line
+from leaderboard.records.results import Correct, MethodResults, TrackResults
+from leaderboard.records.schema import WEAKEST_FIRST, Measured, Unmeasured
 from leaderboard.rows import RowKey
-from leaderboard.schema import WEAKEST_FIRST, Measured, Unmeasured
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leaderboard.agreement import Rerun, Verdict, Verification
-from leaderboard.errors import ResultsError
 from leaderboard.outside import Outside
-from leaderboard.results import TrackResults, read_json
-from leaderboard.schema import WEAKEST_FIRST, Frozen, Label, Sha256
+from leaderboard.records.errors import ResultsError
+from leaderboard.records.results import TrackResults, read_json
+from leaderboard.records.schema import WEAKEST_FIRST, Frozen, Label, Sha256
 
 BY_VERDICT: dict[Verdict, Label] = {"identical": "reproduced", "within tolerance": "within tolerance", "different": "contradicted"}
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leaderboard.best import lossless
+from leaderboard.records.schema import DENSE
 from leaderboard.rows import Measurement, Row
-from leaderboard.schema import DENSE
 
 CONTROLS = ("random_pruning", "slim", "finetune_only")
 RULE = (

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from leaderboard.schema import Frozen, Sha256
+from leaderboard.records.schema import Frozen, Sha256
 
 FORMAT = 1  # of bundles; a reader refuses any other
 MANIFEST = "manifest.json"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from leaderboard.caption import caption
 from leaderboard.github import escape, github_table
-from leaderboard.latency import Latency
 from leaderboard.precision import accuracy_digits, number
+from leaderboard.records.latency import Latency
+from leaderboard.records.statistics import Estimate, stars
 from leaderboard.rows import Measurement, Row
-from leaderboard.statistics import Estimate, stars
 from leaderboard.tables import Table, realised_share, verdict
 
 Cells = dict[str, str]

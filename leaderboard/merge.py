@@ -8,14 +8,14 @@ from pathlib import Path
 
 from safetensors.numpy import save
 
-from leaderboard.errors import ResultsError, one_line
-from leaderboard.files import write_bytes
 from leaderboard.labels import stored
-from leaderboard.latency import Report
 from leaderboard.outside import Outside, check_bundle, dense_difference, difference
 from leaderboard.plausible import latency_files
-from leaderboard.results import MethodResults, TrackResults, read_json
-from leaderboard.schema import DENSE, MethodPoints, Origin
+from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.files import write_bytes
+from leaderboard.records.latency import Report
+from leaderboard.records.results import MethodResults, TrackResults, read_json
+from leaderboard.records.schema import DENSE, MethodPoints, Origin
 
 Writes = dict[Path, bytes]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from leaderboard.groups import Group
-from leaderboard.latency import LatencyRun
 from leaderboard.precision import accuracy_digits, number
+from leaderboard.records.latency import LatencyRun
+from leaderboard.records.schema import Measured, TrackInfo
+from leaderboard.records.statistics import SIGNIFICANT, Estimate, adjust, paired_difference, sign_flip_p, wilson
 from leaderboard.rows import RowKey
-from leaderboard.schema import Measured, TrackInfo
-from leaderboard.statistics import SIGNIFICANT, Estimate, adjust, paired_difference, sign_flip_p, wilson
 
 PAIRED = (
     "Exact sign-flip test (McNemar for one seed) on the same test images, p adjusted (Benjamini-Hochberg) over the rows that differ at all;"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from leaderboard.github import escape
 from leaderboard.groups import Group
-from leaderboard.latency import LatencyRun, latency
 from leaderboard.moved import Finding, Move, Pair, as_share, disjoint, finding, relative
-from leaderboard.statistics import Estimate
+from leaderboard.records.latency import LatencyRun, latency
+from leaderboard.records.statistics import Estimate
 
 
 def find_latency(hardware: str, a: LatencyRun, b: LatencyRun, pairs: Sequence[Pair]) -> list[Finding]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from leaderboard.agreement import Comparison, compare
 from leaderboard.bundle import Bundle, read_bundle, refused
-from leaderboard.errors import ResultsError, one_line
 from leaderboard.plausible import findings
-from leaderboard.results import MethodResults, TrackResults, find_tracks, read_records, read_track
-from leaderboard.schema import DENSE, Measured, Unmeasured
+from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.results import MethodResults, TrackResults, find_tracks, read_records, read_track
+from leaderboard.records.schema import DENSE, Measured, Unmeasured
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from leaderboard.cells import Record, real
 from leaderboard.costs import Cost
-from leaderboard.errors import ResultsError, one_line, unknown
-from leaderboard.schema import DENSE
+from leaderboard.records.errors import ResultsError, one_line, unknown
+from leaderboard.records.schema import DENSE
 
 GAIN = {Cost.BYTES: "compression_ratio", Cost.MACS: "theoretical_speedup"}  # the column of what is ranked
 VERDICTS = ("faster", "tie", "slower")  # best first; any other says why a row has no time of its own

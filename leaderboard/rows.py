@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from leaderboard.latency import Latency
-from leaderboard.schema import MethodInfo
-from leaderboard.statistics import Estimate
+from leaderboard.records.latency import Latency
+from leaderboard.records.schema import MethodInfo
+from leaderboard.records.statistics import Estimate
 
 RowKey = tuple[str, str, str]  # model, method and setting: what a row is in every table of its track
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from leaderboard.errors import ResultsError, one_line
-from leaderboard.experiment import read_experiment
-from leaderboard.results import RECORDS
+from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.experiment import read_experiment
+from leaderboard.records.results import RECORDS
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from leaderboard.docstrings import read_docstrings
-from leaderboard.errors import ResultsError
-from leaderboard.experiment import Experiment
-from leaderboard.files import write_text
+from leaderboard.records.errors import ResultsError
+from leaderboard.records.experiment import Experiment
+from leaderboard.records.files import write_text
 from leaderboard.site_pages import Site, pages
 from leaderboard.site_tracks import read_site_tracks
 

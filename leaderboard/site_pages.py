@@ -10,8 +10,8 @@ from markupsafe import Markup, escape
 
 from leaderboard.docstrings import Docstring, arxiv
 from leaderboard.losses import RULE, ControlLoss, MildLoss, control_losses, mild_losses
+from leaderboard.records.schema import MethodInfo
 from leaderboard.rows import Row
-from leaderboard.schema import MethodInfo
 from leaderboard.site_data import PageTable, asked_table, page_table
 from leaderboard.site_names import method_page
 from leaderboard.site_tracks import SiteTrack

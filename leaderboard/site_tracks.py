@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leaderboard.build import chosen_tracks, shown_table, track_tables
-from leaderboard.errors import ResultsError
-from leaderboard.experiment import Experiment
-from leaderboard.files import read_text
-from leaderboard.schema import TrackInfo
+from leaderboard.records.errors import ResultsError
+from leaderboard.records.experiment import Experiment
+from leaderboard.records.files import read_text
+from leaderboard.records.schema import TrackInfo
 from leaderboard.site_names import model_page, table_page
 from leaderboard.tables import Table
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from leaderboard.best import lossless, size_gain, speed_gain
 from leaderboard.precision import number
+from leaderboard.records.schema import DENSE
 from leaderboard.rows import Row
-from leaderboard.schema import DENSE
 from leaderboard.tables import Table
 
 Numbers = dict[str, float | int]

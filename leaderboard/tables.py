@@ -9,13 +9,13 @@ import pandas as pd
 
 from leaderboard.aggregate import make_rows
 from leaderboard.best import marked_best
-from leaderboard.latency import Latency, LatencyRun
 from leaderboard.pareto import marked_pareto
 from leaderboard.precision import number
-from leaderboard.results import TrackResults
+from leaderboard.records.latency import Latency, LatencyRun
+from leaderboard.records.results import TrackResults
+from leaderboard.records.schema import TrackInfo
+from leaderboard.records.statistics import Estimate, stars
 from leaderboard.rows import Measurement, Row
-from leaderboard.schema import TrackInfo
-from leaderboard.statistics import Estimate, stars
 
 Cells = dict[str, str]
 

@@ -28,10 +28,10 @@ from hypothesis import strategies as st
 from harness import archive, files, weights_file
 from harness.errors import UserError
 from harness.params import load_params
-from leaderboard.errors import ResultsError
-from leaderboard.latency import read_latency
-from leaderboard.results import read_json, read_track
-from leaderboard.schema import MethodPoints, TrackInfo
+from leaderboard.records.errors import ResultsError
+from leaderboard.records.latency import read_latency
+from leaderboard.records.results import read_json, read_track
+from leaderboard.records.schema import MethodPoints, TrackInfo
 from tests.bad_input import project
 
 ROOT = Path(__file__).parent.parent

@@ -29,7 +29,7 @@ import yaml
 
 from benchmarks.tiny_pipeline import copy_checkout
 from leaderboard.build import build
-from leaderboard.experiment import read_experiment
+from leaderboard.records.experiment import read_experiment
 from tests.bad_input.project import PARAMS
 
 ROOT = Path(__file__).parent.parent

@@ -14,7 +14,7 @@ from harness.params import load_params
 from harness.paths import Paths
 from harness.train import train_track
 from leaderboard.build import build
-from leaderboard.experiment import read_experiment
+from leaderboard.records.experiment import read_experiment
 from tests.conftest import ROOT
 
 SCHEDULE = {

@@ -21,8 +21,8 @@ from harness.run import Selection
 from harness.train import train_track
 from harness.verify import Recorded, Sample, candidates, drawn, verdicts, verify
 from leaderboard.agreement import Rerun, Verification, compare
-from leaderboard.results import read_records
-from leaderboard.schema import Measured
+from leaderboard.records.results import read_records
+from leaderboard.records.schema import Measured
 from tests.conftest import ROOT
 
 NUMBERS = {"bytes": 1000, "parameters": 100, "macs": 1000, "effective_macs": 1000, "bit_operations": 1000}

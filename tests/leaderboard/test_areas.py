@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from leaderboard.areas import Curve, areas, areas_text, front_shares
 from leaderboard.build import make_tables
 from leaderboard.costs import Cost
-from leaderboard.experiment import read_experiment
 from leaderboard.groups import find_hits
-from leaderboard.results import read_track
-from leaderboard.schema import MethodInfo
+from leaderboard.records.experiment import read_experiment
+from leaderboard.records.results import read_track
+from leaderboard.records.schema import MethodInfo
 
 
 def method(name):

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from leaderboard.build import build
-from leaderboard.errors import ResultsError
-from leaderboard.experiment import read_experiment
+from leaderboard.records.errors import ResultsError
+from leaderboard.records.experiment import read_experiment
 
 
 def build_tracks(results, *tracks):

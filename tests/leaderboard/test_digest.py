@@ -8,8 +8,8 @@ import pytest
 
 from leaderboard.build import build
 from leaderboard.digest import updated
-from leaderboard.errors import ResultsError
-from leaderboard.experiment import read_experiment
+from leaderboard.records.errors import ResultsError
+from leaderboard.records.experiment import read_experiment
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from leaderboard.__main__ import app
 from leaderboard.board import find_tables
-from leaderboard.experiment import Experiment
+from leaderboard.records.experiment import Experiment
 
 
 def run(results, command, *options):

@@ -12,9 +12,9 @@ from harness.paths import Paths
 from leaderboard.__main__ import app
 from leaderboard.agreement import Rerun, Verification
 from leaderboard.build import build
-from leaderboard.experiment import read_experiment
 from leaderboard.labels import comparable
-from leaderboard.results import read_track
+from leaderboard.records.experiment import read_experiment
+from leaderboard.records.results import read_track
 from tests.leaderboard.bundles import RECORDS, assert_refused, elsewhere, entries, packed, run, stamp, tree
 
 

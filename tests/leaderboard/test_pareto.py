@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaderboard.build import track_tables
-from leaderboard.experiment import read_experiment
 from leaderboard.pareto import front
+from leaderboard.records.experiment import read_experiment
 
 
 def test_dominated_points_are_off_the_front():

@@ -5,8 +5,8 @@ import pytest
 from leaderboard.accuracy_plot import accuracy_plot
 from leaderboard.build import build, track_tables
 from leaderboard.claims import claimed_ratio
-from leaderboard.experiment import read_experiment
 from leaderboard.plots import size_plot, speed_plot
+from leaderboard.records.experiment import read_experiment
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from leaderboard.claims import claimed_ratio
 from leaderboard.pareto import front
-from leaderboard.statistics import adjust, median, sign_flip_p, wilson
+from leaderboard.records.statistics import adjust, median, sign_flip_p, wilson
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 6)), max_size=12)
 

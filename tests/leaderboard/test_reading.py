@@ -7,10 +7,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from leaderboard.build import chosen_tracks
-from leaderboard.errors import ResultsError
-from leaderboard.experiment import Experiment
-from leaderboard.latency import STALE, read_latency
-from leaderboard.results import find_tracks, read_track
+from leaderboard.records.errors import ResultsError
+from leaderboard.records.experiment import Experiment
+from leaderboard.records.latency import STALE, read_latency
+from leaderboard.records.results import find_tracks, read_track
 
 
 def refused(results, *words, track="digits"):

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from harness.__main__ import app as harness
 from leaderboard.build import make_tables
-from leaderboard.experiment import read_experiment
-from leaderboard.files import write_folder
 from leaderboard.markdown import markdown_text
-from leaderboard.results import read_track
+from leaderboard.records.experiment import read_experiment
+from leaderboard.records.files import write_folder
+from leaderboard.records.results import read_track
 from leaderboard.summary import metrics_text
 from leaderboard.tables import csv_text
 from tests.leaderboard.test_leaderboard_commands import assert_fails, run

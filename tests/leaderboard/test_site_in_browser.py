@@ -11,8 +11,8 @@ import pytest
 
 from leaderboard.costs import Cost
 from leaderboard.docstrings import read_docstrings
-from leaderboard.experiment import read_experiment
 from leaderboard.recommend import VERDICTS, Question, recommend
+from leaderboard.records.experiment import read_experiment
 from leaderboard.site import build_site, write_site
 from leaderboard.site_pages import Site
 from leaderboard.site_tracks import read_site_tracks

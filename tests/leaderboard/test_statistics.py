@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from leaderboard.statistics import (
+from leaderboard.records.statistics import (
     Estimate,
     adjust,
     is_tie,

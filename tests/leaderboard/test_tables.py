@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from leaderboard.build import track_tables
-from leaderboard.experiment import Experiment, read_experiment
 from leaderboard.github import escape
 from leaderboard.markdown import markdown_text
 from leaderboard.precision import accuracy_digits, number
+from leaderboard.records.experiment import Experiment, read_experiment
 from leaderboard.tables import csv_text
 
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from leaderboard.build import make_tables
-from leaderboard.experiment import read_experiment
 from leaderboard.groups import find_hits
-from leaderboard.results import read_track
+from leaderboard.records.experiment import read_experiment
+from leaderboard.records.results import read_track
+from leaderboard.records.schema import MethodInfo
+from leaderboard.records.statistics import adjust, sign_flip_p
 from leaderboard.rows import Row
-from leaderboard.schema import MethodInfo
-from leaderboard.statistics import adjust, sign_flip_p
 from leaderboard.tiers import Contender, tiers, tiers_text
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from leaderboard.errors import ResultsError, one_line
-from leaderboard.results import read_json
-from leaderboard.schema import DENSE, Frozen, Origin
-from leaderboard.statistics import Estimate, Floats, is_tie, median, noise_floor, paired_ratios
+from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.results import read_json
+from leaderboard.records.schema import DENSE, Frozen, Origin
+from leaderboard.records.statistics import Estimate, Floats, is_tie, median, noise_floor, paired_ratios
 
 
 class Machine(Frozen):

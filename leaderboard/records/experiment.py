@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from leaderboard.errors import ResultsError, describe
-from leaderboard.files import read_text
+from leaderboard.records.errors import ResultsError, describe
+from leaderboard.records.files import read_text
 
 
 class Profile(BaseModel):

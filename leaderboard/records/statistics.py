@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, false_discovery_control, norm
 
-from leaderboard.results import Correct
+from leaderboard.records.results import Correct
 
 LEVEL = 0.95
 SIGNIFICANT = 0.05  # is an adjusted p below this

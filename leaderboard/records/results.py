@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from leaderboard.errors import ResultsError, describe, one_line, unknown
-from leaderboard.schema import DENSE, Measured, MethodInfo, MethodPoints, Origin, Stamp, TrackInfo, Unmeasured
+from leaderboard.records.errors import ResultsError, describe, one_line, unknown
+from leaderboard.records.schema import DENSE, Measured, MethodInfo, MethodPoints, Origin, Stamp, TrackInfo, Unmeasured
 
 RECORDS = "records"  # results/<version>/records/<track>/ is what the harness writes; all else below <version> is made of it
 Correct = NDArray[np.bool_]

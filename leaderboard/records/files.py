@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from leaderboard.errors import ResultsError
+from leaderboard.records.errors import ResultsError
 
 
 def write_text(path: Path, text: str) -> None:

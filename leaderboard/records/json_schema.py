@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from leaderboard.labels import Labels
-from leaderboard.latency import Report
 from leaderboard.manifest import Manifest
-from leaderboard.schema import MethodPoints, TrackInfo
+from leaderboard.records.latency import Report
+from leaderboard.records.schema import MethodPoints, TrackInfo
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MODELS: Mapping[str, type[BaseModel]] = {"track": TrackInfo, "points": MethodPoints, "latency": Report, "manifest": Manifest, "labels": Labels}

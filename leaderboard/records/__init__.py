@@ -1,0 +1,1 @@
+"""What results are: their form, how they are read and written, params.yaml, errors, and how sure a number is."""
