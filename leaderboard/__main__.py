@@ -31,8 +31,8 @@ def build_command(
 ) -> None:
     """Write the tables, tiers.csv, areas.csv, metrics.json, curves.csv and digest.md of each track, and the README's digest of all tracks built so far."""
     with one_line_errors():
-        from leaderboard.build import build  # here, because scipy takes a second to import and --help needs none of it
         from leaderboard.records.experiment import read_experiment
+        from leaderboard.tables.build import build  # here, because scipy takes a second to import and --help needs none of it
 
         experiment = read_experiment(params)
         for page in build(results, experiment.chosen_version(version), tracks or [], readme if digest else None, experiment):
@@ -49,7 +49,7 @@ def show(
 ) -> None:
     """Print the rows that are best, Pareto members or sanity rows, and say where the full tables lie."""
     with one_line_errors():
-        from leaderboard.board import board_text, read_table
+        from leaderboard.tables.terminal import board_text, read_table
 
         choice, asked = chosen(results, version, params, track, hardware)
         typer.echo(f"{choice.track} on {choice.hardware}, version {asked}\n\n{board_text(read_table(choice.path))}\n")

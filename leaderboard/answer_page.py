@@ -6,13 +6,13 @@ import json
 
 from tabulate import tabulate
 
-from leaderboard.board import Choice, read_table
-from leaderboard.cells import Record, cut, fixed, real, speedup_cell, whole
-from leaderboard.costs import Cost
-from leaderboard.precision import accuracy_digits
 from leaderboard.recommend import Answer, Candidate, Question, recommend, reproduction, smallest_batch
 from leaderboard.records.errors import ResultsError, one_line
 from leaderboard.records.files import read_text
+from leaderboard.tables.cells import Record, cut, fixed, real, speedup_cell, whole
+from leaderboard.tables.precision import accuracy_digits
+from leaderboard.tables.ranking.costs import Cost
+from leaderboard.tables.terminal import Choice, read_table
 
 FIRST = {Cost.BYTES: "the smallest", Cost.MACS: "the fewest MACs", Cost.LATENCY: "the fastest"}
 GAIN = {Cost.BYTES: "is smaller", Cost.MACS: "has fewer MACs", Cost.LATENCY: "is faster"}

@@ -12,7 +12,7 @@ import typer
 from leaderboard.records.errors import ResultsError, UnknownName
 
 if TYPE_CHECKING:  # commands import modules when they run, so that --help does not wait for them
-    from leaderboard.board import Choice
+    from leaderboard.tables.terminal import Choice
 
 OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
 Results = Annotated[Path, typer.Option(help="The folder of results.")]
@@ -34,8 +34,8 @@ def one_line_errors() -> Iterator[None]:
 
 def chosen(results: Path, version: str | None, params: Path, track: str | None, hardware: str | None) -> tuple[Choice, str]:
     """Return the table that the options of a command ask for, and its version."""
-    from leaderboard.board import choose, find_tables
     from leaderboard.records.experiment import read_experiment
+    from leaderboard.tables.terminal import choose, find_tables
 
     experiment = read_experiment(params)
     asked = experiment.chosen_version(version)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from leaderboard.groups import Group, find_groups
 from leaderboard.moved import Finding, Pair, Snapshot, find_accuracy, find_exact
 from leaderboard.moved_latency import find_latency
 from leaderboard.records.errors import ResultsError, unknown
 from leaderboard.records.latency import LatencyRun, read_latency
 from leaderboard.records.results import TrackResults, find_tracks, read_track
-from leaderboard.rows import RowKey
 from leaderboard.sides import Side
+from leaderboard.tables.groups import Group, find_groups
+from leaderboard.tables.rows import RowKey
 
 
 @dataclass(frozen=True)

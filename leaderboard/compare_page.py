@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leaderboard.cells import Record, cut
 from leaderboard.compare import Comparison, TrackComparison
-from leaderboard.github import escape, github_table
 from leaderboard.moved import Finding
-from leaderboard.rows import RowKey
+from leaderboard.tables.cells import Record, cut
+from leaderboard.tables.github import escape, github_table
+from leaderboard.tables.rows import RowKey
 
 SHOWN = 25  # rows of one table: a pull request's text is bounded, and the furthest come first
 WIDTH = 120  # of a list of settings, or of a reason

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leaderboard.groups import Group
-from leaderboard.precision import accuracy_digits, number
 from leaderboard.records.latency import LatencyRun
 from leaderboard.records.schema import Measured, TrackInfo
 from leaderboard.records.statistics import SIGNIFICANT, Estimate, adjust, paired_difference, sign_flip_p, wilson
-from leaderboard.rows import RowKey
+from leaderboard.tables.groups import Group
+from leaderboard.tables.precision import accuracy_digits, number
+from leaderboard.tables.rows import RowKey
 
 PAIRED = (
     "Exact sign-flip test (McNemar for one seed) on the same test images, p adjusted (Benjamini-Hochberg) over the rows that differ at all;"

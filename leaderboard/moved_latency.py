@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leaderboard.github import escape
-from leaderboard.groups import Group
 from leaderboard.moved import Finding, Move, Pair, as_share, disjoint, finding, relative
 from leaderboard.records.latency import LatencyRun, latency
 from leaderboard.records.statistics import Estimate
+from leaderboard.tables.github import escape
+from leaderboard.tables.groups import Group
 
 
 def find_latency(hardware: str, a: LatencyRun, b: LatencyRun, pairs: Sequence[Pair]) -> list[Finding]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from leaderboard.claims import claimed_ratio
 from leaderboard.records.errors import one_line
 from leaderboard.records.latency import LatencyRun, Report, read_latency
 from leaderboard.records.results import MethodResults, TrackResults, read_json
 from leaderboard.records.schema import DENSE, Measured
+from leaderboard.tables.promised_size import claimed_ratio
 
 NEEDS = {"data-free", "calibration", "labels", "fine-tune", "scratch"}  # rows are ranked within their needs: a word of its own would win alone
 REALISATIONS = {"structural", "packed", "kernel", "masked", "dynamic"}  # of a chain: several, with + between them

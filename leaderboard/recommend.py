@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from leaderboard.cells import Record, real
-from leaderboard.costs import Cost
 from leaderboard.records.errors import ResultsError, one_line, unknown
 from leaderboard.records.schema import DENSE
+from leaderboard.tables.cells import Record, real
+from leaderboard.tables.ranking.costs import Cost
 
 GAIN = {Cost.BYTES: "compression_ratio", Cost.MACS: "theoretical_speedup"}  # the column of what is ranked
 VERDICTS = ("faster", "tie", "slower")  # best first; any other says why a row has no time of its own

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from leaderboard.precision import accuracy_digits
 from leaderboard.recommend import GAIN
-from leaderboard.rows import Row
 from leaderboard.site_columns import Column, columns
 from leaderboard.site_names import method_page, model_page
-from leaderboard.tables import Cells, Table, record
+from leaderboard.tables.precision import accuracy_digits
+from leaderboard.tables.rows import Row
+from leaderboard.tables.table import Cells, Table, record
 
 Value = str | float | None
 ASKED = ("method", "model", "setting", "needs", "accuracy_percent", "delta_points", *GAIN.values())  # beside the smallest batch's speed-up

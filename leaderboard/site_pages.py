@@ -9,13 +9,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from leaderboard.docstrings import Docstring, arxiv
-from leaderboard.losses import RULE, ControlLoss, MildLoss, control_losses, mild_losses
 from leaderboard.records.schema import MethodInfo
-from leaderboard.rows import Row
 from leaderboard.site_data import PageTable, asked_table, page_table
 from leaderboard.site_names import method_page
 from leaderboard.site_tracks import SiteTrack
-from leaderboard.tables import Table
+from leaderboard.tables.ranking.losses import RULE, ControlLoss, MildLoss, control_losses, mild_losses
+from leaderboard.tables.rows import Row
+from leaderboard.tables.table import Table
 
 Pages = dict[str, str]
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leaderboard.build import chosen_tracks, shown_table, track_tables
 from leaderboard.records.errors import ResultsError
 from leaderboard.records.experiment import Experiment
 from leaderboard.records.files import read_text
 from leaderboard.records.schema import TrackInfo
 from leaderboard.site_names import model_page, table_page
-from leaderboard.tables import Table
+from leaderboard.tables.build import chosen_tracks, shown_table, track_tables
+from leaderboard.tables.table import Table
 
 STATISTICS = {
     "tiers.csv": "Tiers of methods that the data cannot tell apart",

@@ -28,8 +28,8 @@ import typer
 import yaml
 
 from benchmarks.tiny_pipeline import copy_checkout
-from leaderboard.build import build
 from leaderboard.records.experiment import read_experiment
+from leaderboard.tables.build import build
 from tests.bad_input.project import PARAMS
 
 ROOT = Path(__file__).parent.parent

@@ -13,8 +13,8 @@ from harness.compress import sweep
 from harness.params import load_params
 from harness.paths import Paths
 from harness.train import train_track
-from leaderboard.build import build
 from leaderboard.records.experiment import read_experiment
+from leaderboard.tables.build import build
 from tests.conftest import ROOT
 
 SCHEDULE = {

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaderboard.areas import Curve, areas, areas_text, front_shares
-from leaderboard.build import make_tables
-from leaderboard.costs import Cost
-from leaderboard.groups import find_hits
 from leaderboard.records.experiment import read_experiment
 from leaderboard.records.results import read_track
 from leaderboard.records.schema import MethodInfo
+from leaderboard.tables.build import make_tables
+from leaderboard.tables.groups import find_hits
+from leaderboard.tables.ranking.areas import Curve, areas, areas_text, front_shares
+from leaderboard.tables.ranking.costs import Cost
 
 
 def method(name):

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from leaderboard.build import build
 from leaderboard.records.errors import ResultsError
 from leaderboard.records.experiment import read_experiment
+from leaderboard.tables.build import build
 
 
 def build_tracks(results, *tracks):

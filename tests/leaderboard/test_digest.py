@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from leaderboard.build import build
-from leaderboard.digest import updated
 from leaderboard.records.errors import ResultsError
 from leaderboard.records.experiment import read_experiment
+from leaderboard.tables.build import build
+from leaderboard.tables.digest import updated
 
 
 @pytest.fixture

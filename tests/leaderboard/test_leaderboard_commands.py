@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from leaderboard.__main__ import app
-from leaderboard.board import find_tables
 from leaderboard.records.experiment import Experiment
+from leaderboard.tables.terminal import find_tables
 
 
 def run(results, command, *options):
@@ -196,7 +196,7 @@ def test_every_command_has_help_with_an_example(command):
 
 
 def test_the_package_imports_neither_torch_nor_the_other_packages():
-    code = "import sys, leaderboard.__main__, leaderboard.build, leaderboard.board; print({'torch', 'methods', 'harness'} & set(sys.modules))"
+    code = "import sys, leaderboard.__main__, leaderboard.tables.build, leaderboard.tables.terminal; print({'torch', 'methods', 'harness'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 

@@ -11,10 +11,10 @@ from harness.errors import UserError
 from harness.paths import Paths
 from leaderboard.__main__ import app
 from leaderboard.agreement import Rerun, Verification
-from leaderboard.build import build
 from leaderboard.labels import comparable
 from leaderboard.records.experiment import read_experiment
 from leaderboard.records.results import read_track
+from leaderboard.tables.build import build
 from tests.leaderboard.bundles import RECORDS, assert_refused, elsewhere, entries, packed, run, stamp, tree
 
 

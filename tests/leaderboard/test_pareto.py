@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaderboard.build import track_tables
-from leaderboard.pareto import front
 from leaderboard.records.experiment import read_experiment
+from leaderboard.tables.build import track_tables
+from leaderboard.tables.ranking.pareto import front
 
 
 def test_dominated_points_are_off_the_front():

@@ -2,11 +2,11 @@
 
 import pytest
 
-from leaderboard.accuracy_plot import accuracy_plot
-from leaderboard.build import build, track_tables
-from leaderboard.claims import claimed_ratio
-from leaderboard.plots import size_plot, speed_plot
 from leaderboard.records.experiment import read_experiment
+from leaderboard.tables.build import build, track_tables
+from leaderboard.tables.plots.accuracy import accuracy_plot
+from leaderboard.tables.plots.promised import size_plot, speed_plot
+from leaderboard.tables.promised_size import claimed_ratio
 
 
 @pytest.mark.parametrize(

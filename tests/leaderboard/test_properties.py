@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from leaderboard.claims import claimed_ratio
-from leaderboard.pareto import front
 from leaderboard.records.statistics import adjust, median, sign_flip_p, wilson
+from leaderboard.tables.promised_size import claimed_ratio
+from leaderboard.tables.ranking.pareto import front
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 6)), max_size=12)
 

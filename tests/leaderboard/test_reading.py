@@ -6,11 +6,11 @@ import json
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from leaderboard.build import chosen_tracks
 from leaderboard.records.errors import ResultsError
 from leaderboard.records.experiment import Experiment
 from leaderboard.records.latency import STALE, read_latency
 from leaderboard.records.results import find_tracks, read_track
+from leaderboard.tables.build import chosen_tracks
 
 
 def refused(results, *words, track="digits"):

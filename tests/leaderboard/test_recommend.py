@@ -8,13 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.__main__ import app as harness
-from leaderboard.build import make_tables
-from leaderboard.markdown import markdown_text
 from leaderboard.records.experiment import read_experiment
 from leaderboard.records.files import write_folder
 from leaderboard.records.results import read_track
-from leaderboard.summary import metrics_text
-from leaderboard.tables import csv_text
+from leaderboard.tables.build import make_tables
+from leaderboard.tables.markdown import markdown_text
+from leaderboard.tables.summary import metrics_text
+from leaderboard.tables.table import csv_text
 from tests.leaderboard.test_leaderboard_commands import assert_fails, run
 
 

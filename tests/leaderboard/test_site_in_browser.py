@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from leaderboard.costs import Cost
 from leaderboard.docstrings import read_docstrings
 from leaderboard.recommend import VERDICTS, Question, recommend
 from leaderboard.records.experiment import read_experiment
 from leaderboard.site import build_site, write_site
 from leaderboard.site_pages import Site
 from leaderboard.site_tracks import read_site_tracks
-from leaderboard.tables import record
+from leaderboard.tables.ranking.costs import Cost
+from leaderboard.tables.table import record
 from tests.conftest import ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")

@@ -7,12 +7,12 @@ import shutil
 import pandas as pd
 import pytest
 
-from leaderboard.build import track_tables
-from leaderboard.github import escape
-from leaderboard.markdown import markdown_text
-from leaderboard.precision import accuracy_digits, number
 from leaderboard.records.experiment import Experiment, read_experiment
-from leaderboard.tables import csv_text
+from leaderboard.tables.build import track_tables
+from leaderboard.tables.github import escape
+from leaderboard.tables.markdown import markdown_text
+from leaderboard.tables.precision import accuracy_digits, number
+from leaderboard.tables.table import csv_text
 
 
 def table_of(results, experiment=None):

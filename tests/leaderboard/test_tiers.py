@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaderboard.build import make_tables
-from leaderboard.groups import find_hits
 from leaderboard.records.experiment import read_experiment
 from leaderboard.records.results import read_track
 from leaderboard.records.schema import MethodInfo
 from leaderboard.records.statistics import adjust, sign_flip_p
-from leaderboard.rows import Row
-from leaderboard.tiers import Contender, tiers, tiers_text
+from leaderboard.tables.build import make_tables
+from leaderboard.tables.groups import find_hits
+from leaderboard.tables.ranking.tiers import Contender, tiers, tiers_text
+from leaderboard.tables.rows import Row
 
 
 def contender(name, wrong, gain=2.0, setting="", images=400):

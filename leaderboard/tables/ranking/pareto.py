@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from leaderboard.rows import Measurement, Row
+from leaderboard.tables.rows import Measurement, Row
 
 Cost = Callable[[Measurement], float | None]
 

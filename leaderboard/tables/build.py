@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from leaderboard.accuracy_plot import accuracy_plot
-from leaderboard.areas import areas_text
-from leaderboard.digest import DIGEST, check_readme, digest_text, update_readme
-from leaderboard.groups import find_hits
-from leaderboard.markdown import markdown_text
-from leaderboard.plots import size_plot, speed_plot
 from leaderboard.records.errors import ResultsError, unknown
 from leaderboard.records.experiment import Experiment, in_order
 from leaderboard.records.files import write_folder
 from leaderboard.records.latency import read_latency
 from leaderboard.records.results import RECORDS, Correct, TrackResults, find_tracks, read_track
-from leaderboard.rows import RowKey
-from leaderboard.summary import curves_text, metrics_text
-from leaderboard.tables import Table, csv_text, make_table
-from leaderboard.tiers import tiers_text
+from leaderboard.tables.digest import DIGEST, check_readme, digest_text, update_readme
+from leaderboard.tables.groups import find_hits
+from leaderboard.tables.markdown import markdown_text
+from leaderboard.tables.plots.accuracy import accuracy_plot
+from leaderboard.tables.plots.promised import size_plot, speed_plot
+from leaderboard.tables.ranking.areas import areas_text
+from leaderboard.tables.ranking.tiers import tiers_text
+from leaderboard.tables.rows import RowKey
+from leaderboard.tables.summary import curves_text, metrics_text
+from leaderboard.tables.table import Table, csv_text, make_table
 
 UNMEASURED = "unmeasured"  # names the table of results that no hardware was asked to time
 

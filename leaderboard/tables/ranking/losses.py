@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from leaderboard.best import lossless
 from leaderboard.records.schema import DENSE
-from leaderboard.rows import Measurement, Row
+from leaderboard.tables.ranking.best import lossless
+from leaderboard.tables.rows import Measurement, Row
 
 CONTROLS = ("random_pruning", "slim", "finetune_only")
 RULE = (

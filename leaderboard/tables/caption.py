@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from leaderboard.best import RULE
-from leaderboard.github import escape
 from leaderboard.records.latency import LatencyRun
 from leaderboard.records.schema import TrackInfo
-from leaderboard.tables import Table
+from leaderboard.tables.github import escape
+from leaderboard.tables.ranking.best import RULE
+from leaderboard.tables.table import Table
 
 REFERENCE = "The author of the reference weights had no validation split: dense and everything made from it may be chosen on the test set"
 

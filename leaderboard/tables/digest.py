@@ -6,16 +6,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from leaderboard.best import lossless
-from leaderboard.caption import machine_text, origin
-from leaderboard.github import escape, github_table
-from leaderboard.precision import accuracy_digits, number
 from leaderboard.records.errors import ResultsError
 from leaderboard.records.experiment import Experiment, in_order
 from leaderboard.records.files import read_text, write_text
 from leaderboard.records.schema import DENSE
-from leaderboard.rows import Row
-from leaderboard.tables import Table
+from leaderboard.tables.caption import machine_text, origin
+from leaderboard.tables.github import escape, github_table
+from leaderboard.tables.precision import accuracy_digits, number
+from leaderboard.tables.ranking.best import lossless
+from leaderboard.tables.rows import Row
+from leaderboard.tables.table import Table
 
 BEGIN, END = "<!-- digest:begin -->", "<!-- digest:end -->"
 DIGEST = "digest.md"  # a track's section of the README, beside its tables

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from leaderboard.cells import Record, cut, fixed, speedup_cell, whole
-from leaderboard.precision import accuracy_digits
 from leaderboard.records.errors import ResultsError, one_line, unknown
 from leaderboard.records.experiment import Experiment, in_order
 from leaderboard.records.files import read_text
+from leaderboard.tables.cells import Record, cut, fixed, speedup_cell, whole
+from leaderboard.tables.precision import accuracy_digits
 
 SANITY = ("dense", "finetune_only", "slim", "random_pruning", "magnitude")  # shown whether they win or not
 WIDTH = 160

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from leaderboard.records.statistics import SIGNIFICANT
-from leaderboard.rows import Row
+from leaderboard.tables.rows import Row
 
 RULE = (
     "`best` marks, per model and needs class, the largest compression ratio (`size`) and the largest realised speed-up beyond the noise "

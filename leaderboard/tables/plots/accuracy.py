@@ -8,10 +8,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from leaderboard.plots import STYLE, family_style, ratio_axis, svg_text
 from leaderboard.records.schema import DENSE
-from leaderboard.rows import Measurement, Row
-from leaderboard.tables import Table
+from leaderboard.tables.plots.promised import STYLE, family_style, ratio_axis, svg_text
+from leaderboard.tables.rows import Measurement, Row
+from leaderboard.tables.table import Table
 
 COLUMNS = 2
 BELOW = 15.0  # points below dense at which a panel ends

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
-from leaderboard.tables import Table
+from leaderboard.tables.table import Table
 
 STYLE: Any = {
     "svg.hashsalt": "shrinkmark",

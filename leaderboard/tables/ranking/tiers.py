@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from leaderboard.best import macs_gain, size_gain, speed_gain
-from leaderboard.costs import Cost
-from leaderboard.precision import number
 from leaderboard.records.results import Correct
 from leaderboard.records.statistics import SIGNIFICANT, adjust, sign_flip_p
-from leaderboard.rows import Row, RowKey
-from leaderboard.tables import Table
+from leaderboard.tables.precision import number
+from leaderboard.tables.ranking.best import macs_gain, size_gain, speed_gain
+from leaderboard.tables.ranking.costs import Cost
+from leaderboard.tables.rows import Row, RowKey
+from leaderboard.tables.table import Table
 
 TARGETS = {Cost.BYTES: (2.0, 4.0, 8.0), Cost.MACS: (1.5, 2.0, 4.0), Cost.LATENCY: (1.25, 1.5, 2.0)}  # dense / compressed, at least
 COLUMNS = ("model", "cost", "target", "tier", "method", "needs", "setting", "accuracy_percent", "ratio", "p_adjusted")

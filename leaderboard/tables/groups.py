@@ -11,7 +11,7 @@ import numpy as np
 from leaderboard.records.errors import one_line
 from leaderboard.records.results import Correct, MethodResults, TrackResults
 from leaderboard.records.schema import WEAKEST_FIRST, Measured, Unmeasured
-from leaderboard.rows import RowKey
+from leaderboard.tables.rows import RowKey
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from leaderboard.aggregate import make_rows
-from leaderboard.best import marked_best
-from leaderboard.pareto import marked_pareto
-from leaderboard.precision import number
 from leaderboard.records.latency import Latency, LatencyRun
 from leaderboard.records.results import TrackResults
 from leaderboard.records.schema import TrackInfo
 from leaderboard.records.statistics import Estimate, stars
-from leaderboard.rows import Measurement, Row
+from leaderboard.tables.aggregate import make_rows
+from leaderboard.tables.precision import number
+from leaderboard.tables.ranking.best import marked_best
+from leaderboard.tables.ranking.pareto import marked_pareto
+from leaderboard.tables.rows import Measurement, Row
 
 Cells = dict[str, str]
 

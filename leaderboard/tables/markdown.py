@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leaderboard.caption import caption
-from leaderboard.github import escape, github_table
-from leaderboard.precision import accuracy_digits, number
 from leaderboard.records.latency import Latency
 from leaderboard.records.statistics import Estimate, stars
-from leaderboard.rows import Measurement, Row
-from leaderboard.tables import Table, realised_share, verdict
+from leaderboard.tables.caption import caption
+from leaderboard.tables.github import escape, github_table
+from leaderboard.tables.precision import accuracy_digits, number
+from leaderboard.tables.rows import Measurement, Row
+from leaderboard.tables.table import Table, realised_share, verdict
 
 Cells = dict[str, str]
 OPTIONAL = (" MiB", " same %", " of theory", "origin")  # ends of the names of columns that are left out where no row has a value

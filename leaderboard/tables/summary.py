@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from leaderboard.best import lossless, size_gain, speed_gain
-from leaderboard.precision import number
 from leaderboard.records.schema import DENSE
-from leaderboard.rows import Row
-from leaderboard.tables import Table
+from leaderboard.tables.precision import number
+from leaderboard.tables.ranking.best import lossless, size_gain, speed_gain
+from leaderboard.tables.rows import Row
+from leaderboard.tables.table import Table
 
 Numbers = dict[str, float | int]
 CURVE_COLUMNS = ("track", "method", "model", "setting", "compression_ratio", "theoretical_speedup", "accuracy")

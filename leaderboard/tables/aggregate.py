@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from leaderboard.claims import claimed_ratio
-from leaderboard.groups import Group, find_groups
 from leaderboard.records.latency import LatencyRun, latency
 from leaderboard.records.results import Correct, TrackResults
 from leaderboard.records.schema import DENSE, Measured
 from leaderboard.records.statistics import adjust, paired_difference, sign_flip_p, wilson
-from leaderboard.rows import Costs, Measurement, Quality, Ratios, Row
+from leaderboard.tables.groups import Group, find_groups
+from leaderboard.tables.promised_size import claimed_ratio
+from leaderboard.tables.rows import Costs, Measurement, Quality, Ratios, Row
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from math import log2
 import numpy as np
 import pandas as pd
 
-from leaderboard.best import macs_gain, size_gain
-from leaderboard.costs import Cost
-from leaderboard.precision import number
 from leaderboard.records.results import Correct
 from leaderboard.records.schema import DENSE, MethodInfo
 from leaderboard.records.statistics import Estimate, Floats, percentiles, resampled_means
-from leaderboard.rows import Row, RowKey
-from leaderboard.tables import Table
+from leaderboard.tables.precision import number
+from leaderboard.tables.ranking.best import macs_gain, size_gain
+from leaderboard.tables.ranking.costs import Cost
+from leaderboard.tables.rows import Row, RowKey
+from leaderboard.tables.table import Table
 
 ENDS = {Cost.BYTES: 16.0, Cost.MACS: 4.0}  # ratios run from 1 to here
 GAINS: dict[Cost, Callable[[Row], float | None]] = {Cost.BYTES: size_gain, Cost.MACS: macs_gain}

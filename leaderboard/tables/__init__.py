@@ -1,0 +1,1 @@
+"""Rows, tables and what is said of them."""

@@ -1,0 +1,1 @@
+"""Which rows are best, and which cannot be told apart."""
