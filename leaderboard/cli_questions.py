@@ -28,8 +28,8 @@ def recommend_command(
 ) -> None:
     """Print the settings of the methods that lose little enough, the best cost first, and what cannot be told from the best."""
     with one_line_errors():
-        from leaderboard.answer_page import recommend_text
-        from leaderboard.recommend import Question
+        from leaderboard.recommend.page import recommend_text
+        from leaderboard.recommend.recommend import Question
 
         choice, asked = chosen(results, version, params, track, hardware)
         text = recommend_text(choice, Question(model, tuple(needs or ()), max_drop, optimise), top)
@@ -49,10 +49,10 @@ def compare_command(
 ) -> None:
     """Say as Markdown which rows moved from A to B, by how much, and which only differ within noise."""
     with one_line_errors():
-        from leaderboard.compare import compare
-        from leaderboard.compare_page import page
+        from leaderboard.compare.compare import compare
+        from leaderboard.compare.page import page
+        from leaderboard.compare.sources import Home, opened
         from leaderboard.records.files import write_text
-        from leaderboard.sides import Home, opened
 
         home = Home(results, params)
         with opened(a, home) as before, opened(b, home) as after:

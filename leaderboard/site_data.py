@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from leaderboard.recommend import GAIN
+from leaderboard.recommend.recommend import GAIN
 from leaderboard.site_columns import Column, columns
 from leaderboard.site_names import method_page, model_page
 from leaderboard.tables.precision import accuracy_digits

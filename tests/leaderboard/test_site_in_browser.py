@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from leaderboard.docstrings import read_docstrings
-from leaderboard.recommend import VERDICTS, Question, recommend
+from leaderboard.recommend.recommend import VERDICTS, Question, recommend
 from leaderboard.records.experiment import read_experiment
 from leaderboard.site import build_site, write_site
 from leaderboard.site_pages import Site

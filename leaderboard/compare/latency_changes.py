@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leaderboard.moved import Finding, Move, Pair, as_share, disjoint, finding, relative
+from leaderboard.compare.changes import Finding, Move, Pair, as_share, disjoint, finding, relative
 from leaderboard.records.latency import LatencyRun, latency
 from leaderboard.records.statistics import Estimate
 from leaderboard.tables.github import escape

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from leaderboard.moved import Finding, Pair, Snapshot, find_accuracy, find_exact
-from leaderboard.moved_latency import find_latency
+from leaderboard.compare.changes import Finding, Pair, Snapshot, find_accuracy, find_exact
+from leaderboard.compare.latency_changes import find_latency
+from leaderboard.compare.sources import Side
 from leaderboard.records.errors import ResultsError, unknown
 from leaderboard.records.latency import LatencyRun, read_latency
 from leaderboard.records.results import TrackResults, find_tracks, read_track
-from leaderboard.sides import Side
 from leaderboard.tables.groups import Group, find_groups
 from leaderboard.tables.rows import RowKey
 

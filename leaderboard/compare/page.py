@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leaderboard.compare import Comparison, TrackComparison
-from leaderboard.moved import Finding
+from leaderboard.compare.changes import Finding
+from leaderboard.compare.compare import Comparison, TrackComparison
 from leaderboard.tables.cells import Record, cut
 from leaderboard.tables.github import escape, github_table
 from leaderboard.tables.rows import RowKey

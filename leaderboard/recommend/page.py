@@ -6,7 +6,7 @@ import json
 
 from tabulate import tabulate
 
-from leaderboard.recommend import Answer, Candidate, Question, recommend, reproduction, smallest_batch
+from leaderboard.recommend.recommend import Answer, Candidate, Question, recommend, reproduction, smallest_batch
 from leaderboard.records.errors import ResultsError, one_line
 from leaderboard.records.files import read_text
 from leaderboard.tables.cells import Record, cut, fixed, real, speedup_cell, whole

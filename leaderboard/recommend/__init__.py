@@ -1,0 +1,1 @@
+"""Which settings to take for a model."""
