@@ -14,8 +14,8 @@ from harness.errors import UserError
 from harness.fingerprint import LIBRARIES, OF_SOME
 from harness.params import Params
 from harness.paths import Paths
-from leaderboard.manifest import FORMAT, MANIFEST, Code, Manifest, PackedFile, layout
-from leaderboard.plausible import latency_files
+from leaderboard.exchange.manifest import FORMAT, MANIFEST, Code, Manifest, PackedFile, layout
+from leaderboard.exchange.plausible import latency_files
 from leaderboard.records.errors import ResultsError
 from leaderboard.records.latency import Report
 from leaderboard.records.results import read_json, read_track

@@ -21,7 +21,7 @@ from harness.pool import Outcome, run_all, workers
 from harness.run import Selection, selected
 from harness.train import train_track
 from harness.worker import PREDICTIONS, Job, evaluate_point
-from leaderboard.agreement import Comparison, Rerun, Verdict, Verification, compare
+from leaderboard.exchange.agreement import Comparison, Rerun, Verdict, Verification, compare
 from leaderboard.records.errors import ResultsError, one_line
 from leaderboard.records.results import Predictions, TrackResults, read_records
 from leaderboard.records.schema import Measured

@@ -26,9 +26,9 @@ def verify(
 ) -> None:
     """Check a bundle from elsewhere, run a sample again if asked, label each point in <BUNDLE>.labels.json; exit 1 if it is refused or contradicted."""
     with one_line_errors(), tempfile.TemporaryDirectory() as temporary:
-        from leaderboard.labels import Again, counted, labels_file, self_reported
-        from leaderboard.labels import rerun as run_again
-        from leaderboard.outside import check_bundle
+        from leaderboard.exchange.checked import check_bundle
+        from leaderboard.exchange.labels import Again, counted, labels_file, self_reported
+        from leaderboard.exchange.labels import rerun as run_again
         from leaderboard.records.files import write_text
 
         outside = check_bundle(bundle, results, Path(temporary))
@@ -46,7 +46,7 @@ def verify(
 def merge(bundle: BundleFile, results: Results = Path("results"), params: ParamsFile = Path("params.yaml")) -> None:
     """Check a bundle again and add the machines and methods that we lack, marked with where they came from; what we have is never overwritten."""
     with one_line_errors():
-        from leaderboard.merge import merge as run
+        from leaderboard.exchange.merge import merge as run
         from leaderboard.records.experiment import read_experiment
 
         for line in run(bundle, results, read_experiment(params).chosen_version(None)):

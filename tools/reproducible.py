@@ -26,7 +26,7 @@ from benchmarks.tiny_pipeline import ROOT, copy_checkout, shrink
 from harness.params import load_params
 from harness.paths import Paths
 from harness.verify import verdicts
-from leaderboard.agreement import Verification
+from leaderboard.exchange.agreement import Verification
 from tools import kill_anywhere as kill
 
 METHODS = {  # beside those of the tiny pipeline: what draws at random, solves, trains, removes channels

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
-from leaderboard.labels import Labels
-from leaderboard.manifest import Manifest
+from leaderboard.exchange.labels import Labels
+from leaderboard.exchange.manifest import Manifest
 from leaderboard.records.latency import Report
 from leaderboard.records.schema import MethodPoints, TrackInfo
 

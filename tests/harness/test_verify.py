@@ -20,7 +20,7 @@ from harness.paths import Paths
 from harness.run import Selection
 from harness.train import train_track
 from harness.verify import Recorded, Sample, candidates, drawn, verdicts, verify
-from leaderboard.agreement import Rerun, Verification, compare
+from leaderboard.exchange.agreement import Rerun, Verification, compare
 from leaderboard.records.results import read_records
 from leaderboard.records.schema import Measured
 from tests.conftest import ROOT

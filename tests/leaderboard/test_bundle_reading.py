@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from leaderboard import bundle as reading
+from leaderboard.exchange import bundle as reading
 from tests.leaderboard.bundles import RECORDS, assert_refused, entries, packed, run, tree, with_entry, write
 
 

@@ -10,8 +10,8 @@ from harness.check import check_results, from_elsewhere
 from harness.errors import UserError
 from harness.paths import Paths
 from leaderboard.__main__ import app
-from leaderboard.agreement import Rerun, Verification
-from leaderboard.labels import comparable
+from leaderboard.exchange.agreement import Rerun, Verification
+from leaderboard.exchange.labels import comparable
 from leaderboard.records.experiment import read_experiment
 from leaderboard.records.results import read_track
 from leaderboard.tables.build import build

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from leaderboard.agreement import Comparison, compare
-from leaderboard.bundle import Bundle, read_bundle, refused
-from leaderboard.plausible import findings
+from leaderboard.exchange.agreement import Comparison, compare
+from leaderboard.exchange.bundle import Bundle, read_bundle, refused
+from leaderboard.exchange.plausible import findings
 from leaderboard.records.errors import ResultsError, one_line
 from leaderboard.records.results import MethodResults, TrackResults, find_tracks, read_records, read_track
 from leaderboard.records.schema import DENSE, Measured, Unmeasured

@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from leaderboard.agreement import Rerun, Verdict, Verification
-from leaderboard.outside import Outside
+from leaderboard.exchange.agreement import Rerun, Verdict, Verification
+from leaderboard.exchange.checked import Outside
 from leaderboard.records.errors import ResultsError
 from leaderboard.records.results import TrackResults, read_json
 from leaderboard.records.schema import WEAKEST_FIRST, Frozen, Label, Sha256

@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from pydantic import ValidationError
 
-from leaderboard.manifest import FORMAT, MANIFEST, Manifest, layout
+from leaderboard.exchange.manifest import FORMAT, MANIFEST, Manifest, layout
 from leaderboard.records.errors import ResultsError, describe, one_line
 from leaderboard.records.files import write_bytes
 

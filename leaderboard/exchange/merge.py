@@ -8,9 +8,9 @@ from pathlib import Path
 
 from safetensors.numpy import save
 
-from leaderboard.labels import stored
-from leaderboard.outside import Outside, check_bundle, dense_difference, difference
-from leaderboard.plausible import latency_files
+from leaderboard.exchange.checked import Outside, check_bundle, dense_difference, difference
+from leaderboard.exchange.labels import stored
+from leaderboard.exchange.plausible import latency_files
 from leaderboard.records.errors import ResultsError, one_line
 from leaderboard.records.files import write_bytes
 from leaderboard.records.latency import Report

@@ -1,0 +1,1 @@
+"""Results from elsewhere: bundles, whether they hold, and adding them to ours."""
