@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from leaderboard import cli_outside, cli_questions, cli_site
-from leaderboard.cli import OPTIONS, Hardware, ParamsFile, Results, Track, Version, chosen, one_line_errors
+from leaderboard.cli.options import OPTIONS, Hardware, ParamsFile, Results, Track, Version, chosen, exchange, one_line_errors, questions, site
 
 app = typer.Typer(help="Tables of the benchmark, from its results alone. Example: python -m leaderboard show --track digits", **OPTIONS)
-app.add_typer(cli_questions.app)
-app.add_typer(cli_site.app)
-app.add_typer(cli_outside.app)
+app.add_typer(questions.app)
+app.add_typer(site.app)
+app.add_typer(exchange.app)
 
 Readme = Annotated[Path, typer.Option(help="The file whose digest is rewritten.")]
 Digest = Annotated[bool, typer.Option(help="Whether to rewrite the digest in the README.")]

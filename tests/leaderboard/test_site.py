@@ -7,12 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from leaderboard.__main__ import app
-from leaderboard.docstrings import arxiv, parsed
 from leaderboard.records.errors import ResultsError
 from leaderboard.records.experiment import read_experiment
-from leaderboard.site import as_script
-from leaderboard.site_data import asked_table, page_table
-from leaderboard.site_names import page_name
+from leaderboard.site.data import asked_table, page_table
+from leaderboard.site.docstrings import arxiv, parsed
+from leaderboard.site.names import page_name
+from leaderboard.site.site import as_script
 from leaderboard.tables.build import track_tables
 from leaderboard.tables.ranking.losses import control_losses, mild_losses
 from leaderboard.tables.table import record

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from leaderboard.docstrings import read_docstrings
 from leaderboard.recommend.recommend import VERDICTS, Question, recommend
 from leaderboard.records.experiment import read_experiment
-from leaderboard.site import build_site, write_site
-from leaderboard.site_pages import Site
-from leaderboard.site_tracks import read_site_tracks
+from leaderboard.site.docstrings import read_docstrings
+from leaderboard.site.pages import Site
+from leaderboard.site.site import build_site, write_site
+from leaderboard.site.tracks import read_site_tracks
 from leaderboard.tables.ranking.costs import Cost
 from leaderboard.tables.table import record
 from tests.conftest import ROOT

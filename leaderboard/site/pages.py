@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from leaderboard.docstrings import Docstring, arxiv
 from leaderboard.records.schema import MethodInfo
-from leaderboard.site_data import PageTable, asked_table, page_table
-from leaderboard.site_names import method_page
-from leaderboard.site_tracks import SiteTrack
+from leaderboard.site.data import PageTable, asked_table, page_table
+from leaderboard.site.docstrings import Docstring, arxiv
+from leaderboard.site.names import method_page
+from leaderboard.site.tracks import SiteTrack
 from leaderboard.tables.ranking.losses import RULE, ControlLoss, MildLoss, control_losses, mild_losses
 from leaderboard.tables.rows import Row
 from leaderboard.tables.table import Table

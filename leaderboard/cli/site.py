@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from leaderboard.cli import ParamsFile, Results, Version, one_line_errors
+from leaderboard.cli.options import ParamsFile, Results, Version, one_line_errors
 
 app = typer.Typer()
 
@@ -22,7 +22,7 @@ def site(
     """Write the static site: tables, plots, a page per method and model; open its index.html in a browser."""
     with one_line_errors():
         from leaderboard.records.experiment import read_experiment
-        from leaderboard.site import build_site  # here, because scipy takes a second to import and --help needs none of it
+        from leaderboard.site.site import build_site  # here, because scipy takes a second to import and --help needs none of it
 
         experiment = read_experiment(params)
         typer.echo(build_site(results, experiment.chosen_version(version), into, experiment).as_posix())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from leaderboard.cli import OPTIONS, Hardware, ParamsFile, Results, Track, Version, chosen, one_line_errors
+from leaderboard.cli.options import OPTIONS, Hardware, ParamsFile, Results, Track, Version, chosen, one_line_errors
 from leaderboard.tables.ranking.costs import Cost
 
 app = typer.Typer(**OPTIONS)

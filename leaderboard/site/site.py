@@ -8,12 +8,12 @@ import shutil
 from importlib.resources import files
 from pathlib import Path
 
-from leaderboard.docstrings import read_docstrings
 from leaderboard.records.errors import ResultsError
 from leaderboard.records.experiment import Experiment
 from leaderboard.records.files import write_text
-from leaderboard.site_pages import Site, pages
-from leaderboard.site_tracks import read_site_tracks
+from leaderboard.site.docstrings import read_docstrings
+from leaderboard.site.pages import Site, pages
+from leaderboard.site.tracks import read_site_tracks
 
 ASSETS = "assets"
 MARK = ".nojekyll"  # tells GitHub Pages to take the files as they are, and this command that a folder is its own

@@ -11,7 +11,7 @@ from leaderboard.records.errors import ResultsError
 from leaderboard.records.experiment import Experiment
 from leaderboard.records.files import read_text
 from leaderboard.records.schema import TrackInfo
-from leaderboard.site_names import model_page, table_page
+from leaderboard.site.names import model_page, table_page
 from leaderboard.tables.build import chosen_tracks, shown_table, track_tables
 from leaderboard.tables.table import Table
 

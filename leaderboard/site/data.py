@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from leaderboard.recommend.recommend import GAIN
-from leaderboard.site_columns import Column, columns
-from leaderboard.site_names import method_page, model_page
+from leaderboard.site.columns import Column, columns
+from leaderboard.site.names import method_page, model_page
 from leaderboard.tables.precision import accuracy_digits
 from leaderboard.tables.rows import Row
 from leaderboard.tables.table import Cells, Table, record
