@@ -32,11 +32,12 @@ from timm.utils import AverageMeter, accuracy
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from harness import data, store
+from harness import store
+from harness.data import splits
 from harness.device import seeded
 from harness.errors import UserError, unknown
+from harness.models.pretrained import load_reference
 from harness.params import ModelParams, load_params
-from harness.pretrained import load_reference
 from harness.runtimes import processor
 from harness.worker import BATCH
 
@@ -49,7 +50,7 @@ TOLERANCE = 0.05  # points by which the two accuracies may differ: BatchNorm is 
 class PilImages(Dataset[tuple[Tensor, int]]):
     """Images in memory, handed out as torchvision's datasets do: a PIL image through `transform`, which timm sets."""
 
-    def __init__(self, test: data.TestSplit) -> None:
+    def __init__(self, test: splits.TestSplit) -> None:
         self.images, self.labels = test.pixels.permute(0, 2, 3, 1).contiguous().numpy(), test.labels.tolist()
         self.transform: Callable[[Image.Image], Tensor] | None = None
 
@@ -71,7 +72,7 @@ class Run:
 
 
 @torch.inference_mode()
-def run_ours(module: nn.Module, test: data.TestSplit) -> Run:
+def run_ours(module: nn.Module, test: splits.TestSplit) -> Run:
     """Evaluate as `evaluate_point` does."""
     start, cpu = time.perf_counter(), time.process_time()
     logits = torch.cat([module(batch) for batch in test.batches(BATCH, CPU)])
@@ -82,7 +83,7 @@ def run_ours(module: nn.Module, test: data.TestSplit) -> Run:
 
 
 @torch.inference_mode()
-def run_timm(model: nn.Module, test: data.TestSplit, workers: int) -> Run:
+def run_timm(model: nn.Module, test: splits.TestSplit, workers: int) -> Run:
     """Evaluate as timm's `validate.py` does; making loader and dataset is not timed, starting the loader's workers is."""
     unit = 255  # pixels are uint8, and timm's mean and std are of pixels in [0, 1]
     moments = {"mean": (test.mean / unit).flatten().tolist(), "std": (test.std / unit).flatten().tolist()}
@@ -100,15 +101,15 @@ def run_timm(model: nn.Module, test: data.TestSplit, workers: int) -> Run:
 
 
 @cache
-def loaded(track: str) -> data.TrackData:
+def loaded(track: str) -> splits.TrackData:
     """Return the track's data, read once for all its models."""
-    return data.load(load_params(ROOT / "params.yaml").track(track))
+    return splits.load(load_params(ROOT / "params.yaml").track(track))
 
 
-def artefact_of(params: ModelParams, source: data.TrackData, classes: int) -> store.Artefact:
+def artefact_of(params: ModelParams, source: splits.TrackData, classes: int) -> store.Artefact:
     """Export the reference model, write it, and read it back."""
     model, _ = load_reference(params, source.test.images.shape[1], classes)
-    images = data.normalised(source.calibration[:2], source.mean, source.std)
+    images = splits.normalised(source.calibration[:2], source.mean, source.std)
     with tempfile.TemporaryDirectory() as folder:
         store.write(Path(folder), store.export(model.eval(), images), {})
         return store.read(Path(folder))
@@ -121,11 +122,11 @@ def compare(name: str, images: int, repetitions: int) -> list[tuple[str | float,
     if model_name not in params.models:
         raise unknown(f"model of track '{track}'", model_name, params.models)
     source = loaded(track)
-    test = data.TestSplit(source.test.images[:images], source.test.labels[:images], source.mean, source.std)
+    test = splits.TestSplit(source.test.images[:images], source.test.labels[:images], source.mean, source.std)
     classes = int(source.train.labels.max()) + 1
     model = load_reference(params.models[model_name], test.pixels.shape[1], classes)[0].eval()
     module = artefact_of(params.models[model_name], source, classes).on(CPU)
-    few = data.TestSplit(test.pixels[:BATCH], test.labels[:BATCH], test.mean, test.std)
+    few = splits.TestSplit(test.pixels[:BATCH], test.labels[:BATCH], test.mean, test.std)
     run_ours(module, few)  # the first batch chooses kernels and allocates
     run_timm(model, few, 0)
     pairs = [[(run_ours(module, test), run_timm(model, test, workers)) for workers in WORKERS] for _ in range(repetitions)]

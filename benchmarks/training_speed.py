@@ -22,7 +22,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from harness import data
+from harness.data import splits
 from harness.device import require, seeded
 from harness.errors import UserError, unknown
 from harness.method_data import MethodData
@@ -63,8 +63,8 @@ def timed_data(params: TrackParams, model: str) -> TimedData:
     require(params.device)
     device = seeded(params.device, params.seeds[0])
     with tempfile.TemporaryDirectory() as folder:
-        data.save(data.load(params), Path(folder))
-        learn = data.Learn.read(Path(folder), device)
+        splits.save(splits.load(params), Path(folder))
+        learn = splits.Learn.read(Path(folder), device)
     return TimedData(learn, params, model, params.seeds[0])
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness import data, macs, store
+from harness import macs, store
+from harness.data import splits
 from harness.worker import BATCH, CPU, PREDICTIONS, Job, Refused
 
 ALONE = 64  # test images that are run one by one
@@ -22,7 +23,7 @@ def same_in_batches(job: Job) -> dict[str, Any]:
     Raises Refused if an image costs more MACs in a batch of 256 than alone (where the program branches on images, which take other paths together, this is
     not asked), or if images are classified otherwise alone than they were together.
     """
-    artefact, test = store.read(job.folder), data.TestSplit.read(job.data)
+    artefact, test = store.read(job.folder), splits.TestSplit.read(job.data)
     if not artefact.branches:
         alone, together = next(test.batches(1, CPU)), next(test.batches(BATCH, CPU))
         one, many = (macs.count(artefact.module, images, artefact.bits).macs for images in (alone, together))

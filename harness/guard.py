@@ -15,12 +15,12 @@ from typing import Any
 import landlockpy
 from landlockpy import AccessFS, Ruleset, Scope
 
-from harness import data
+from harness.data import splits
 from harness.errors import UserError
 from harness.paths import data_folder
 from harness.worker import Job, compress_point
 
-DATASETS = ("cifar10", "cifar-10-batches-py", "cifar-10-python.tar.gz")  # what `harness.cifar10_files` reads of the data folder
+DATASETS = ("cifar10", "cifar-10-batches-py", "cifar-10-python.tar.gz")  # what `harness.data.cifar10_files` reads of the data folder
 
 
 def guarded_compress(job: Job, closed: Path | None = None) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def guarded_compress(job: Job, closed: Path | None = None) -> dict[str, Any]:
 def with_test_images(job: Job) -> Iterator[Path]:
     """Yield the test splits of all tracks beside the job's, DVC's cache of them, and the files of the datasets, those in scikit-learn included."""
     here = job.data  # artefacts/TRACK/data, or on a node of a cluster data/HASH
-    yield from {*here.parent.glob(f"*/{data.TEST}"), *here.parent.parent.glob(f"*/{here.name}/{data.TEST}")}
+    yield from {*here.parent.glob(f"*/{splits.TEST}"), *here.parent.parent.glob(f"*/{here.name}/{splits.TEST}")}
     yield here.parents[2] / ".dvc" / "cache"
     with contextlib.suppress(UserError):  # there is no such folder
         yield from (data_folder() / name for name in DATASETS)

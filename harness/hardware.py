@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import machine, models, store
+from harness import machine, store
 from harness.bench_latency import seconds_of, warm
 from harness.clock import CLOCKS
+from harness.models import build
 from harness.params import HardwareParams, ModelParams, Params
 from harness.runtimes import Runner, load, missing
 from leaderboard.records.statistics import median, noise_floor, paired_ratios
@@ -47,7 +48,7 @@ def floor_of(profile: HardwareParams, model: ModelParams, size: int) -> float:
 def _untrained(profile: HardwareParams, model: ModelParams, image: Tensor) -> Runner:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        store.write(folder, store.export(models.build(model, 1, 10).eval(), image.cpu().repeat(2, 1, 1, 1)), {})
+        store.write(folder, store.export(build.build(model, 1, 10).eval(), image.cpu().repeat(2, 1, 1, 1)), {})
         if not profile.onnx:
             return load(profile, folder)(image)
         from harness.onnx_export import to_onnx  # here, for it needs what a machine may lack

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import torch
 
-from harness import bench_latency, data, files, onnx_files
+from harness import bench_latency, files, onnx_files
 from harness.clock import CLOCKS
+from harness.data import splits
 from harness.errors import UserError
 from harness.latency_job import LatencyJob
 from harness.latency_plan import Plan, TimedPoint, plan_of
@@ -48,8 +49,8 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> Measured
         return Measured(lacking, None, {})
     plan = plan_of(params, paths, track, profile)
     jobs, refused = jobs_of(params, paths, track, profile, plan)
-    with files.reading(paths.data(track) / data.TEST):
-        test = data.TestSplit.read(paths.data(track))
+    with files.reading(paths.data(track) / splits.TEST):
+        test = splits.TestSplit.read(paths.data(track))
     if max(profile.batches) > len(test.labels):
         raise UserError(f"hardware '{hardware}' asks for a batch of {max(profile.batches)}, the test split has {len(test.labels)} images: lower it")
     images = test.images(max(bench_latency.COMPARED, *profile.batches)).to(torch.device(profile.device))

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from harness import macs, models
+from harness import macs
 from harness.augment import cropped, cut_out, warped
-from harness.data import Learn
+from harness.data.splits import Learn
+from harness.models import build
 from harness.params import TrackParams
 from methods import Data, Schedule, Split
 
@@ -68,7 +69,7 @@ class MethodData(Data):
         return macs.count(model, self._learn.probe(1)).macs
 
     def narrower(self, width: float) -> nn.Module:
-        return models.build(self._model, self._learn.channels, self._learn.classes, width).to(self._learn.device)
+        return build.build(self._model, self._learn.channels, self._learn.classes, width).to(self._learn.device)
 
     def generator(self, name: str) -> torch.Generator:
         seed = int.from_bytes(hashlib.sha256(f"{self._seed} {name}".encode()).digest()[:8], "big", signed=True)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harness import data, files, fingerprint, store
+from harness import files, fingerprint, store
+from harness.data import splits
 from harness.errors import UserError, unknown
 from harness.params import Params
 from harness.paths import Paths
@@ -26,7 +27,7 @@ class Export:
     """An artefact that becomes the ONNX model `file`, traced with an image of the track's in `data`."""
 
     folder: Path
-    data: Path
+    splits: Path
     file: Path
 
 
@@ -59,8 +60,8 @@ def write_onnx(export: Export) -> dict[str, Any]:
     """Write the ONNX model of an artefact."""
     from harness.onnx_export import to_onnx  # here, for it needs a second to import
 
-    with files.reading(export.data / data.TEST):
-        image = data.TestSplit.read(export.data).images(1)
+    with files.reading(export.data / splits.TEST):
+        image = splits.TestSplit.read(export.data).images(1)
     files.write_bytes(export.file, to_onnx(export.folder, image))
     return {}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from harness import data
 from harness.compress import track_record
+from harness.data import splits
 from harness.errors import UserError
 from harness.params import Params
 from harness.paths import Paths
@@ -28,12 +28,12 @@ def given_for(params: Params, paths: Paths, tracks: Sequence[str], remote: Remot
 def _data(paths: Paths, track: str, record: dict[str, Any], remote: Remote) -> tuple[Input, ...]:
     folder, content_hash = paths.data(track), record["content_hash"]
     try:
-        learn, test = data.Learn.read(folder, torch.device("cpu")), data.TestSplit.read(folder)
+        learn, test = splits.Learn.read(folder, torch.device("cpu")), splits.TestSplit.read(folder)
     except OSError as error:
         raise UserError(f"{folder} holds no data of track '{track}': run the train stage") from error
-    if data.digest(learn.tensors | {"test.images": test.pixels, "test.labels": test.labels}) != content_hash:
+    if splits.digest(learn.tensors | {"test.images": test.pixels, "test.labels": test.labels}) != content_hash:
         raise UserError(f"{folder} holds other data than track '{track}' was trained on: run the train stage again")
-    return tuple(offer(remote, f"data/{content_hash}", folder / name) for name in (data.LEARN, data.TEST))
+    return tuple(offer(remote, f"data/{content_hash}", folder / name) for name in (splits.LEARN, splits.TEST))
 
 
 def _dense(paths: Paths, track: str, model: str, record: dict[str, Any], remote: Remote) -> Input:

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from harness import data, files, fingerprint
+from harness import files, fingerprint
+from harness.data import splits
 from harness.device import require, seeded
 from harness.errors import UserError
 from harness.method_data import MethodData
+from harness.models.pretrained import load_reference
 from harness.params import Params, TrackParams
 from harness.paths import Paths
 from harness.pool import run_all, workers
-from harness.pretrained import load_reference
 from methods.parts.training.train import train
 
 
@@ -32,16 +33,16 @@ class DenseJob:
     track: TrackParams
     model: str
     seed: int
-    data: Path
+    splits: Path
     target: Path
 
 
 def train_track(params: Params, paths: Paths, track: str) -> dict[str, Any]:
     """Write the track's data, train the dense models whose fingerprint does not stand, and return the track's record."""
     require(params.track(track).device)
-    loaded = data.load(params.track(track))
-    data.save(loaded, paths.data(track))
-    record_file, content_hash = paths.records(track) / "track.json", data.content_hash(loaded)
+    loaded = splits.load(params.track(track))
+    splits.save(loaded, paths.data(track))
+    record_file, content_hash = paths.records(track) / "track.json", splits.content_hash(loaded)
     wanted = {model: fingerprint.dense_fingerprint(params, track, model, content_hash) for model in params.track(track).models}
     records = {model: record for model in wanted if (record := _standing(record_file, paths.dense(track), model, wanted[model])) is not None}
     records |= _run(params, paths, track, {model: wanted[model] for model in wanted if model not in records})
@@ -93,13 +94,13 @@ def make_dense(job: DenseJob) -> dict[str, Any]:
     """Make one dense model, write its weights, and return its part of the track's record."""
     device = seeded(job.track.device, job.seed)
     params = job.track.models[job.model]
-    learn = data.Learn.read(job.data, device)
+    learn = splits.Learn.read(job.data, device)
     start = time.perf_counter()
     model, origin = _reference(job, learn) if params.pretrained else _trained(job, learn)
     seconds = time.perf_counter() - start
     content = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()})
     files.write_bytes(job.target, content)
-    test = data.TestSplit.read(job.data)
+    test = splits.TestSplit.read(job.data)
     return {
         "timm": params.timm,
         "dense": origin,
@@ -113,12 +114,12 @@ def make_dense(job: DenseJob) -> dict[str, Any]:
     }
 
 
-def _reference(job: DenseJob, learn: data.Learn) -> tuple[nn.Module, str]:
+def _reference(job: DenseJob, learn: splits.Learn) -> tuple[nn.Module, str]:
     model, file = load_reference(job.track.models[job.model], learn.channels, learn.classes)
     return model.eval().to(learn.device), f"reference weights {file}"
 
 
-def _trained(job: DenseJob, learn: data.Learn) -> tuple[nn.Module, str]:
+def _trained(job: DenseJob, learn: splits.Learn) -> tuple[nn.Module, str]:
     seen = MethodData(learn, job.track, job.model, job.seed)
     return train(seen.narrower(1.0), seen, seen.scratch), f"own recipe, {seen.scratch.epochs:g} epochs"
 

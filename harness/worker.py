@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from harness import data, macs, models, registry, store
+from harness import macs, registry, store
+from harness.data import splits
 from harness.device import seeded
 from harness.errors import UserError
 from harness.method_data import MethodData
+from harness.models import build
 from harness.params import TrackParams
 
 PREDICTIONS, EXPECTED = "predictions.npy", "expected.npy"
@@ -42,7 +44,7 @@ class Job:
     model: str
     setting: dict[str, Any]
     seed: int
-    data: Path
+    splits: Path
     dense: Path
     folder: Path
     gibibytes: float
@@ -52,9 +54,9 @@ class Refused(Exception):
     """The method returned something that cannot be a compressed model."""
 
 
-def load_dense(job: Job, learn: data.Learn) -> nn.Module:
+def load_dense(job: Job, learn: splits.Learn) -> nn.Module:
     """Build the job's model in eval mode with its dense weights; raise UserError if the file is missing, truncated or of another model."""
-    model = models.build(job.track.models[job.model], learn.channels, learn.classes)
+    model = build.build(job.track.models[job.model], learn.channels, learn.classes)
     try:
         model.load_state_dict(safetensors.torch.load_file(job.dense))
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
@@ -67,17 +69,17 @@ def compress_point(job: Job) -> dict[str, Any]:
     """Run the method on a private copy of dense and write the artefact; return status, reason, cost and timings."""
     device = seeded(job.track.device, job.seed)
     _limit_memory(job)
-    learn = data.Learn.read(job.data, device)
+    learn = splits.Learn.read(job.data, device)
     dense = load_dense(job, learn)
     method = registry.configure(job.method, job.setting)
     reason = method.skip(copy.deepcopy(dense))
     if reason is not None:
         return {"status": "skipped", "reason": reason}
     seen = MethodData(learn, job.track, job.model, job.seed)
-    before = data.digest(dense.state_dict())
+    before = splits.digest(dense.state_dict())
     private = copy.deepcopy(dense).to(device)
     compressed, cost = _measured(lambda: method.compress(private, seen), seen)
-    if data.digest(dense.state_dict()) != before:
+    if splits.digest(dense.state_dict()) != before:
         raise Refused("the method changed the dense model: change only the model passed to compress()")
     start = time.perf_counter()
     probe = learn.probe(PROBE)
@@ -141,10 +143,10 @@ def evaluate_point(job: Job) -> dict[str, Any]:
     device = seeded(job.track.device, job.seed)
     start = time.perf_counter()
     artefact = store.read(job.folder)
-    probe = data.Learn.read(job.data, CPU).probe(PROBE)
+    probe = splits.Learn.read(job.data, CPU).probe(PROBE)
     _same(artefact.module(probe), torch.from_numpy(np.load(job.folder / EXPECTED, allow_pickle=False)))
     (job.folder / EXPECTED).unlink()
-    test = data.TestSplit.read(job.data)
+    test = splits.TestSplit.read(job.data)
     counted = [macs.count(artefact.module, image, artefact.bits) for image in (test.batches(1, CPU) if artefact.branches else [probe[:1]])]
     module = artefact.on(device)
     logits = torch.cat([module(batch) for batch in test.batches(BATCH, device)]).cpu()

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import data, models
+from harness.data import splits
 from harness.method_data import MethodData
+from harness.models import build
 from harness.params import Params, TrackParams, load_params
 
 ROOT = Path(__file__).parent.parent
@@ -38,17 +39,17 @@ def track(params: Params) -> TrackParams:
 
 
 @pytest.fixture(scope="session")
-def stored_data(track: TrackParams) -> data.TrackData:
+def stored_data(track: TrackParams) -> splits.TrackData:
     """The real digits, split, as they are stored."""
-    return data.load(track)
+    return splits.load(track)
 
 
 @pytest.fixture(scope="session")
-def track_data(stored_data: data.TrackData) -> data.TrackData:
+def track_data(stored_data: splits.TrackData) -> splits.TrackData:
     """The same as models take them."""
 
     def normalised(pixels: torch.Tensor) -> torch.Tensor:
-        return data.normalised(pixels, stored_data.mean, stored_data.std)
+        return splits.normalised(pixels, stored_data.mean, stored_data.std)
 
     splits = {name: getattr(stored_data, name) for name in ("train", "validation", "test")}
     splits = {name: replace(split, images=normalised(split.images)) for name, split in splits.items()}
@@ -56,10 +57,10 @@ def track_data(stored_data: data.TrackData) -> data.TrackData:
 
 
 @pytest.fixture(scope="session")
-def data_folder(stored_data: data.TrackData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data_folder(stored_data: splits.TrackData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that holds the track's data as the train stage writes it."""
     folder = tmp_path_factory.mktemp("data")
-    data.save(stored_data, folder)
+    splits.save(stored_data, folder)
     return folder
 
 
@@ -83,7 +84,7 @@ def make_model(track: TrackParams):
 def model_of(track: TrackParams, name: str) -> torch.nn.Module:
     """Build the untrained model `name` of `track` as `make_model` does."""
     torch.manual_seed(0)
-    model = models.build(track.models[name], 1, 10)
+    model = build.build(track.models[name], 1, 10)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 1.5)
@@ -110,6 +111,6 @@ def seen_of(track: TrackParams, folder: Path):
     """Return the function of model and seed that gives what a method sees of `track`."""
 
     def make(name: str, seed: int = 0) -> MethodData:
-        return MethodData(data.Learn.read(folder, torch.device("cpu")), track, name, seed)
+        return MethodData(splits.Learn.read(folder, torch.device("cpu")), track, name, seed)
 
     return make

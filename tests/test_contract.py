@@ -7,7 +7,8 @@ from math import floor
 import pytest
 import torch
 
-from harness import data, registry, store
+from harness import registry, store
+from harness.data import splits
 from harness.huffman import huffman
 from harness.method_data import MethodData
 from harness.weights_file import FORMAT
@@ -52,17 +53,17 @@ def test_the_identity_setting_equals_dense(name, model_name, make_model, make_br
 def test_the_strongest_setting_keeps_the_contract(name, model_name, make_model, make_brief_data, track_data, tmp_path):
     method, dense = registry.configure(name, dict(registry.load(name).strongest)), make_model(model_name)
     applicable(method, dense)
-    before, images = data.digest(dense.state_dict()), track_data.validation.images[:32]
+    before, images = splits.digest(dense.state_dict()), track_data.validation.images[:32]
     compressed = compressed_by(method, dense, make_brief_data(model_name))
     with torch.no_grad():
         output = compressed(images)
-    assert data.digest(dense.state_dict()) == before, "dense was changed"
+    assert splits.digest(dense.state_dict()) == before, "dense was changed"
     assert output.shape == dense(images).shape and torch.isfinite(output).all()
     same = compressed_by(method, dense, make_brief_data(model_name))
-    assert data.digest(same.state_dict()) == data.digest(compressed.state_dict()), "same seed, other result"
+    assert splits.digest(same.state_dict()) == splits.digest(compressed.state_dict()), "same seed, other result"
     if not method.stochastic:
         other = compressed_by(method, dense, make_brief_data(model_name, seed=1), seed=1)
-        assert data.digest(other.state_dict()) == data.digest(compressed.state_dict()), "declares stochastic = False, but the seed matters"
+        assert splits.digest(other.state_dict()) == splits.digest(compressed.state_dict()), "declares stochastic = False, but the seed matters"
     assert_budget_met(method, dense, compressed, make_brief_data(model_name))
     assert_artefact_equals(compressed, output, images, tmp_path)
 

@@ -11,9 +11,9 @@ TRICKS = {  # what is tried in compress(self, model, data)
     "walk the stack by a generator": "frame = (x for x in ()).gi_frame.f_back",
     "walk the stack by an exception": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    frame = e.__traceback__.tb_frame.f_back",
     "import the harness": "from harness import data as files",
-    "import the harness by string": "import importlib\nfiles = importlib.import_module('harness.data')",
-    "import the harness by builtins": "files = __import__('harness.data')",
-    "import the harness by torch's own sys": "files = torch.sys.modules['harness.data']",
+    "import the harness by string": "import importlib\nfiles = importlib.import_module('harness.data.splits')",
+    "import the harness by builtins": "files = __import__('harness.data.splits')",
+    "import the harness by torch's own sys": "files = torch.sys.modules['harness.data.splits']",
     "import by a name made up": "files = getattr(torch, 'sy' + 's').modules",
     "find a class by its bases": "files = ().__class__.__base__.__subclasses__()",
     "find globals by a function": "files = data.batches.__globals__",
@@ -60,7 +60,7 @@ TRICKS = {  # what is tried in compress(self, model, data)
     "import all": "from torch import *",
     "import the harness beside": "from ..harness import data as files",
     "import by pydantic": "from pydantic import ImportString",
-    "look into builtins": "files = __builtins__['__import__']('harness.data')",
+    "look into builtins": "files = __builtins__['__import__']('harness.data.splits')",
     "find builtins by a library": "import dataclasses\nfiles = dataclasses.builtins.open('x')",
     "open by another name": "read = open\nread('x')",
     "find globals by name": "files = getattr(data.batches, '__globals__')",
@@ -113,4 +113,7 @@ def test_a_breach_names_its_line_what_stands_there_and_the_rule():
 
 def test_an_import_from_its_own_package_is_a_methods_own_affair_and_one_beyond_it_is_not():
     assert breaches("from . import parts\nfrom mine.parts import prune\nimport mine.more", "mine.methods") == []
-    assert [breach.text for breach in breaches("from theirs import prune\nimport harness.data", "mine")] == ["theirs.prune", "harness.data"]
+    assert [breach.text for breach in breaches("from theirs import prune\nimport harness.data.splits", "mine")] == [
+        "theirs.prune",
+        "harness.data.splits",
+    ]

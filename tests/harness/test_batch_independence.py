@@ -6,8 +6,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from harness import data, store
+from harness import store
 from harness.batch_independence import same_in_batches
+from harness.data import splits
 from harness.worker import PREDICTIONS, Job, Refused
 
 IMAGES, CLASSES = 64, 4
@@ -52,9 +53,9 @@ def job(folder, model):
         "mean": torch.full((1, 1, 1), 128.0),
         "std": torch.full((1, 1, 1), 60.0),
     }
-    safetensors.torch.save_file(split, folder / data.TEST)
+    safetensors.torch.save_file(split, folder / splits.TEST)
     model = model().eval()
-    pixels = data.TestSplit.read(folder).images(IMAGES)
+    pixels = splits.TestSplit.read(folder).images(IMAGES)
     store.write(folder, store.export(model, pixels[:2]), {})
     with torch.inference_mode():
         np.save(folder / PREDICTIONS, model(pixels).argmax(1).numpy().astype(np.uint8))

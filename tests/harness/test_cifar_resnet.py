@@ -7,8 +7,10 @@ import pytest
 import timm
 import torch
 
-from harness import data, macs, models, paths, pretrained
+from harness import macs, paths
+from harness.data import splits
 from harness.errors import UserError
+from harness.models import build, pretrained
 from harness.params import ModelParams
 
 RIGHT = 915  # of the first 1,000 test images, by ResNet-20; 91.73 % of all 10,000
@@ -112,8 +114,8 @@ def test_a_model_without_reference_weights_says_so():
 
 @pytest.mark.skipif(not os.environ.get(paths.FOLDER_VARIABLE), reason=f"{paths.FOLDER_VARIABLE} is not set: no data and no reference weights")
 def test_the_real_reference_weights_classify_the_real_test_images(params):
-    loaded = data.load(params.tracks["cifar10_cpu"])
-    images = data.normalised(loaded.test.images[:1000], loaded.mean, loaded.std)
+    loaded = splits.load(params.tracks["cifar10_cpu"])
+    images = splits.normalised(loaded.test.images[:1000], loaded.mean, loaded.std)
     model, file = pretrained.load_reference(params.tracks["cifar10_cpu"].models["resnet20"], 3, 10)
     with torch.inference_mode():
         right = int((model.eval()(images).argmax(1) == loaded.test.labels[:1000]).sum())
@@ -121,5 +123,5 @@ def test_the_real_reference_weights_classify_the_real_test_images(params):
 
 
 def test_narrower_ones_are_built_by_their_channels():
-    narrow = models.build(PARAMS, 3, 10, width=0.5)
+    narrow = build.build(PARAMS, 3, 10, width=0.5)
     assert narrow.conv1.out_channels == 8 and narrow.fc.in_features == 32 and narrow(torch.zeros(1, 3, 32, 32)).shape == (1, 10)

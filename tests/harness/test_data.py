@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness import data, datasets, models
+from harness.data import datasets, splits
 from harness.errors import UserError
 from harness.method_data import MethodData
+from harness.models import build
 from harness.params import NormaliseParams
 from methods import Data
 
@@ -28,7 +29,7 @@ def test_splits_are_about_60_10_30_percent_stratified_and_disjoint(track_data):
 
 
 def test_the_content_is_the_one_that_results_were_made_with(params):
-    assert data.content_hash(data.load(params.tracks["digits"])) == "24d334f8b9277d3e780be4282e45083ea5fa2f7d27cc388c1dd602e71fbf96e8"
+    assert splits.content_hash(splits.load(params.tracks["digits"])) == "24d334f8b9277d3e780be4282e45083ea5fa2f7d27cc388c1dd602e71fbf96e8"
 
 
 def test_train_is_normalised_by_itself(track_data):
@@ -37,7 +38,7 @@ def test_train_is_normalised_by_itself(track_data):
 
 def test_what_methods_see_holds_no_test_image_and_no_path(stored_data, make_data):
     seen = make_data("vit")
-    holders = [value for value in vars(seen).values() if isinstance(value, data.Learn)]
+    holders = [value for value in vars(seen).values() if isinstance(value, splits.Learn)]
     tensors = [tensor for holder in holders for tensor in holder.tensors.values() if tensor.ndim == 4]
     assert tensors and not any(rows(tensor) & rows(stored_data.test.images) for tensor in tensors)
     assert not any("test" in name for name, _ in inspect.getmembers(Data))
@@ -79,7 +80,7 @@ def test_a_part_of_an_epoch_is_that_many_batches_of_its_first_pass(make_data):
 def test_a_model_may_have_a_recipe_of_its_own(track, data_folder):
     own = track.models["vit"].model_copy(update={"fine_tune": track.fine_tune.model_copy(update={"epochs": 7})})
     params = track.model_copy(update={"models": {**track.models, "vit": own}})
-    learn = data.Learn.read(data_folder, torch.device("cpu"))
+    learn = splits.Learn.read(data_folder, torch.device("cpu"))
     assert MethodData(learn, params, "vit", 0).fine_tune.epochs == 7 and MethodData(learn, params, "mixer", 0).fine_tune.epochs == 1
 
 
@@ -89,19 +90,19 @@ def test_uint8_pixels_are_normalised_by_the_numbers_of_the_track(monkeypatch, tr
     source = datasets.Source("noise", pixels, labels, index[:20], index[20:30], index[30:], {"images": "x"})
     monkeypatch.setattr(datasets, "load", lambda name: source)
     params = track.model_copy(update={"calibration": 4, "normalise": NormaliseParams(mean=[0.5, 0.25, 0], std=[0.5, 0.5, 1])})
-    loaded = data.load(params)
+    loaded = splits.load(params)
     assert loaded.train.images.dtype == torch.uint8 and torch.equal(loaded.test.images, torch.from_numpy(pixels[30:]))
     wanted = (pixels[:20] / 255 - np.array([0.5, 0.25, 0])[:, None, None]) / np.array([0.5, 0.5, 1])[:, None, None]
-    np.testing.assert_allclose(data.normalised(loaded.train.images, loaded.mean, loaded.std), wanted, atol=1e-6)
-    own = data.load(params.model_copy(update={"normalise": None}))
-    train = data.normalised(own.train.images, own.mean, own.std)
+    np.testing.assert_allclose(splits.normalised(loaded.train.images, loaded.mean, loaded.std), wanted, atol=1e-6)
+    own = splits.load(params.model_copy(update={"normalise": None}))
+    train = splits.normalised(own.train.images, own.mean, own.std)
     assert float(train.mean((0, 2, 3)).abs().max()) < 1e-4 and float((train.std((0, 2, 3)) - 1).abs().max()) < 1e-3
     with pytest.raises(UserError, match="names 1 means and 3 deviations, but 'digits' has 3 channels"):
-        data.load(params.model_copy(update={"normalise": NormaliseParams(mean=[0.5], std=[1, 1, 1])}))
+        splits.load(params.model_copy(update={"normalise": NormaliseParams(mean=[0.5], std=[1, 1, 1])}))
 
 
 def test_a_rehearsal_takes_the_first_images_of_each_split(track, stored_data):
-    few = data.load(track.model_copy(update={"first": 70}))
+    few = splits.load(track.model_copy(update={"first": 70}))
     assert len(few.train.labels) == len(few.validation.labels) == len(few.test.labels) == 70
     assert torch.equal(few.test.images, stored_data.test.images[:70])
 
@@ -115,13 +116,13 @@ def test_narrower_models_need_fewer_macs_and_full_width_is_the_model(make_data, 
 
 def test_unknown_datasets_models_and_too_many_calibration_images_are_one_line(track):
     with pytest.raises(UserError, match="did you mean 'digits'"):
-        data.load(track.model_copy(update={"dataset": "digit"}))
+        splits.load(track.model_copy(update={"dataset": "digit"}))
     with pytest.raises(UserError, match="calibration asks for 5000 images but train has 1077"):
-        data.load(track.model_copy(update={"calibration": 5000}))
+        splits.load(track.model_copy(update={"calibration": 5000}))
     with pytest.raises(UserError, match="did you mean 'resnet18'"):
-        models.build(track.models["resnet"].model_copy(update={"timm": "renset18"}), 1, 10)
+        build.build(track.models["resnet"].model_copy(update={"timm": "renset18"}), 1, 10)
     with pytest.raises(UserError, match="timm cannot create 'resnet_small'"):
-        models.build(track.models["resnet"].model_copy(update={"args": {"depht": 3}}), 1, 10)
+        build.build(track.models["resnet"].model_copy(update={"args": {"depht": 3}}), 1, 10)
 
 
 def test_schedules_are_values(make_data):

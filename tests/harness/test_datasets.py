@@ -21,8 +21,8 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from harness import cifar10_files, datasets
-from harness.cifar10_files import CIFAR10
+from harness.data import cifar10_files, datasets
+from harness.data.cifar10_files import CIFAR10
 from harness.errors import UserError
 
 COUNTS = {"train": 100, "test": 20}

@@ -4,9 +4,9 @@ import landlockpy
 import pytest
 
 from harness import files
-from harness.cifar10_files import CIFAR10
 from harness.compress import compress
-from harness.data import TEST
+from harness.data.cifar10_files import CIFAR10
+from harness.data.splits import TEST
 from harness.errors import UserError
 from harness.guard import with_test_images
 from harness.worker import Job, compress_point

@@ -15,9 +15,10 @@ import pytest
 import safetensors.numpy
 import yaml
 
-from harness import datasets, files, fingerprint
+from harness import files, fingerprint
 from harness.check import check_results
 from harness.compress import compress, sweep
+from harness.data import datasets
 from harness.errors import UserError
 from harness.measure import measure
 from harness.params import Params

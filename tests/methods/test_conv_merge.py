@@ -8,7 +8,7 @@ from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedRes
 from timm.models.resnet import BasicBlock, Bottleneck, downsample_avg, downsample_conv
 from torch import nn
 
-from harness.cifar_resnet import ZeroPadShortcut
+from harness.models.cifar_resnet import ZeroPadShortcut
 from methods.parts.depth.conv_merge import (
     Kernel,
     Segment,

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from timm.models.vision_transformer import Attention
 from torch import nn
 
-from harness import models
+from harness.models import build
 from methods.depgraph import Depgraph, norms, order, prune_to_macs, without
 
 
@@ -99,7 +99,7 @@ def test_steps_remove_what_the_librarys_own_pruner_removes(make_model, make_data
 
 
 def test_channels_behind_a_zero_padded_shortcut_and_the_stream_of_a_mixer_are_left_alone(params, make_model, make_data):
-    resnet = models.build(params.tracks["cifar10_cpu"].models["resnet20"].model_copy(update={"pretrained": False}), 3, 10).eval()
+    resnet = build.build(params.tracks["cifar10_cpu"].models["resnet20"].model_copy(update={"pretrained": False}), 3, 10).eval()
     assert list(norms(resnet, Images(3, 32, 32))) == [f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in (0, 1, 2)]
     assert all("fc1" in name for name in norms(make_model("mixer"), make_data("mixer")))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness import cifar10_files
+from harness.data import cifar10_files
 from harness.errors import unknown
 from harness.paths import data_folder
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness import datasets
-from harness.datasets import SPLIT_SEED
+from harness.data import datasets
+from harness.data.datasets import SPLIT_SEED
 from harness.errors import UserError
 from harness.params import TrackParams
 from methods import Split
