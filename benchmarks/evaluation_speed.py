@@ -1,4 +1,4 @@
-"""How fast test images are evaluated: an artefact the way `harness.worker.evaluate_point` runs it, against the loop of timm's `validate.py`.
+"""How fast test images are evaluated: an artefact the way `harness.point.worker.evaluate_point` runs it, against the loop of timm's `validate.py`.
 
 `python benchmarks/evaluation_speed.py cifar10_cpu-resnet20 --images 2000` takes a minute. Models are given as TRACK-MODEL and must have reference weights.
 Ours: uint8 pixels normalised batch by batch, the exported program, arg max. timm's: a loader over PIL images with the model's own transforms, the model in
@@ -32,14 +32,14 @@ from timm.utils import AverageMeter, accuracy
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from harness import store
 from harness.data import splits
-from harness.device import seeded
 from harness.errors import UserError, unknown
 from harness.models.pretrained import load_reference
 from harness.params import ModelParams, load_params
+from harness.point import store
+from harness.point.device import seeded
+from harness.point.worker import BATCH
 from harness.runtimes import processor
-from harness.worker import BATCH
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")

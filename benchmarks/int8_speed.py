@@ -24,12 +24,12 @@ import timm
 import torch
 from tabulate import tabulate
 
-from harness import store
 from harness.bench_latency import seconds_of, warm
 from harness.clock import cpu_seconds
 from harness.machine import fingerprint
 from harness.onnx_export import to_onnx
 from harness.params import HardwareParams
+from harness.point import store
 from harness.runtimes import load
 from leaderboard.records.statistics import median, paired_ratios
 from methods import Data

@@ -18,8 +18,8 @@ from harness.clock import CLOCKS
 from harness.latency_job import LatencyJob
 from harness.memory import peak_mib
 from harness.params import HardwareParams
+from harness.point.worker import PREDICTIONS
 from harness.runtimes import Program, Runner, load
-from harness.worker import PREDICTIONS
 
 STABLE = 0.05  # warm until the median of five calls moves by less than this share
 BLOCKS = 20  # or for this many blocks of five

@@ -14,9 +14,10 @@ from typing import Any
 import harness
 import leaderboard
 import methods
-from harness import chain, registry
+from harness import registry
 from harness.errors import UserError
 from harness.params import Params
+from harness.point import chain
 from harness.points import Point
 from harness.source import Sources
 
@@ -70,7 +71,7 @@ def libraries_of(name: str) -> dict[str, str]:
 
 def harness_hash() -> str:
     """Return the hash of all of the harness, and of the contract, that decides a record."""
-    return sources().hash("harness.worker")
+    return sources().hash("harness.point.worker")
 
 
 def libraries() -> dict[str, str]:

@@ -18,7 +18,7 @@ from landlockpy import AccessFS, Ruleset, Scope
 from harness.data import splits
 from harness.errors import UserError
 from harness.paths import data_folder
-from harness.worker import Job, compress_point
+from harness.point.worker import Job, compress_point
 
 DATASETS = ("cifar10", "cifar-10-batches-py", "cifar-10-python.tar.gz")  # what `harness.data.cifar10_files` reads of the data folder
 

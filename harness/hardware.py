@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import machine, store
+from harness import machine
 from harness.bench_latency import seconds_of, warm
 from harness.clock import CLOCKS
 from harness.models import build
 from harness.params import HardwareParams, ModelParams, Params
+from harness.point import store
 from harness.runtimes import Runner, load, missing
 from leaderboard.records.statistics import median, noise_floor, paired_ratios
 

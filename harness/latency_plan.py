@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from harness import files, store
+from harness import files
 from harness.params import HardwareParams, Params
 from harness.paths import Paths
+from harness.point import store
 from harness.points import DENSE
 from harness.semi_structured import has_fitting
 

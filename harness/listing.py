@@ -8,8 +8,8 @@ import timm
 import torch
 from tabulate import tabulate
 
-from harness import macs
 from harness.errors import unknown
+from harness.point import counter
 
 
 def of_timm_model(name: str, top: int) -> str:
@@ -17,7 +17,7 @@ def of_timm_model(name: str, top: int) -> str:
     if not timm.is_model(name):
         raise unknown("timm model", name, timm.list_models())
     model = timm.create_model(name).eval()
-    count = macs.count(model, torch.zeros(1, *timm.data.resolve_model_data_config(model)["input_size"]))
+    count = counter.count(model, torch.zeros(1, *timm.data.resolve_model_data_config(model)["input_size"]))
     costliest = sorted(count.operators, key=lambda operator: -operator.macs)[:top]
     rows = [(operator.name, " ".join("x".join(map(str, shape)) for shape in operator.shapes), operator.macs) for operator in costliest]
     table = tabulate(rows, headers=["operator", "shapes", "MACs"], intfmt=",")

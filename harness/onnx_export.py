@@ -23,8 +23,8 @@ from onnxscript.rewriter import MatchResult, pattern, rewrite
 from safetensors import safe_open
 from torch import Tensor
 
-from harness import store
-from harness.weights_file import FORMAT, Coded, Forms, unpack
+from harness.point import store
+from harness.point.weights_file import FORMAT, Coded, Forms, unpack
 
 AXES = {"Conv": 0, "Gemm": 0, "MatMul": 1}  # operators with an integer kernel, and the axis of output channels in their weight
 

@@ -77,7 +77,7 @@ class Params(Strict):
     run: RunParams
     tracks: dict[Name, TrackParams]
     methods: dict[Name, MethodPlans]
-    chains: dict[Name, MethodPlans] = Field(default_factory=dict)  # first__second, see harness/chain.py
+    chains: dict[Name, MethodPlans] = Field(default_factory=dict)  # first__second, see harness/point/chain.py
     hardware: dict[Name, HardwareParams] = Field(default_factory=dict)
     hardware_on_request: dict[Name, HardwareParams] = Field(default_factory=dict)
 

@@ -15,15 +15,15 @@ import torch
 
 from harness import files, fingerprint
 from harness.compress import RECORD, record_of, temporary
-from harness.device import require
 from harness.errors import UserError
 from harness.guard import guarded_compress
 from harness.params import Params
 from harness.paths import Paths, data_folder
+from harness.point.device import require
+from harness.point.worker import Job, evaluate_point
 from harness.points import Point
 from harness.pool import CONTEXT, PRELOAD, Outcome, reason_of, run_all, workers
 from harness.remote import Input, Remote, fetched, send
-from harness.worker import Job, evaluate_point
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class ScheduleParams(Strict):
 
 
 class AugmentParams(Strict):
-    """What happens to a training image, each drawn anew; see `harness.augment`."""
+    """What happens to a training image, each drawn anew; see `harness.point.augment`."""
 
     crop: Annotated[int, Field(ge=0)] = 0  # pixels of black border, of which a window of the image's size is cut
     flip: Share = 0.0  # probability

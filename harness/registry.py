@@ -1,7 +1,7 @@
 """Finding methods: `methods/<name>.py` holds one class; packages elsewhere offer theirs through the entry-point group `shrinkmark.methods`.
 
 Those are imported if their text keeps the rules of harness/rules.py, to which the tests hold `methods/`; else a stand-in fails all their points.
-`first__second` is the chain of two methods, see harness/chain.py.
+`first__second` is the chain of two methods, see harness/point/chain.py.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 import methods
-from harness import chain
 from harness.errors import UserError, unknown
 from harness.outside import Refused, refusal, refused
 from harness.params import describe
+from harness.point import chain
 from methods import Method
 
 GROUP = "shrinkmark.methods"

@@ -12,8 +12,9 @@ import cpuinfo
 import torch
 from torch import Tensor, nn
 
-from harness import semi_structured, store
+from harness import semi_structured
 from harness.params import HardwareParams
+from harness.point import store
 
 Runner = Callable[[Tensor], Tensor]  # images (N, C, H, W) on the profile's device -> logits (N, classes)
 Program = Callable[[Tensor], Runner]  # images like those to come -> what runs batches of their size

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from harness import store
-from harness.weights_file import decode
+from harness.point import store
+from harness.point.weights_file import decode
 
 ROWS, COLUMNS = 32, 64
 

@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from harness import files, fingerprint
 from harness.data import splits
-from harness.device import require, seeded
 from harness.errors import UserError
-from harness.method_data import MethodData
 from harness.models.pretrained import load_reference
 from harness.params import Params, TrackParams
 from harness.paths import Paths
+from harness.point.device import require, seeded
+from harness.point.method_data import MethodData
 from harness.pool import run_all, workers
 from methods.parts.training.train import train
 

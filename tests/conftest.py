@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from harness.data import splits
-from harness.method_data import MethodData
 from harness.models import build
 from harness.params import Params, TrackParams, load_params
+from harness.point.method_data import MethodData
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)

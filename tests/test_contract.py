@@ -7,11 +7,12 @@ from math import floor
 import pytest
 import torch
 
-from harness import registry, store
+from harness import registry
 from harness.data import splits
-from harness.huffman import huffman
-from harness.method_data import MethodData
-from harness.weights_file import FORMAT
+from harness.point import store
+from harness.point.huffman import huffman
+from harness.point.method_data import MethodData
+from harness.point.weights_file import FORMAT
 from methods import Method
 from methods.parts.network.layers import prunable
 

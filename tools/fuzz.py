@@ -25,9 +25,10 @@ from zipfile import BadZipFile, ZipFile
 import typer
 from hypothesis import strategies as st
 
-from harness import archive, files, weights_file
+from harness import files
 from harness.errors import UserError
 from harness.params import load_params
+from harness.point import archive, weights_file
 from leaderboard.records.errors import ResultsError
 from leaderboard.records.latency import read_latency
 from leaderboard.records.results import read_json, read_track

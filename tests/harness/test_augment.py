@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from harness.augment import cropped, cut_out, warped
 from harness.params import AugmentParams
+from harness.point.augment import cropped, cut_out, warped
 
 OFF = AugmentParams()
 

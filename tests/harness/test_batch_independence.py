@@ -6,10 +6,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from harness import store
-from harness.batch_independence import same_in_batches
 from harness.data import splits
-from harness.worker import PREDICTIONS, Job, Refused
+from harness.point import store
+from harness.point.batch_independence import same_in_batches
+from harness.point.worker import PREDICTIONS, Job, Refused
 
 IMAGES, CLASSES = 64, 4
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from harness import fingerprint, registry
-from harness.chain import CannotGoOn
 from harness.errors import UserError
 from harness.params import load_params
+from harness.point.chain import CannotGoOn
 from methods.parts.network.layers import prunable
 from tests.conftest import ROOT
 
@@ -64,10 +64,10 @@ def test_a_chain_is_decided_by_the_code_of_all_its_steps():
     assert {
         "methods.taylor",
         "methods.rtn",
-        "harness.chain",
+        "harness.point.chain",
         "methods.parts.training.train",
         "methods.parts.quantization.quantize",
-    } <= names and "harness.chain" not in fingerprint.files_of("rtn")
+    } <= names and "harness.point.chain" not in fingerprint.files_of("rtn")
     assert "torch-pruning" in fingerprint.libraries_of("depgraph__rtn") and "torch-pruning" not in fingerprint.libraries_of("taylor__rtn")
 
 

@@ -7,11 +7,12 @@ import pytest
 import timm
 import torch
 
-from harness import macs, paths
+from harness import paths
 from harness.data import splits
 from harness.errors import UserError
 from harness.models import build, pretrained
 from harness.params import ModelParams
+from harness.point import counter
 
 RIGHT = 915  # of the first 1,000 test images, by ResNet-20; 91.73 % of all 10,000
 SIZES = {"resnet20_cifar": 269_722, "resnet32_cifar": 464_154, "resnet44_cifar": 658_586, "resnet56_cifar": 853_018}
@@ -34,7 +35,7 @@ def test_timm_creates_them_with_the_published_numbers_of_parameters(name, parame
 
 @pytest.mark.parametrize(("name", "blocks"), [("resnet20_cifar", 3), ("resnet56_cifar", 9)])
 def test_the_counter_gives_their_macs_in_closed_form(name, blocks):
-    assert macs.count(timm.create_model(name).eval(), torch.zeros(1, 3, 32, 32)).macs == closed_form(blocks)
+    assert counter.count(timm.create_model(name).eval(), torch.zeros(1, 3, 32, 32)).macs == closed_form(blocks)
 
 
 def test_the_shortcut_of_option_a_subsamples_and_pads_with_zeros():

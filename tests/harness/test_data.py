@@ -9,9 +9,9 @@ import torch
 
 from harness.data import datasets, splits
 from harness.errors import UserError
-from harness.method_data import MethodData
 from harness.models import build
 from harness.params import NormaliseParams
+from harness.point.method_data import MethodData
 from methods import Data
 
 

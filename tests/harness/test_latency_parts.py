@@ -7,7 +7,7 @@ import torch
 from harness import memory, onnx_files
 from harness.bench_latency import AGREEMENT, Differs, agreement, warm
 from harness.memory import peak_mib
-from harness.worker import PREDICTIONS
+from harness.point.worker import PREDICTIONS
 
 CLASSES = 4
 

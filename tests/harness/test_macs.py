@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from harness import macs, store
+from harness.point import counter, store
 
 PUBLISHED = {  # GMACs per image at the default input size; resnet50 4.1, deit_small 4.6 and swin_tiny 4.5 as printed in their papers
     "resnet18": 1.814,
@@ -29,50 +29,50 @@ def vit_macs(depth: int, tokens: int, width: int, patch: int, channels: int, cla
 def test_timm_models_count_as_published(name, gmacs):
     model = timm.create_model(name).eval()
     images = torch.zeros(1, *timm.data.resolve_model_data_config(model)["input_size"])
-    assert macs.count(model, images).macs / 1e9 == pytest.approx(gmacs, rel=3e-4)
+    assert counter.count(model, images).macs / 1e9 == pytest.approx(gmacs, rel=3e-4)
 
 
 def test_vit_equals_its_closed_form_to_the_unit():
     model = timm.create_model("deit_small_patch16_224").eval()
-    assert macs.count(model, torch.zeros(1, 3, 224, 224)).macs == vit_macs(12, 197, 384, 16, 3, 1000)
+    assert counter.count(model, torch.zeros(1, 3, 224, 224)).macs == vit_macs(12, 197, 384, 16, 3, 1000)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_a_convolution_equals_its_closed_form(groups):
     conv = nn.Conv2d(4, 8, (3, 5), stride=2, padding=(1, 2), groups=groups)
-    assert macs.count(conv, torch.zeros(1, 4, 16, 20)).macs == 8 * (4 // groups) * 15 * 8 * 10
+    assert counter.count(conv, torch.zeros(1, 4, 16, 20)).macs == 8 * (4 // groups) * 15 * 8 * 10
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])
 def test_fused_unfused_and_exported_forms_count_the_same(make_model, track_data, name):
     model, images = make_model(name), track_data.validation.images[:2]
-    eager = macs.count(model, images[:1]).macs
+    eager = counter.count(model, images[:1]).macs
     exported = store.export(make_model(name), images).module()
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
-    assert macs.count(model, images[:1]).macs == macs.count(exported, images[:1]).macs == eager > 0
+    assert counter.count(model, images[:1]).macs == counter.count(exported, images[:1]).macs == eager > 0
 
 
 def test_inference_mode_and_a_batch_count_the_same_per_image(make_model, track_data):
     model, images = make_model("vit"), track_data.validation.images
-    one = macs.count(model, images[:1]).macs
+    one = counter.count(model, images[:1]).macs
     with torch.inference_mode():
-        assert macs.count(model, images[:1]).macs == one
-    assert macs.count(model, images[:6]).macs == one
+        assert counter.count(model, images[:1]).macs == one
+    assert counter.count(model, images[:6]).macs == one
 
 
 def test_effective_macs_skip_zero_weights_and_bit_operations_follow_stored_bits():
     linear = nn.Linear(8, 4, bias=False)
     linear.weight.data[:, :6] = 0
-    count = macs.count(linear, torch.zeros(1, 8), {"weight": 4})
+    count = counter.count(linear, torch.zeros(1, 8), {"weight": 4})
     assert (count.macs, count.effective_macs, count.bit_operations) == (32, 8, 32 * 4 * 32)
 
 
 def test_attention_by_a_fused_kernel_that_the_counter_does_not_know_is_refused():
     encoder = nn.TransformerEncoderLayer(64, 4, batch_first=True).eval()
-    with pytest.raises(macs.UnknownOperator, match=r"_transformer_encoder_layer_fwd.* in harness\."):
-        macs.count(encoder, torch.zeros(1, 16, 64))
+    with pytest.raises(counter.UnknownOperator, match=r"_transformer_encoder_layer_fwd.* in harness\."):
+        counter.count(encoder, torch.zeros(1, 16, 64))
 
 
 def test_an_unknown_operator_on_a_large_tensor_is_refused_and_on_a_small_one_is_not():
@@ -80,9 +80,9 @@ def test_an_unknown_operator_on_a_large_tensor_is_refused_and_on_a_small_one_is_
         def forward(self, x):
             return torch.fft.fft(x).real
 
-    with pytest.raises(macs.UnknownOperator, match="fft"):
-        macs.count(Fourier(), torch.zeros(1, 4096))
-    assert macs.count(Fourier(), torch.zeros(1, 16)).macs == 0
+    with pytest.raises(counter.UnknownOperator, match="fft"):
+        counter.count(Fourier(), torch.zeros(1, 4096))
+    assert counter.count(Fourier(), torch.zeros(1, 16)).macs == 0
 
 
 class Branching(torch.nn.Module):
@@ -102,5 +102,5 @@ def test_of_a_program_that_branches_the_branch_taken_is_counted():
     model = Branching().eval()
     x = torch.randn(32, 16)
     program = torch.export.export(model, (x[:8],))
-    counts = {bool(model.first(row)[0] > 0): macs.count(program.module(), row.expand(8, 16)).macs for row in x}
+    counts = {bool(model.first(row)[0] > 0): counter.count(program.module(), row.expand(8, 16)).macs for row in x}
     assert counts == {True: 2 * 16 * 16, False: 16 * 16}

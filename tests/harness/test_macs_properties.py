@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from harness import macs
+from harness.point import counter
 
 LAYER = st.fixed_dictionaries(
     {"width": st.integers(1, 6), "kernel": st.sampled_from([1, 3]), "stride": st.integers(1, 2), "grouped": st.booleans(), "twice": st.booleans()}
@@ -40,4 +40,4 @@ def test_a_random_graph_counts_what_its_layers_multiply(layers):
     images = torch.randn(1, 2, 9, 9)
     model(images)
     wanted = sum(multiplied)
-    assert macs.count(model, images).macs == wanted
+    assert counter.count(model, images).macs == wanted

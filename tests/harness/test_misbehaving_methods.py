@@ -9,7 +9,7 @@ from harness.data.cifar10_files import CIFAR10
 from harness.data.splits import TEST
 from harness.errors import UserError
 from harness.guard import with_test_images
-from harness.worker import Job, compress_point
+from harness.point.worker import Job, compress_point
 
 CASES = [
     ("outside_raises", "RuntimeError: the spectrum of this model is empty"),

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import store
 from harness.errors import UserError
-from harness.program_text import refuse_code
+from harness.point import store
+from harness.point.program_text import refuse_code
 from tests.harness.test_store import rewritten
 
 RUN = "__import__('pathlib').Path('ran').touch()"
@@ -166,7 +166,7 @@ def test_an_artefact_whose_shapes_run_code_is_refused_before_it_runs(tmp_path, m
         store.read(tmp_path)
     assert not (tmp_path / "ran").exists()
     torch.export.load(tmp_path / store.PROGRAM)
-    assert (tmp_path / "ran").exists(), "torch itself does not look: if this fails, harness/program_text.py is no longer needed"
+    assert (tmp_path / "ran").exists(), "torch itself does not look: if this fails, harness/point/program_text.py is no longer needed"
 
 
 def test_a_program_that_branches_and_folds_its_batch_is_accepted(tmp_path):

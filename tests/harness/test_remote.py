@@ -105,7 +105,7 @@ def test_workers_get_the_committed_code_and_nothing_else(committed, tmp_path):
     assert sorted(path.name for path in (tmp_path / "code").iterdir()) == sorted(revision.CODE)
 
 
-@pytest.mark.parametrize("changed", ["methods/new.py", "harness/worker.py"])
+@pytest.mark.parametrize("changed", ["methods/new.py", "harness/point/worker.py"])
 def test_code_that_is_not_committed_is_refused(committed, tmp_path, changed):
     with (committed / changed).open("a") as file:
         file.write("\n# changed\n")

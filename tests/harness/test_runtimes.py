@@ -4,8 +4,9 @@ import pytest
 import torch
 import yaml
 
-from harness import hardware, runtimes, store
+from harness import hardware, runtimes
 from harness.params import HardwareParams, Params
+from harness.point import store
 from harness.runtimes import load, missing
 from harness.semi_structured import fits, has_fitting
 from tests.conftest import ROOT

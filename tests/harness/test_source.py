@@ -58,7 +58,7 @@ def test_stored_hashes_hold_on_every_supported_python(version):
 @pytest.mark.parametrize("version", OTHERS[1:])
 def test_every_method_and_the_harness_have_the_same_hash_on_every_supported_python(version):
     methods = [f"methods.{path.stem}" for path in sorted((ROOT / "methods").glob("[a-z]*.py"))]
-    modules = [*methods, "harness.worker"]
+    modules = [*methods, "harness.point.worker"]
     assert hashes(version, ROOT, ["methods", "harness", "leaderboard"], modules) == {module: fingerprint.sources().hash(module) for module in modules}
 
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import store, weights_file
 from harness.errors import UserError
-from harness.huffman import huffman, unhuffman
+from harness.point import store, weights_file
+from harness.point.huffman import huffman, unhuffman
 from methods import Codebook, Codes, store_as_codes
 
 

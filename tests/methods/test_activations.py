@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from harness import macs, store
+from harness.point import counter, store
 from methods import store_as_codes
 from methods.parts.network.layers import weighted
 from methods.parts.quantization.activations import Static, minmax_grids, observe, quantise_input
@@ -65,7 +65,7 @@ def test_minmax_grids_cover_what_every_layer_gets(make_model, track_data, name):
 def test_a_model_with_quantised_inputs_exports_for_any_batch_and_costs_the_same_macs(tmp_path):
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 10)).eval()
     layers, images = weighted(model), torch.randn(6, 1, 8, 8)
-    cost = macs.count(model, images[:1]).macs
+    cost = counter.count(model, images[:1]).macs
     for key, grid in minmax_grids(model, layers, images, 8).items():
         store_as_codes(layers[key], round_to_nearest(layers[key].weight.flatten(1), rule(8, layers[key].weight[0].numel())))
         quantise_input(layers[key], Static(grid))
@@ -73,4 +73,4 @@ def test_a_model_with_quantised_inputs_exports_for_any_batch_and_costs_the_same_
     artefact = store.read(tmp_path)
     torch.testing.assert_close(artefact.module(images), model(images), rtol=1e-4, atol=1e-4)
     assert list(artefact.bits.values()) == [8, 8, 8]
-    assert macs.count(artefact.module, images[:1]).macs == cost
+    assert counter.count(artefact.module, images[:1]).macs == cost

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from harness import macs
+from harness.point import counter
 from methods.compactifai import CompactifAI, ContractedMpo, Mpo, bond, chain, decomposed, near_equal, parameters, rebuilt
 from methods.parts.low_rank.factors import factors, rank
 from methods.parts.network.layers import prunable, weighted
@@ -103,8 +103,8 @@ def test_an_ordinary_layer_has_at_most_its_share_of_the_weights_and_nearly_that(
 def test_multiply_accumulates_are_those_of_the_closed_forms_and_a_chain_of_bond_one_is_contracted():
     layer, x, (o1, o2), (i1, i2) = nn.Linear(48, 48), draw(1, 17, 48), (6, 8), (6, 8)
     cores = decomposed(layer.weight.detach(), [o1, o2], [i1, i2], 5)
-    assert macs.count(Mpo(layer, cores), x).macs == (5 + 17) * 48 * 48
-    assert macs.count(ContractedMpo(layer, cores), x).macs == 17 * 5 * o2 * i1 * (i2 + o1)
+    assert counter.count(Mpo(layer, cores), x).macs == (5 + 17) * 48 * 48
+    assert counter.count(ContractedMpo(layer, cores), x).macs == 17 * 5 * o2 * i1 * (i2 + o1)
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])

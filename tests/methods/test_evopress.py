@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from harness import store
+from harness.point import store
 from methods import store_as_codes
 from methods.evopress import STAGES, EvoPress
 from methods.parts.allocation.evolve import child, children, evolve, fittest, price, under

@@ -2,7 +2,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from harness import store
+from harness.point import store
 from methods.layerwise_bits import LayerwiseBits, by_lim, layers_of, lim, stored_bits, to_lower, zd
 from methods.parts.network.layers import blocks, prunable
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from harness import store
+from harness.point import store
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.layers import prunable, weighted
 from methods.parts.quantization.levels import BITS, budget, costs, logits, out_of_reach, rounded, stored, uniform

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from harness import store
+from harness.point import store
 from methods.lgreco import TABLES, LGreCo, by_output, by_slope, by_weight
 from methods.parts.allocation.allocate import buckets, least
 from methods.parts.network.layers import feature_rows, prunable

@@ -3,7 +3,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from harness import macs, store
+from harness.point import counter, store
 from methods.lorc import Compensated, Lorc, affordable, compensated, factors
 from methods.parts.network.layers import prunable, weighted
 from methods.parts.quantization.quantize import round_to_nearest, rule
@@ -80,7 +80,7 @@ def test_every_weight_is_stored_as_codes_and_the_correction_costs_two_products(m
             assert codes[f"{key}.A.weight"].bits == codes[f"{key}.B.weight"].bits == 8
             assert len(codes[f"{key}.A.weight"].scale) == len(codes[f"{key}.B.weight"].scale) == rank
     images = track_data.validation.images[:2]
-    operators = [macs.count(store.export(m, images).module(), images).operators for m in (dense, model)]
+    operators = [counter.count(store.export(m, images).module(), images).operators for m in (dense, model)]
     pairs = sum(isinstance(module, Compensated) for module in model.modules())
     assert pairs > 0 and len(operators[1]) == len(operators[0]) + 2 * pairs
 

@@ -3,7 +3,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch.nn.functional import cross_entropy
 
-from harness import macs, store
+from harness.point import counter, store
 from methods.q_exit import Exits, Leaving, Pondering, QExit, geometric, log_pmf, ponder, tokens
 
 LAMBDAS = torch.tensor([0.2, 0.3, 0.5])
@@ -34,7 +34,7 @@ def at_exit(vit, exits, images, number):
 
 def costs_alone(model, images):
     """Return what each image costs in a batch of its own."""
-    return [macs.count(model, image[None]).macs for image in images]
+    return [counter.count(model, image[None]).macs for image in images]
 
 
 def test_the_worked_example(make_exits, make_data, monkeypatch):
@@ -112,11 +112,11 @@ def test_images_leave_where_the_distribution_that_was_trained_says(make_exits, m
 def test_an_image_that_leaves_early_costs_less_than_dense_and_one_that_stays_the_heads_more(make_exits, make_data):
     (vit, exits), images = make_exits(), make_data("vit").calibration[:32]
     model = Leaving(vit, exits, 0.6)
-    costs, dense = costs_alone(model, images), macs.count(vit, images[:1]).macs
+    costs, dense = costs_alone(model, images), counter.count(vit, images[:1]).macs
     head, block = 2 * 48 * 48 + 2 * 48 * 48 + 48, 12 * 17 * 48**2 + 2 * 17**2 * 48
     assert sorted(set(costs)) == [dense - 3 * block + head, dense - 2 * block + 2 * head, dense - block + 3 * head, dense + 3 * head]
     both = torch.stack([images[costs.index(min(costs))], images[costs.index(max(costs))]])
-    assert macs.count(model, both).macs == max(costs)  # a batch waits for its last image
+    assert counter.count(model, both).macs == max(costs)  # a batch waits for its last image
 
 
 def test_the_artefact_branches_and_equals_the_model_alone_and_in_a_batch(make_exits, make_data, tmp_path):

@@ -8,7 +8,7 @@ from timm.layers import Attention
 from timm.models.mlp_mixer import Affine
 from torch import nn
 
-from harness import macs
+from harness.point import counter
 from methods.slab import LinearAttention, PRepBN, Slab, fold, last, linear_attention, progress, readers
 
 
@@ -85,7 +85,7 @@ def test_the_convolution_sees_the_grid_of_patches_and_not_the_class_token():
 
 def test_linear_attention_costs_linearly_many_products_and_softmax_quadratically_many():
     def cost(attention, tokens):
-        return macs.count(attention.eval(), torch.randn(1, tokens, 32)).macs
+        return counter.count(attention.eval(), torch.randn(1, tokens, 32)).macs
 
     softmax, linear = ([cost(make(side), side * side) / side**2 for side in (8, 16)] for make in (build_softmax, build_linear))
     assert linear[0] == linear[1] and softmax[1] > 1.5 * softmax[0]

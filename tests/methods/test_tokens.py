@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness import macs, store
+from harness.point import counter, store
 from methods.parts.tokens import ReducingBlock, ReducingBlocks, add_at, heads, nearest, reduce_tokens, take, token_count, unfit
 
 
@@ -77,9 +77,9 @@ def test_fewer_tokens_cost_what_the_formula_says_fused_or_not_exported_or_not(ma
     dense = 6 * (12 * 17 * C**2 + 2 * 17**2 * C)
     small = reduced(copy.deepcopy(model), [9, None, 4, None, None, None])
     program = store.export(copy.deepcopy(small), images).module()
-    counts = [macs.count(module, images[:1]).macs for module in (small, program)]
+    counts = [counter.count(module, images[:1]).macs for module in (small, program)]
     with sdpa_kernel(SDPBackend.MATH):
-        counts += [macs.count(module, images[:1]).macs for module in (small, program)]
+        counts += [counter.count(module, images[:1]).macs for module in (small, program)]
     assert counts == [data.macs(model) - dense + inside] * 4
 
 

@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from harness import macs, registry, store
+from harness import registry
 from harness.data import splits
-from harness.device import seeded
 from harness.errors import UserError
-from harness.method_data import MethodData
 from harness.models import build
 from harness.params import TrackParams
+from harness.point import counter, store
+from harness.point.device import seeded
+from harness.point.method_data import MethodData
 
 PREDICTIONS, EXPECTED = "predictions.npy", "expected.npy"
 PROBE = 16  # calibration images on which the model that a method returned is compared with the artefact read back
@@ -147,7 +148,7 @@ def evaluate_point(job: Job) -> dict[str, Any]:
     _same(artefact.module(probe), torch.from_numpy(np.load(job.folder / EXPECTED, allow_pickle=False)))
     (job.folder / EXPECTED).unlink()
     test = splits.TestSplit.read(job.data)
-    counted = [macs.count(artefact.module, image, artefact.bits) for image in (test.batches(1, CPU) if artefact.branches else [probe[:1]])]
+    counted = [counter.count(artefact.module, image, artefact.bits) for image in (test.batches(1, CPU) if artefact.branches else [probe[:1]])]
     module = artefact.on(device)
     logits = torch.cat([module(batch) for batch in test.batches(BATCH, device)]).cpu()
     if not torch.isfinite(logits).all():

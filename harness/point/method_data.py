@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from harness import macs
-from harness.augment import cropped, cut_out, warped
 from harness.data.splits import Learn
 from harness.models import build
 from harness.params import TrackParams
+from harness.point import counter
+from harness.point.augment import cropped, cut_out, warped
 from methods import Data, Schedule, Split
 
 
@@ -66,7 +66,7 @@ class MethodData(Data):
     def macs(self, model: nn.Module) -> int:
         if self._learn.device.type != "cpu":
             model = copy.deepcopy(model).cpu()  # one count, whatever operators another device would choose
-        return macs.count(model, self._learn.probe(1)).macs
+        return counter.count(model, self._learn.probe(1)).macs
 
     def narrower(self, width: float) -> nn.Module:
         return build.build(self._model, self._learn.channels, self._learn.classes, width).to(self._learn.device)

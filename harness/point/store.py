@@ -1,6 +1,6 @@
 """The artefact of a point: a torch.export program and the file of its weights, from which it is evaluated.
 
-`program.pt2` is complete and runs with torch alone. `weights.safetensors` (see `harness.weights_file`) holds the same tensors. Reading takes the graph
+`program.pt2` is complete and runs with torch alone. `weights.safetensors` (see `harness.point.weights_file`) holds the same tensors. Reading takes the graph
 from the program and every tensor from the weights file, so that what is evaluated is what was counted.
 """
 
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
-from harness.archive import refuse_pickles
 from harness.errors import UserError
-from harness.weights_file import decode, encode
+from harness.point.archive import refuse_pickles
+from harness.point.weights_file import decode, encode
 from methods import Codebook, Codes
 from methods.parts.network.batchnorm import fold_batchnorms
 

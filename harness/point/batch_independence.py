@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness import macs, store
 from harness.data import splits
-from harness.worker import BATCH, CPU, PREDICTIONS, Job, Refused
+from harness.point import counter, store
+from harness.point.worker import BATCH, CPU, PREDICTIONS, Job, Refused
 
 ALONE = 64  # test images that are run one by one
 AGREEING = 0.95  # of them must be classified as they were in a batch; kernels for other shapes round otherwise, which decides near ties
@@ -26,7 +26,7 @@ def same_in_batches(job: Job) -> dict[str, Any]:
     artefact, test = store.read(job.folder), splits.TestSplit.read(job.data)
     if not artefact.branches:
         alone, together = next(test.batches(1, CPU)), next(test.batches(BATCH, CPU))
-        one, many = (macs.count(artefact.module, images, artefact.bits).macs for images in (alone, together))
+        one, many = (counter.count(artefact.module, images, artefact.bits).macs for images in (alone, together))
         if many > one:
             raise Refused(f"an image costs {many:,.0f} MACs in a batch of {len(together)}, {one:,.0f} alone: the work depends on the batch")
     predicted = [int(artefact.module(image).argmax()) for image in islice(test.batches(1, CPU), ALONE)]

@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from torch import Tensor
 
-from harness.huffman import huffman, unhuffman
+from harness.point.huffman import huffman, unhuffman
 from methods import Codebook, Codes
 
 FORMAT = "shrinkmark.v1"  # names the forms in the file's metadata, and which forms there are

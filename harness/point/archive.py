@@ -11,7 +11,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import torch
 
-from harness.program_text import refuse_code
+from harness.point.program_text import refuse_code
 
 TENSORS = re.compile(r"(weights/weight|constants/tensor)_\d+")
 CONFIG = re.compile(r"(weights|constants)/\w+_config\.json")

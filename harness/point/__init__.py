@@ -1,0 +1,1 @@
+"""All that decides the number of a point, and nothing else."""
