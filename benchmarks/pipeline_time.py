@@ -18,7 +18,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from harness.params import load_params
-from harness.paths import Paths
+from harness.run.paths import Paths
 
 ROOT = Path(__file__).parent.parent
 

@@ -17,7 +17,7 @@ from scipy.stats import kendalltau
 from tabulate import tabulate
 
 from harness.params import load_params
-from harness.paths import Paths
+from harness.run.paths import Paths
 from leaderboard.records.latency import LatencyRun, read_latency
 from leaderboard.records.statistics import median
 

@@ -26,11 +26,11 @@ from tabulate import tabulate
 
 from harness.code import ROOT
 from harness.params import Params, load_params
-from harness.paths import Paths
-from harness.points import expand
 from harness.ray_sweep import WINDOW, on_node
 from harness.remote import Remote, receive, send
-from harness.train import train_track
+from harness.run.paths import Paths
+from harness.run.points import expand
+from harness.run.train import train_track
 from tools.ray_nodes import Cluster, commit, environment
 
 FEW, MANY, HELD, REPEATS = 4, 28, WINDOW, 100

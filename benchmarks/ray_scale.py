@@ -16,8 +16,8 @@ import numpy as np
 from tabulate import tabulate
 
 from harness.params import load_params
-from harness.paths import Paths
 from harness.ray_sweep import WINDOW
+from harness.run.paths import Paths
 
 ROOT = Path(__file__).parent.parent
 POINTS, WORKERS, SEED = 10_000, (10, 30, 100, 300, 1000), 0

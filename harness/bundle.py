@@ -11,9 +11,9 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from harness.code import ROOT
 from harness.errors import UserError
-from harness.fingerprint import LIBRARIES, OF_SOME
 from harness.params import Params
-from harness.paths import Paths
+from harness.run.fingerprint import LIBRARIES, OF_SOME
+from harness.run.paths import Paths
 from leaderboard.exchange.manifest import FORMAT, MANIFEST, Code, Manifest, PackedFile, layout
 from leaderboard.exchange.plausible import latency_files
 from leaderboard.records.errors import ResultsError

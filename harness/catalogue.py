@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from harness import files, registry
+from harness import files
 from harness.errors import UserError
+from harness.run import registry
 
 BEGIN, END = "<!-- methods:begin -->", "<!-- methods:end -->"
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

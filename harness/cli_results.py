@@ -49,11 +49,11 @@ def verify(
     Example: python -m harness verify digits --method wanda --model vit --share 0.2
     """
     loaded, paths = opened(params)
-    from harness.pool import start_server
+    from harness.run.pool import start_server
 
     start_server()
     from harness import files
-    from harness.run import Selection
+    from harness.run.track import Selection
     from harness.verify import Sample, verdicts
     from harness.verify import verify as run
 
@@ -73,8 +73,8 @@ def check_params(params: ParamsFile = Path("params.yaml")) -> None:
 
     Example: python -m harness check params
     """
-    from harness import registry
-    from harness.points import expand
+    from harness.run import registry
+    from harness.run.points import expand
 
     loaded, _ = opened(params)
     points = sum(len(expand(loaded, track, method)) for track in loaded.tracks for method in loaded.plans)

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from harness.alone import alone
 from harness.cli import OPTIONS, ParamsFile, Track, opened, tell_refused
 from harness.errors import UserError
-from harness.pool import start_server
+from harness.run.lock import alone
+from harness.run.pool import start_server
 
 app = typer.Typer(**OPTIONS)
 
@@ -24,7 +24,7 @@ def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
     """
     loaded, paths = opened(params)
     start_server()
-    from harness.train import train_track
+    from harness.run.train import train_track
 
     record = train_track(loaded, paths, track)
     for name, model in record["models"].items():
@@ -55,7 +55,7 @@ def compress(track: Track, method: Annotated[str, typer.Argument(help="a method,
     loaded, paths = opened(params)
     if not paths.artefacts(track, method).exists():  # else most points stand
         start_server()
-    from harness.compress import compress as run
+    from harness.run.compress import compress as run
 
     loaded.track(track), loaded.method(method)  # before anything is written for them
     tell_refused([method])
@@ -116,8 +116,8 @@ def run(
         raise UserError("a part of a track would replace the results of the whole: name a folder for it with --into FOLDER")
     loaded, paths = opened(params)
     start_server()
-    from harness.paths import Paths
-    from harness.run import Selection, rehearse_track, run_track, selected
+    from harness.run.paths import Paths
+    from harness.run.track import Selection, rehearse_track, run_track, selected
 
     loaded = selected(loaded, track, Selection(tuple(method or ()), tuple(model or ()), seeds))
     paths = paths if into is None else Paths(into.resolve(), loaded.version)

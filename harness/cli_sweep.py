@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.alone import alone
 from harness.cli import OPTIONS, ParamsFile, opened, tell_refused
 from harness.errors import UserError
-from harness.pool import start_server
+from harness.run.lock import alone
+from harness.run.pool import start_server
 
 if TYPE_CHECKING:
     from harness.params import Params
-    from harness.paths import Paths
+    from harness.run.paths import Paths
 
 app = typer.Typer(**OPTIONS)
 Several = list[str] | None
@@ -71,7 +71,7 @@ def sweep(
 
 
 def _here(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str]) -> Iterator[str]:
-    from harness.compress import sweep as run
+    from harness.run.compress import sweep as run
 
     for track in tracks:
         yield f"{track}: {run(params, paths, track, methods)}"

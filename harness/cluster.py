@@ -9,8 +9,8 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.params import Params
-from harness.paths import Paths
 from harness.remote import remote_of
+from harness.run.paths import Paths
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness import fingerprint
+from harness.run import fingerprint
 from harness.strict import JOIN
 
 ROOT = Path(__file__).parent.parent

@@ -15,9 +15,9 @@ from zipfile import ZipFile
 
 from harness import files
 from harness.params import HardwareParams, Params
-from harness.paths import Paths
 from harness.point import store
-from harness.points import DENSE
+from harness.run.paths import Paths
+from harness.run.points import DENSE
 from harness.semi_structured import has_fitting
 
 BRANCH, ROUND = b"torch.ops.higher_order.cond", b"torch.ops.aten.round.default"  # in the graph of a program that branches, or rounds activations

@@ -25,7 +25,7 @@ from harness.latency_job import LatencyJob
 from harness.latency_plan import Plan, TimedPoint, plan_of
 from harness.latency_plugin import Latency
 from harness.params import HardwareParams, Params
-from harness.paths import Paths
+from harness.run.paths import Paths
 from harness.runtimes import missing
 
 OPTIONS = ["--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider"]

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harness import files, fingerprint
+from harness import files
 from harness.data import splits
 from harness.errors import UserError, unknown
 from harness.params import Params
-from harness.paths import Paths
 from harness.point import store
-from harness.pool import run_lasting, workers
+from harness.run import fingerprint
+from harness.run.paths import Paths
+from harness.run.pool import run_lasting, workers
 from harness.runtimes import not_installed
 
 

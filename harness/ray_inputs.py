@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from harness.compress import track_record
 from harness.data import splits
 from harness.errors import UserError
 from harness.params import Params
-from harness.paths import Paths
 from harness.ray_tasks import Given, torch_build
 from harness.remote import Input, Remote, offer
+from harness.run.compress import track_record
+from harness.run.paths import Paths
 
 
 def given_for(params: Params, paths: Paths, tracks: Sequence[str], remote: Remote) -> Given:

@@ -17,9 +17,9 @@ from ray.exceptions import RayError, RayTaskError
 from harness import files
 from harness.errors import UserError
 from harness.params import Params
-from harness.paths import Paths
 from harness.ray_cluster import NODE
 from harness.remote import INPUTS, Input, Remote, offer
+from harness.run.paths import Paths
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from tqdm import tqdm
 
 from harness import files
 from harness.cluster import Shape
-from harness.compress import RECORD, Item, Ran, Summary, place, record_of, swept, temporary
 from harness.errors import UserError
 from harness.params import Params
-from harness.paths import Paths
-from harness.points import Point
-from harness.pool import Outcome
 from harness.ray_cluster import NODE, demand, fits
 from harness.ray_inputs import given_for
 from harness.ray_tasks import Failed, Given, Refused, Result, run_point
 from harness.remote import POINTS, WHOLE, Remote, receive
+from harness.run.compress import RECORD, Item, Ran, Summary, place, record_of, swept, temporary
+from harness.run.paths import Paths
+from harness.run.points import Point
+from harness.run.pool import Outcome
 
 AGAIN = 3  # times that a point is tried again whose worker, node or transfer failed
 WINDOW = 4000  # points handed over at a time: more than there are workers, few enough for the driver's memory

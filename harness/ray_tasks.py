@@ -13,17 +13,18 @@ from typing import Any
 
 import torch
 
-from harness import files, fingerprint
-from harness.compress import RECORD, record_of, temporary
+from harness import files
 from harness.errors import UserError
-from harness.guard import guarded_compress
 from harness.params import Params
-from harness.paths import Paths, data_folder
 from harness.point.device import require
 from harness.point.worker import Job, evaluate_point
-from harness.points import Point
-from harness.pool import CONTEXT, PRELOAD, Outcome, reason_of, run_all, workers
 from harness.remote import Input, Remote, fetched, send
+from harness.run import fingerprint
+from harness.run.compress import RECORD, record_of, temporary
+from harness.run.guard import guarded_compress
+from harness.run.paths import Paths, data_folder
+from harness.run.points import Point
+from harness.run.pool import CONTEXT, PRELOAD, Outcome, reason_of, run_all, workers
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _outcomes(given: Given, point: Point, folder: Path) -> list[Outcome]:
 
 def _start_server() -> None:
     """Start the server that workers are forked from so that nothing outlives this process; `workers` then finds it running."""
-    CONTEXT.set_forkserver_preload(["harness.die_with_parent", *PRELOAD])
+    CONTEXT.set_forkserver_preload(["harness.run.die_with_parent", *PRELOAD])
     forkserver.ensure_running()
 
 

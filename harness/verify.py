@@ -13,14 +13,14 @@ from typing import get_args
 import numpy as np
 
 from harness.errors import UserError
-from harness.guard import guarded_compress
 from harness.params import Params
-from harness.paths import Paths
 from harness.point.batch_independence import same_in_batches
 from harness.point.worker import PREDICTIONS, Job, evaluate_point
-from harness.pool import Outcome, run_all, workers
-from harness.run import Selection, selected
-from harness.train import train_track
+from harness.run.guard import guarded_compress
+from harness.run.paths import Paths
+from harness.run.pool import Outcome, run_all, workers
+from harness.run.track import Selection, selected
+from harness.run.train import train_track
 from leaderboard.exchange.agreement import Comparison, Rerun, Verdict, Verification, compare
 from leaderboard.records.errors import ResultsError, one_line
 from leaderboard.records.results import Predictions, TrackResults, read_records

@@ -7,12 +7,12 @@ from math import floor
 import pytest
 import torch
 
-from harness import registry
 from harness.data import splits
 from harness.point import store
 from harness.point.huffman import huffman
 from harness.point.method_data import MethodData
 from harness.point.weights_file import FORMAT
+from harness.run import registry
 from methods import Method
 from methods.parts.network.layers import prunable
 

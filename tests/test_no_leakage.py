@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.rules import REACH, breaches
+from harness.run.rules import REACH, breaches
 
 TRICKS = {  # what is tried in compress(self, model, data)
     "walk the heap": "import gc\nfound = [o for o in gc.get_objects() if isinstance(o, Tensor)]",

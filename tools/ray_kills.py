@@ -25,8 +25,8 @@ import typer
 import yaml
 
 from harness.params import load_params
-from harness.paths import Paths
-from harness.points import expand
+from harness.run.paths import Paths
+from harness.run.points import expand
 from tools.kill_anywhere import finished, outcome, unchanged
 from tools.ray_nodes import ROOT, Cluster, commit, driver, environment, wait_until
 

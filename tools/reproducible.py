@@ -24,7 +24,7 @@ import yaml
 
 from benchmarks.tiny_pipeline import ROOT, copy_checkout, shrink
 from harness.params import load_params
-from harness.paths import Paths
+from harness.run.paths import Paths
 from harness.verify import verdicts
 from leaderboard.exchange.agreement import Verification
 from tools import kill_anywhere as kill

@@ -20,7 +20,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from harness.errors import UserError
-from harness.paths import FOLDER_VARIABLE
+from harness.run.paths import FOLDER_VARIABLE
 
 COUNTS = {"train": 50_000, "test": 10_000}  # images
 TIMEOUT = 30.0  # seconds without an answer after which a download has failed

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.data import cifar10_files
 from harness.errors import unknown
-from harness.paths import data_folder
+from harness.run.paths import data_folder
 
 SPLIT_SEED = 0  # fixes which image is in which split, and the calibration images; changing it is a new version of the track
 

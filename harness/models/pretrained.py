@@ -16,7 +16,7 @@ from torch import nn
 
 from harness.errors import UserError
 from harness.params import ModelParams
-from harness.paths import data_folder
+from harness.run.paths import data_folder
 
 
 def reference_file(timm_name: str) -> Path:

@@ -1,6 +1,6 @@
 """What a worker process does with a point: compress it, and, in another process, evaluate what was read back from disk.
 
-The first never holds test images; the second never runs a method. Each returns a part of the point's record (see `harness.compress`).
+The first never holds test images; the second never runs a method. Each returns a part of the point's record (see `harness.run.compress`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from harness import registry
 from harness.data import splits
 from harness.errors import UserError
 from harness.models import build
@@ -29,6 +28,7 @@ from harness.params import TrackParams
 from harness.point import counter, store
 from harness.point.device import seeded
 from harness.point.method_data import MethodData
+from harness.run import registry
 
 PREDICTIONS, EXPECTED = "predictions.npy", "expected.npy"
 PROBE = 16  # calibration images on which the model that a method returned is compared with the artefact read back

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from harness.compress import sweep
 from harness.params import load_params
-from harness.paths import Paths
-from harness.train import train_track
+from harness.run.compress import sweep
+from harness.run.paths import Paths
+from harness.run.train import train_track
 from leaderboard.records.experiment import read_experiment
 from leaderboard.tables.build import build
 from tests.conftest import ROOT

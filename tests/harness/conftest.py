@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from harness.params import Params, load_params
-from harness.paths import Paths
-from harness.train import train_track
+from harness.run.paths import Paths
+from harness.run.train import train_track
 
 ROOT = Path(__file__).parents[2]
 SCHEDULE = {

@@ -1,6 +1,7 @@
 """The table of methods in the README."""
 
-from harness import catalogue, fingerprint
+from harness import catalogue
+from harness.run import fingerprint
 
 
 def test_a_row_says_what_a_method_declares_what_it_was_checked_against_and_how_long_its_file_is():

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness import fingerprint, registry
 from harness.errors import UserError
 from harness.params import load_params
 from harness.point.chain import CannotGoOn
+from harness.run import fingerprint, registry
 from methods.parts.network.layers import prunable
 from tests.conftest import ROOT
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from harness import files
-from harness.compress import compress
 from harness.errors import UserError
 from harness.params import load_params
-from harness.paths import Paths
+from harness.run.compress import compress
+from harness.run.paths import Paths
 
 
 def points(paths, method):

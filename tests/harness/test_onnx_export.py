@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from harness import registry
 from harness.onnx_export import NotExported, sort_stable, to_onnx
 from harness.point import store
+from harness.run import registry
 
 INTEGER = {"QLinearConv", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm"}
 

@@ -6,10 +6,10 @@ import json
 import pytest
 import yaml
 
-from harness import registry
 from harness.errors import UserError
 from harness.params import load_params
-from harness.points import expand
+from harness.run import registry
+from harness.run.points import expand
 from tests.conftest import ROOT
 
 GOOD = yaml.safe_load((ROOT / "params.yaml").read_text())

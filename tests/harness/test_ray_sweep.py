@@ -16,12 +16,12 @@ import yaml
 pytest.importorskip("ray")
 
 from harness import files
-from harness.alone import alone
-from harness.compress import compress, sweep
 from harness.params import load_params
-from harness.paths import Paths
-from harness.points import expand
 from harness.remote import Remote, send
+from harness.run.compress import compress, sweep
+from harness.run.lock import alone
+from harness.run.paths import Paths
+from harness.run.points import expand
 from tools.kill_anywhere import finished
 from tools.ray_kills import differing, disturbed
 from tools.ray_nodes import ROOT, Cluster, commit, driver, environment, wait_until

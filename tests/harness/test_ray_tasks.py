@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from harness import files, fingerprint
+from harness import files
 from harness.errors import UserError
-from harness.points import expand
 from harness.ray_inputs import given_for
 from harness.ray_tasks import Failed, Refused, run_point
 from harness.remote import Remote, receive
+from harness.run import fingerprint
+from harness.run.points import expand
 
 
 @pytest.fixture

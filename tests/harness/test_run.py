@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from harness import files
-from harness.alone import alone
 from harness.cli_stages import run
 from harness.errors import UserError
 from harness.params import load_params
-from harness.paths import Paths
-from harness.run import BATCH, IMAGES, STEPS, Selection, run_track, selected, shortened
+from harness.run.lock import alone
+from harness.run.paths import Paths
+from harness.run.track import BATCH, IMAGES, STEPS, Selection, run_track, selected, shortened
 from tests.conftest import ROOT
 
 WITHOUT_DVC = "import sys; sys.modules['dvc'] = None; from harness.__main__ import main; main()"  # importing it would raise
@@ -85,7 +85,7 @@ def test_a_rehearsal_is_short_on_every_track_of_params(params):
 def test_a_track_that_another_command_works_on_is_left_alone_and_can_be_rehearsed(unmeasured, monkeypatch, capsys):
     _, paths = unmeasured
     before = sorted(paths.root.rglob("*"))
-    monkeypatch.setattr("harness.run.rehearse_track", lambda *_: ["rehearsed"])
+    monkeypatch.setattr("harness.run.track.rehearse_track", lambda *_: ["rehearsed"])
     with alone(paths, "digits"):
         with pytest.raises(UserError, match="another command works on track 'digits'"):
             run("digits", params=paths.root / "params.yaml")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import fingerprint
 from harness.errors import UserError
-from harness.source import Sources
+from harness.run import fingerprint
+from harness.run.source import Sources
 from tests.conftest import ROOT
 
 CORPUS = ROOT / "tests" / "sources" / "corpus"
@@ -21,7 +21,7 @@ OTHERS = ["3.11", "3.12", "3.13"]
 HASHED = """
 import json, sys
 from pathlib import Path
-from harness.source import Sources
+from harness.run.source import Sources
 root, packages, modules = Path(sys.argv[1]), sys.argv[2].split(), sys.argv[3].split()
 sources = Sources({name: [root / name] for name in packages}, ["leaderboard"])
 print(json.dumps({module: sources.hash(module) for module in modules}))

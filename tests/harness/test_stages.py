@@ -15,14 +15,15 @@ import pytest
 import safetensors.numpy
 import yaml
 
-from harness import files, fingerprint
+from harness import files
 from harness.check import check_results
-from harness.compress import compress, sweep
 from harness.data import datasets
 from harness.errors import UserError
 from harness.measure import measure
 from harness.params import Params
-from harness.train import train_track
+from harness.run import fingerprint
+from harness.run.compress import compress, sweep
+from harness.run.train import train_track
 from tests.conftest import ROOT
 from tools.ray_nodes import driver
 
@@ -122,7 +123,7 @@ def test_a_sweep_begins_with_what_took_longest_and_with_what_was_never_run(ran, 
     content["points"][0]["timings"] = {"compress": 1e6}
     files.write_json(swept.points("digits", "magnitude"), content)
     swept.points("digits", "rtn").unlink()
-    monkeypatch.setattr("harness.compress._run", lambda params, paths, todo, title: order.extend(todo) or skipped(todo))
+    monkeypatch.setattr("harness.run.compress._run", lambda params, paths, todo, title: order.extend(todo) or skipped(todo))
     sweep(params, swept, "digits")
     names = [(point.method, point.id) for point, _ in order]
     assert [method for method, _ in names[:2]] == ["rtn", "magnitude"] and names[1][1] == content["points"][0]["id"]

@@ -13,12 +13,12 @@ import yaml
 
 from harness import files
 from harness.bundle import write_bundle
-from harness.compress import sweep
 from harness.errors import UserError
 from harness.params import load_params
-from harness.paths import Paths
-from harness.run import Selection
-from harness.train import train_track
+from harness.run.compress import sweep
+from harness.run.paths import Paths
+from harness.run.track import Selection
+from harness.run.train import train_track
 from harness.verify import Recorded, Sample, candidates, drawn, verdicts, verify
 from leaderboard.exchange.agreement import Rerun, Verification, compare
 from leaderboard.records.results import read_records

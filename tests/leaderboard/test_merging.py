@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from harness.check import check_results, from_elsewhere
 from harness.errors import UserError
-from harness.paths import Paths
+from harness.run.paths import Paths
 from leaderboard.__main__ import app
 from leaderboard.exchange.agreement import Rerun, Verification
 from leaderboard.exchange.labels import comparable

@@ -1,6 +1,6 @@
 """Dense is the model as it is."""
 
-from harness import registry
+from harness.run import registry
 
 
 def test_dense_returns_the_very_model_and_draws_nothing(make_model, make_data):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from harness import registry
+from harness.run import registry
 from methods import Schedule
 from methods.distill import Distill, lesson
 from methods.parts.training.losses import soft_loss

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness import registry
+from harness.run import registry
 from methods import Split
 from methods.ecoflap import EPS, kept, row_mask, shaken, split_zeros
 from methods.parts.network.layers import by_block, prunable

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness import registry
+from harness.run import registry
 
 
 @pytest.mark.parametrize(("share", "epochs"), [(0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)])

@@ -7,9 +7,9 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.cluster import KMeans
 from torch import nn
 
-from harness import registry
 from harness.point import weights_file
 from harness.point.huffman import huffman, unhuffman
+from harness.run import registry
 from methods.kmeans_huffman import KmeansHuffman, clusters, kmeans, refilled, share_weights
 from methods.parts.network.layers import prunable
 from methods.parts.quantization.codebook import store_table

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.utils import prune
 
-from harness import registry
+from harness.run import registry
 from methods.parts.network.layers import prunable
 from methods.parts.pruning.masks import smallest
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from harness import registry
+from harness.run import registry
 from methods.parts.network.layers import prunable
 from methods.random_pruning import random_mask
 

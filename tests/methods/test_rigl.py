@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness import registry
+from harness.run import registry
 from methods import Schedule
 from methods.parts.network.layers import prunable
 from methods.rigl import RigL, drop_fraction, erk_kept, moved, random_off

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import registry
+from harness.run import registry
 from methods.parts.training.slim import widest
 
 

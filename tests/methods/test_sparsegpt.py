@@ -5,8 +5,8 @@ from math import floor
 import pytest
 import torch
 
-from harness import registry
 from harness.errors import UserError
+from harness.run import registry
 from methods.parts.network.layers import prunable
 from methods.parts.pruning.masks import lowest
 from methods.parts.pruning.row_masks import wanda_mask

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness import registry
+from harness.run import registry
 from methods.parts.network.layers import prunable
 from methods.parts.pruning.masks import lowest
 from methods.parts.pruning.row_masks import wanda_mask

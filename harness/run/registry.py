@@ -1,6 +1,6 @@
 """Finding methods: `methods/<name>.py` holds one class; packages elsewhere offer theirs through the entry-point group `shrinkmark.methods`.
 
-Those are imported if their text keeps the rules of harness/rules.py, to which the tests hold `methods/`; else a stand-in fails all their points.
+Those are imported if their text keeps the rules of harness/run/rules.py, to which the tests hold `methods/`; else a stand-in fails all their points.
 `first__second` is the chain of two methods, see harness/point/chain.py.
 """
 
@@ -17,9 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 import methods
 from harness.errors import UserError, unknown
-from harness.outside import Refused, refusal, refused
 from harness.params import describe
 from harness.point import chain
+from harness.run.foreign_methods import Refused, refusal, refused
 from methods import Method
 
 GROUP = "shrinkmark.methods"

@@ -1,7 +1,7 @@
 """What the process of a method cannot do, whatever names it makes up: read a file that test images are in, use TCP, or signal another process.
 
 The kernel sees to it (Landlock: Linux 5.13 or later, TCP from 6.7 and signals from 6.12 on), for this process and all that it starts, whatever opens the
-file. Elsewhere there are only the rules on a method's text (`harness/rules.py`), and that no test image is in the process's memory.
+file. Elsewhere there are only the rules on a method's text (`harness/run/rules.py`), and that no test image is in the process's memory.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from landlockpy import AccessFS, Ruleset, Scope
 
 from harness.data import splits
 from harness.errors import UserError
-from harness.paths import data_folder
 from harness.point.worker import Job, compress_point
+from harness.run.paths import data_folder
 
 DATASETS = ("cifar10", "cifar-10-batches-py", "cifar-10-python.tar.gz")  # what `harness.data.cifar10_files` reads of the data folder
 

@@ -16,7 +16,7 @@ from pebble import ProcessExpired, ProcessPool
 from harness.errors import UserError
 
 Job = TypeVar("Job")
-PRELOAD = ["typer", "harness.guard", "harness.train", "harness.warm"]  # imported once, by the server that workers are forked from
+PRELOAD = ["typer", "harness.run.guard", "harness.run.train", "harness.run.preload"]  # imported once, by the server that workers are forked from
 CONTEXT = multiprocessing.get_context("forkserver")
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import harness
 import leaderboard
 import methods
-from harness import registry
 from harness.errors import UserError
 from harness.params import Params
 from harness.point import chain
-from harness.points import Point
-from harness.source import Sources
+from harness.run import registry
+from harness.run.points import Point
+from harness.run.source import Sources
 
 OURS = {package.__name__: [Path(place) for place in package.__path__] for package in (methods, harness, leaderboard)}
 SILENT = [

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.errors import UserError
-from harness.paths import Paths
+from harness.run.paths import Paths
 
 
 @contextmanager

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from harness import files, fingerprint
+from harness import files
 from harness.data import splits
 from harness.errors import UserError
 from harness.models.pretrained import load_reference
 from harness.params import Params, TrackParams
-from harness.paths import Paths
 from harness.point.device import require, seeded
 from harness.point.method_data import MethodData
-from harness.pool import run_all, workers
+from harness.run import fingerprint
+from harness.run.paths import Paths
+from harness.run.pool import run_all, workers
 from methods.parts.training.train import train
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from harness.compress import compress, sweep
 from harness.errors import unknown
 from harness.measure import measure
 from harness.params import HardwareParams, ModelParams, Params, TrackParams
-from harness.paths import Paths
 from harness.plans import MethodPlans
-from harness.points import DENSE
 from harness.recipes import ScheduleParams
-from harness.train import train_track
+from harness.run.compress import compress, sweep
+from harness.run.paths import Paths
+from harness.run.points import DENSE
+from harness.run.train import train_track
 
 IMAGES, STEPS, BATCH = 256, 3, 32  # of a rehearsal: images of each split, steps of a budget, images of a step
 

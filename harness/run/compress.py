@@ -17,17 +17,18 @@ import numpy as np
 import safetensors.numpy
 from tqdm import tqdm
 
-from harness import files, fingerprint, registry
+from harness import files
 from harness.errors import UserError
-from harness.guard import guarded_compress
 from harness.params import Params
-from harness.paths import Paths
 from harness.plans import Plan
 from harness.point import store
 from harness.point.device import require
 from harness.point.worker import PREDICTIONS, Job, evaluate_point
-from harness.points import Point, expand
-from harness.pool import Outcome, run_all, workers
+from harness.run import fingerprint, registry
+from harness.run.guard import guarded_compress
+from harness.run.paths import Paths
+from harness.run.points import Point, expand
+from harness.run.pool import Outcome, run_all, workers
 
 RECORD = "record.json"
 Item = tuple[Point, str]  # a point to run and the fingerprint its record must have

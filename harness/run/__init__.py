@@ -1,0 +1,1 @@
+"""Points, their fingerprints, and the processes that run them."""
