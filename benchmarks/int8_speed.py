@@ -24,13 +24,13 @@ import timm
 import torch
 from tabulate import tabulate
 
-from harness.bench_latency import seconds_of, warm
-from harness.clock import cpu_seconds
-from harness.machine import fingerprint
-from harness.onnx_export import to_onnx
+from harness.latency.benchmark import seconds_of, warm
+from harness.latency.clock import cpu_seconds
+from harness.latency.machine import fingerprint
+from harness.latency.onnx_export import to_onnx
+from harness.latency.runtimes import load
 from harness.params import HardwareParams
 from harness.point import store
-from harness.runtimes import load
 from leaderboard.records.statistics import median, paired_ratios
 from methods import Data
 from methods.int8_static import Int8Static

@@ -83,7 +83,7 @@ def measure(
 
     Example: python -m harness measure digits cpu
     """
-    from harness.measure import measure as run
+    from harness.latency.measure import measure as run
 
     loaded, paths = opened(params)
     loaded.track(track)  # before a folder is made for it

@@ -18,7 +18,7 @@ def hardware(params: ParamsFile = Path("params.yaml")) -> None:
 
     Example: python -m harness hardware
     """
-    from harness.hardware import report
+    from harness.latency.hardware import report
 
     for line in report(opened(params)[0]):
         typer.echo(line)
@@ -36,7 +36,7 @@ def export(
 
     Example: python -m harness export digits int8_static resnet_seed=0 --into resnet.onnx
     """
-    from harness.onnx_files import write_point
+    from harness.latency.onnx_files import write_point
 
     loaded, paths = opened(params)
     typer.echo(f"{into}: {write_point(loaded, paths, track, method, point, into):,} bytes")

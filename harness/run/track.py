@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from harness.errors import unknown
-from harness.measure import measure
+from harness.latency.measure import measure
 from harness.params import HardwareParams, ModelParams, Params, TrackParams
 from harness.plans import MethodPlans
 from harness.recipes import ScheduleParams

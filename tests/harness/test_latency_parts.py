@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness import memory, onnx_files
-from harness.bench_latency import AGREEMENT, Differs, agreement, warm
-from harness.memory import peak_mib
+from harness.latency import memory, onnx_files
+from harness.latency.benchmark import AGREEMENT, Differs, agreement, warm
+from harness.latency.memory import peak_mib
 from harness.point.worker import PREDICTIONS
 
 CLASSES = 4

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.onnx_export import NotExported, sort_stable, to_onnx
+from harness.latency.onnx_export import NotExported, sort_stable, to_onnx
 from harness.point import store
 from harness.run import registry
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 import yaml
 
-from harness import hardware, runtimes
+from harness.latency import hardware, runtimes
+from harness.latency.runtimes import load, missing
+from harness.latency.semi_structured import fits, has_fitting
 from harness.params import HardwareParams, Params
 from harness.point import store
-from harness.runtimes import load, missing
-from harness.semi_structured import fits, has_fitting
 from tests.conftest import ROOT
 
 BASE = {"device": "cpu", "runtime": "eager", "threads": 1, "batches": [1], "rounds": 5, "warmup_rounds": 1}
@@ -54,7 +54,7 @@ def test_a_machine_says_what_it_lacks(monkeypatch):
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime", "openvino"])
 @torch.inference_mode()
 def test_every_runtime_runs_the_artefact(runtime, make_model, track_data, tmp_path):
-    from harness.onnx_export import to_onnx
+    from harness.latency.onnx_export import to_onnx
 
     images = track_data.validation.images[:4]
     store.write(tmp_path, store.export(make_model("resnet"), images[:2]), {})

@@ -19,7 +19,7 @@ from harness import files
 from harness.check import check_results
 from harness.data import datasets
 from harness.errors import UserError
-from harness.measure import measure
+from harness.latency.measure import measure
 from harness.params import Params
 from harness.run import fingerprint
 from harness.run.compress import compress, sweep

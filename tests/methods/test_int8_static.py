@@ -93,7 +93,7 @@ def test_grids_are_those_of_onnxruntimes_own_quantiser(make_model, make_data, tm
     quantization = pytest.importorskip("onnxruntime.quantization")
     import onnx
 
-    from harness.onnx_export import to_onnx
+    from harness.latency.onnx_export import to_onnx
     from harness.point import store
 
     dense, seen = make_model("resnet"), make_data("resnet")

@@ -17,16 +17,17 @@ from typing import Any
 import pytest
 import torch
 
-from harness import bench_latency, files, onnx_files
-from harness.clock import CLOCKS
+from harness import files
 from harness.data import splits
 from harness.errors import UserError
-from harness.latency_job import LatencyJob
-from harness.latency_plan import Plan, TimedPoint, plan_of
-from harness.latency_plugin import Latency
+from harness.latency import benchmark, onnx_files
+from harness.latency.clock import CLOCKS
+from harness.latency.job import LatencyJob
+from harness.latency.plan import Plan, TimedPoint, plan_of
+from harness.latency.plugin import Latency
+from harness.latency.runtimes import missing
 from harness.params import HardwareParams, Params
 from harness.run.paths import Paths
-from harness.runtimes import missing
 
 OPTIONS = ["--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider"]
 
@@ -53,7 +54,7 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> Measured
         test = splits.TestSplit.read(paths.data(track))
     if max(profile.batches) > len(test.labels):
         raise UserError(f"hardware '{hardware}' asks for a batch of {max(profile.batches)}, the test split has {len(test.labels)} images: lower it")
-    images = test.images(max(bench_latency.COMPARED, *profile.batches)).to(torch.device(profile.device))
+    images = test.images(max(benchmark.COMPARED, *profile.batches)).to(torch.device(profile.device))
     plugin = Latency(jobs, profile, images, f"{track}: latency {hardware}")
     report = timed(plugin, profile)
     file = folder / f"{report['machine_info']['shrinkmark']['fingerprint']}.json"
@@ -87,7 +88,7 @@ def timed(plugin: Latency, profile: HardwareParams) -> Any:
         output = io.StringIO()
         gc.freeze()  # or each program read is slower by a sixth, for what is collected in between
         with contextlib.redirect_stdout(output):
-            code = pytest.main([str(Path(bench_latency.__file__)), "-c", str(empty), "--capture=no", *options], plugins=[plugin])
+            code = pytest.main([str(Path(benchmark.__file__)), "-c", str(empty), "--capture=no", *options], plugins=[plugin])
         plugin.bar.close()
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not written.exists():
             raise UserError(f"pytest-benchmark ended with {code!s}: {' '.join(output.getvalue().split())[-300:]}")

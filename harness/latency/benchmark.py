@@ -1,4 +1,4 @@
-"""The benchmark that `harness.measure` has pytest run for each artefact: dense, point, dense, point, ..., dense, in one process."""
+"""The benchmark that `harness.latency.measure` has pytest run for each artefact: dense, point, dense, point, ..., dense, in one process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from harness.clock import CLOCKS
-from harness.latency_job import LatencyJob
-from harness.memory import peak_mib
+from harness.latency.clock import CLOCKS
+from harness.latency.job import LatencyJob
+from harness.latency.memory import peak_mib
+from harness.latency.runtimes import Program, Runner, load
 from harness.params import HardwareParams
 from harness.point.worker import PREDICTIONS
-from harness.runtimes import Program, Runner, load
 
 STABLE = 0.05  # warm until the median of five calls moves by less than this share
 BLOCKS = 20  # or for this many blocks of five

@@ -8,8 +8,8 @@ import pytest
 from torch import Tensor
 from tqdm import tqdm
 
-from harness import machine
-from harness.latency_job import LatencyJob
+from harness.latency import machine
+from harness.latency.job import LatencyJob
 from harness.params import HardwareParams
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import machine
-from harness.bench_latency import seconds_of, warm
-from harness.clock import CLOCKS
+from harness.latency import machine
+from harness.latency.benchmark import seconds_of, warm
+from harness.latency.clock import CLOCKS
+from harness.latency.runtimes import Runner, load, missing
 from harness.models import build
 from harness.params import HardwareParams, ModelParams, Params
 from harness.point import store
-from harness.runtimes import Runner, load, missing
 from leaderboard.records.statistics import median, noise_floor, paired_ratios
 
 ROUNDS = 100  # of the A/A control
@@ -52,7 +52,7 @@ def _untrained(profile: HardwareParams, model: ModelParams, image: Tensor) -> Ru
         store.write(folder, store.export(build.build(model, 1, 10).eval(), image.cpu().repeat(2, 1, 1, 1)), {})
         if not profile.onnx:
             return load(profile, folder)(image)
-        from harness.onnx_export import to_onnx  # here, for it needs what a machine may lack
+        from harness.latency.onnx_export import to_onnx  # here, for it needs what a machine may lack
 
         (folder / "model.onnx").write_bytes(to_onnx(folder, image))
         return load(profile, folder / "model.onnx")(image)

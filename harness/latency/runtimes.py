@@ -12,7 +12,7 @@ import cpuinfo
 import torch
 from torch import Tensor, nn
 
-from harness import semi_structured
+from harness.latency import semi_structured
 from harness.params import HardwareParams
 from harness.point import store
 

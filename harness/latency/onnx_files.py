@@ -16,12 +16,12 @@ from tqdm import tqdm
 from harness import files
 from harness.data import splits
 from harness.errors import UserError, unknown
+from harness.latency.runtimes import not_installed
 from harness.params import Params
 from harness.point import store
 from harness.run import fingerprint
 from harness.run.paths import Paths
 from harness.run.pool import run_lasting, workers
-from harness.runtimes import not_installed
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _run(params: Params, track: str, todo: Sequence[Export]) -> dict[Path, Path 
 
 def write_onnx(export: Export) -> dict[str, Any]:
     """Write the ONNX model of an artefact."""
-    from harness.onnx_export import to_onnx  # here, for it needs a second to import
+    from harness.latency.onnx_export import to_onnx  # here, for it needs a second to import
 
     with files.reading(export.data / splits.TEST):
         image = splits.TestSplit.read(export.data).images(1)
@@ -76,7 +76,7 @@ def write_point(params: Params, paths: Paths, track: str, method: str, point: st
     folder = paths.artefacts(track, method) / point
     if not folder.is_dir():
         raise unknown(f"point of {method} with an artefact here", point, [found.name for found in folder.parent.glob("[!.]*")])
-    from harness.onnx_export import NotExported
+    from harness.latency.onnx_export import NotExported
 
     _refuse_other_weights(folder)
     try:
@@ -99,5 +99,8 @@ def _refuse_other_weights(folder: Path) -> None:
 def _key(folder: Path) -> str:
     """Return what decides an ONNX model: the artefact, and the code and libraries that export it."""
     parts = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (store.PROGRAM, store.WEIGHTS)]
-    parts += [fingerprint.sources().hash("harness.onnx_export"), *(importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript"))]
+    parts += [
+        fingerprint.sources().hash("harness.latency.onnx_export"),
+        *(importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")),
+    ]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]

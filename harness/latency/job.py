@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.latency_plan import TimedPoint
+from harness.latency.plan import TimedPoint
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Timing artefacts on a machine."""
