@@ -24,10 +24,10 @@ import ray
 import yaml
 from tabulate import tabulate
 
+from harness.cluster.remote import Remote, receive, send
+from harness.cluster.sweep import WINDOW, on_node
 from harness.code import ROOT
 from harness.params import Params, load_params
-from harness.ray_sweep import WINDOW, on_node
-from harness.remote import Remote, receive, send
 from harness.run.paths import Paths
 from harness.run.points import expand
 from harness.run.train import train_track

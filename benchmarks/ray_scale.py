@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from harness.cluster.sweep import WINDOW
 from harness.params import load_params
-from harness.ray_sweep import WINDOW
 from harness.run.paths import Paths
 
 ROOT = Path(__file__).parent.parent

@@ -11,15 +11,15 @@ import sys
 
 import typer
 
-from harness import cli_results, cli_stages, cli_sweep, cli_tools
-from harness.cli import OPTIONS
+from harness.cli import results, stages, sweep, tools
+from harness.cli.options import OPTIONS
 from harness.errors import UserError
 
 app = typer.Typer(help=__doc__, **OPTIONS)
-app.add_typer(cli_stages.app)
-app.add_typer(cli_sweep.app)
-app.add_typer(cli_tools.app)
-app.add_typer(cli_results.app)
+app.add_typer(stages.app)
+app.add_typer(sweep.app)
+app.add_typer(tools.app)
+app.add_typer(results.app)
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from typing import IO
 
 import psutil
 
+from harness.cluster.revision import CODE
 from harness.code import ROOT
-from harness.revision import CODE
 
 STORE = 100 * 2**20  # bytes of each node's object store
 OF_RAY = {

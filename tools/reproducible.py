@@ -23,9 +23,9 @@ import typer
 import yaml
 
 from benchmarks.tiny_pipeline import ROOT, copy_checkout, shrink
+from harness.audit.rerun import verdicts
 from harness.params import load_params
 from harness.run.paths import Paths
-from harness.verify import verdicts
 from leaderboard.exchange.agreement import Verification
 from tools import kill_anywhere as kill
 

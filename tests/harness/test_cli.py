@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from harness import new
 from harness.__main__ import main
+from harness.cli import new_method
 from harness.errors import UserError
 from tests.conftest import ROOT
 
@@ -103,7 +103,7 @@ def test_a_track_for_a_gpu_is_refused_at_once_where_there_is_none(run_here):
 
 def test_a_sweep_on_a_cluster_says_how_to_install_ray_where_it_is_not(run_here, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.delitem(sys.modules, "harness.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "harness.cluster.sweep_at", raising=False)
     code, _, stderr = run_here("sweep", "digits", "--address", "auto", "--remote", "/shared")
     assert (code, stderr) == (2, "error: Ray is not installed: pip install -e '.[ray]'\n")
 
@@ -133,7 +133,7 @@ def checkout(tmp_path):
 def test_new_writes_a_skeleton_a_test_and_one_line_of_params(checkout):
     from harness.params import load_params
 
-    written = new.create(checkout, "my_method")
+    written = new_method.create(checkout, "my_method")
     assert [path.name for path in written] == ["my_method.py", "test_my_method.py", "params.yaml"]
     before, after = load_params(ROOT / "params.yaml"), load_params(checkout / "params.yaml")
     assert list(after.methods) == [*before.methods, "my_method"] and after.hardware == before.hardware
@@ -144,12 +144,12 @@ def test_new_writes_a_skeleton_a_test_and_one_line_of_params(checkout):
 def test_new_refuses_the_name_of_a_chain_and_writes_nothing(checkout):
     before = sorted(checkout.rglob("*"))
     with pytest.raises(UserError, match="'a__b' cannot name a method: '__' stands between the methods of a chain"):
-        new.create(checkout, "a__b")
+        new_method.create(checkout, "a__b")
     assert sorted(checkout.rglob("*")) == before
 
 
 def test_the_skeleton_is_clean_keeps_the_contract_s_form_and_says_that_it_is_to_be_written(checkout, make_model, make_data):
-    new.create(checkout, "my_method")
+    new_method.create(checkout, "my_method")
     code = (checkout / "methods" / "my_method.py").read_text()
     lint = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml"), "-"], input=code, capture_output=True, text=True

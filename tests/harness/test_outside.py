@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from harness import files
-from harness.cli_results import check_params
+from harness.cli.results import check_params
 from harness.run import fingerprint, registry
 from harness.run import foreign_methods as others
 from harness.run.compress import sweep

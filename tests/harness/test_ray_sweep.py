@@ -16,8 +16,8 @@ import yaml
 pytest.importorskip("ray")
 
 from harness import files
+from harness.cluster.remote import Remote, send
 from harness.params import load_params
-from harness.remote import Remote, send
 from harness.run.compress import compress, sweep
 from harness.run.lock import alone
 from harness.run.paths import Paths

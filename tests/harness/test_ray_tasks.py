@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from harness import files
+from harness.cluster.inputs import given_for
+from harness.cluster.remote import Remote, receive
+from harness.cluster.tasks import Failed, Refused, run_point
 from harness.errors import UserError
-from harness.ray_inputs import given_for
-from harness.ray_tasks import Failed, Refused, run_point
-from harness.remote import Remote, receive
 from harness.run import fingerprint
 from harness.run.points import expand
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import revision
+from harness.cluster import revision
+from harness.cluster.remote import Remote, fetched, offer, receive, remote_of, send
 from harness.errors import UserError
-from harness.remote import Remote, fetched, offer, receive, remote_of, send
 from tools.ray_nodes import commit
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from harness import files
-from harness.cli_stages import run
+from harness.cli.stages import run
 from harness.errors import UserError
 from harness.params import load_params
 from harness.run.lock import alone

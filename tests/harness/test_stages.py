@@ -16,7 +16,7 @@ import safetensors.numpy
 import yaml
 
 from harness import files
-from harness.check import check_results
+from harness.audit.check import check_results
 from harness.data import datasets
 from harness.errors import UserError
 from harness.latency.measure import measure

@@ -7,7 +7,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from typer.testing import CliRunner
 
-from harness.bundle import write_bundle
+from harness.audit.bundle import write_bundle
 from harness.run.paths import Paths
 from leaderboard.__main__ import app
 

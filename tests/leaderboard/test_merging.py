@@ -6,7 +6,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from harness.check import check_results, from_elsewhere
+from harness.audit.check import check_results, from_elsewhere
 from harness.errors import UserError
 from harness.run.paths import Paths
 from leaderboard.__main__ import app

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import OPTIONS, ParamsFile, Track, opened, tell_refused
+from harness.cli.options import OPTIONS, ParamsFile, Track, opened, tell_refused
 from harness.errors import UserError
 from harness.run.lock import alone
 from harness.run.pool import start_server

@@ -13,13 +13,13 @@ from ray.exceptions import RayError
 from tqdm import tqdm
 
 from harness import files
-from harness.cluster import Shape
+from harness.cluster.inputs import given_for
+from harness.cluster.join import NODE, demand, fits
+from harness.cluster.remote import POINTS, WHOLE, Remote, receive
+from harness.cluster.sweep_at import Shape
+from harness.cluster.tasks import Failed, Given, Refused, Result, run_point
 from harness.errors import UserError
 from harness.params import Params
-from harness.ray_cluster import NODE, demand, fits
-from harness.ray_inputs import given_for
-from harness.ray_tasks import Failed, Given, Refused, Result, run_point
-from harness.remote import POINTS, WHOLE, Remote, receive
 from harness.run.compress import RECORD, Item, Ran, Summary, place, record_of, swept, temporary
 from harness.run.paths import Paths
 from harness.run.points import Point

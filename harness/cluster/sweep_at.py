@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
+from harness.cluster.remote import remote_of
 from harness.errors import UserError
 from harness.params import Params
-from harness.remote import remote_of
 from harness.run.paths import Paths
 
 
@@ -55,9 +55,9 @@ def sweep_at(address: str, params: Params, paths: Paths, asked: Asked) -> Iterat
     """Join the cluster at `address`, do what is asked there, and yield a line about each part as it ends."""
     if find_spec("ray") is None:
         raise UserError("Ray is not installed: pip install -e '.[ray]'")
-    from harness.ray_cluster import joined, machine_of
-    from harness.ray_latency import measure_on_cluster
-    from harness.ray_sweep import sweep_on_cluster
+    from harness.cluster.join import joined, machine_of
+    from harness.cluster.latency import measure_on_cluster
+    from harness.cluster.sweep import sweep_on_cluster
 
     for name in asked.hardware:
         params.profile(name)

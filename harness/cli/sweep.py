@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import OPTIONS, ParamsFile, opened, tell_refused
+from harness.cli.options import OPTIONS, ParamsFile, opened, tell_refused
 from harness.errors import UserError
 from harness.run.lock import alone
 from harness.run.pool import start_server
@@ -63,7 +63,7 @@ def sweep(
         if address is None:
             lines = _here(loaded, paths, tracks, methods)
         else:
-            from harness.cluster import Asked, Shape, sweep_at
+            from harness.cluster.sweep_at import Asked, Shape, sweep_at
 
             lines = sweep_at(address, loaded, paths, Asked(tracks, methods, measure or [], remote, Shape(cpus, gpus, memory)))
         for line in lines:

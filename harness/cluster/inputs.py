@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from harness.cluster.remote import Input, Remote, offer
+from harness.cluster.tasks import Given, torch_build
 from harness.data import splits
 from harness.errors import UserError
 from harness.params import Params
-from harness.ray_tasks import Given, torch_build
-from harness.remote import Input, Remote, offer
 from harness.run.compress import track_record
 from harness.run.paths import Paths
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import OPTIONS, ParamsFile, Track, opened
+from harness.cli.options import OPTIONS, ParamsFile, Track, opened
 
 app = typer.Typer(**OPTIONS)
 
@@ -48,7 +48,7 @@ def new(name: Annotated[str, typer.Argument(help="the method's name, e.g. my_met
 
     Example: python -m harness new my_method
     """
-    from harness.new import create
+    from harness.cli.new_method import create
 
     opened(params)
     for path in create(params.resolve().parent, name):
@@ -64,9 +64,9 @@ def macs(
 
     Example: python -m harness macs deit_small_patch16_224 --top 5
     """
-    from harness import listing
+    from harness.cli import macs_table
 
-    typer.echo(listing.of_timm_model(model, top))
+    typer.echo(macs_table.of_timm_model(model, top))
 
 
 @app.command()
@@ -78,10 +78,10 @@ def methods(
 
     Example: python -m harness methods --readme README.md
     """
-    from harness import catalogue
+    from harness.cli import methods_table
 
     loaded, _ = opened(params)
     if readme is None:
-        typer.echo(catalogue.table(loaded.methods))
+        typer.echo(methods_table.table(loaded.methods))
     else:
-        catalogue.update(readme, loaded.methods)
+        methods_table.update(readme, loaded.methods)

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from harness import files
+from harness.cluster.remote import Input, Remote, fetched, send
 from harness.errors import UserError
 from harness.params import Params
 from harness.point.device import require
 from harness.point.worker import Job, evaluate_point
-from harness.remote import Input, Remote, fetched, send
 from harness.run import fingerprint
 from harness.run.compress import RECORD, record_of, temporary
 from harness.run.guard import guarded_compress

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import OPTIONS, ParamsFile, Track, opened
+from harness.cli.options import OPTIONS, ParamsFile, Track, opened
 
 app = typer.Typer(**OPTIONS)
 check = typer.Typer(help="Check params or committed results.", **OPTIONS)
@@ -25,7 +25,7 @@ def bundle(
 
     Example: python -m harness bundle digits --into digits.zip
     """
-    from harness.bundle import write_bundle
+    from harness.audit.bundle import write_bundle
 
     loaded, paths = opened(params)
     file = into or Path(f"{track}-{loaded.version}.zip")
@@ -53,9 +53,9 @@ def verify(
 
     start_server()
     from harness import files
+    from harness.audit.rerun import Sample, verdicts
+    from harness.audit.rerun import verify as run
     from harness.run.track import Selection
-    from harness.verify import Sample, verdicts
-    from harness.verify import verify as run
 
     chosen = Selection(tuple(method or ()), tuple(model or ()))
     found = run(loaded, records or paths.records(track), track, Sample(chosen, share, seed))
@@ -92,8 +92,8 @@ def check_results(params: ParamsFile = Path("params.yaml")) -> None:
 
     Example: python -m harness check results
     """
-    from harness.check import check_results as run
-    from harness.check import from_elsewhere
+    from harness.audit.check import check_results as run
+    from harness.audit.check import from_elsewhere
 
     loaded, paths = opened(params)
     for note in from_elsewhere(loaded, paths):

@@ -15,10 +15,10 @@ import yaml
 from ray.exceptions import RayError, RayTaskError
 
 from harness import files
+from harness.cluster.join import NODE
+from harness.cluster.remote import INPUTS, Input, Remote, offer
 from harness.errors import UserError
 from harness.params import Params
-from harness.ray_cluster import NODE
-from harness.remote import INPUTS, Input, Remote, offer
 from harness.run.paths import Paths
 
 

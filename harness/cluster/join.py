@@ -14,9 +14,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from harness.cluster import Shape
+from harness.cluster.revision import unpack_revision
+from harness.cluster.sweep_at import Shape
 from harness.errors import UserError
-from harness.revision import unpack_revision
 
 NODE = "ray.io/node-id"  # Ray's own label
 STORE = 100 * 2**20  # bytes of the object store of a Ray that we start: only records pass through it

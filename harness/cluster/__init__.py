@@ -1,0 +1,1 @@
+"""A sweep handed over to Ray."""
