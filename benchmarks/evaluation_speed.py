@@ -36,10 +36,10 @@ from harness.data import splits
 from harness.errors import UserError, unknown
 from harness.latency.runtimes import processor
 from harness.models.pretrained import load_reference
-from harness.params import ModelParams, load_params
 from harness.point import store
 from harness.point.device import seeded
 from harness.point.worker import BATCH
+from leaderboard.records.params import ModelParams, load_params
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")

@@ -29,8 +29,8 @@ from harness.latency.clock import cpu_seconds
 from harness.latency.machine import fingerprint
 from harness.latency.onnx_export import to_onnx
 from harness.latency.runtimes import load
-from harness.params import HardwareParams
 from harness.point import store
+from leaderboard.records.params import HardwareParams
 from leaderboard.records.statistics import median, paired_ratios
 from methods import Data
 from methods.int8_static import Int8Static

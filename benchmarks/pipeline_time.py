@@ -17,8 +17,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from harness.params import load_params
 from harness.run.paths import Paths
+from leaderboard.records.params import load_params
 
 ROOT = Path(__file__).parent.parent
 

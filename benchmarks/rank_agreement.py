@@ -16,9 +16,9 @@ from pathlib import Path
 from scipy.stats import kendalltau
 from tabulate import tabulate
 
-from harness.params import load_params
 from harness.run.paths import Paths
 from leaderboard.records.latency import LatencyRun, read_latency
+from leaderboard.records.params import load_params
 from leaderboard.records.statistics import median
 
 Speeds = dict[tuple[str, str, int], float]

@@ -27,10 +27,10 @@ from tabulate import tabulate
 from harness.cluster.remote import Remote, receive, send
 from harness.cluster.sweep import WINDOW, on_node
 from harness.code import ROOT
-from harness.params import Params, load_params
 from harness.run.paths import Paths
 from harness.run.points import expand
 from harness.run.train import train_track
+from leaderboard.records.params import Params, load_params
 from tools.ray_nodes import Cluster, commit, environment
 
 FEW, MANY, HELD, REPEATS = 4, 28, WINDOW, 100

@@ -16,8 +16,8 @@ import numpy as np
 from tabulate import tabulate
 
 from harness.cluster.sweep import WINDOW
-from harness.params import load_params
 from harness.run.paths import Paths
+from leaderboard.records.params import load_params
 
 ROOT = Path(__file__).parent.parent
 POINTS, WORKERS, SEED = 10_000, (10, 30, 100, 300, 1000), 0

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from harness.params import load_params
+from leaderboard.records.params import load_params
 
 ROOT = Path(__file__).parent.parent
 METHODS = {

@@ -25,9 +25,9 @@ from torch import Tensor
 from harness.data import splits
 from harness.errors import UserError, unknown
 from harness.latency.runtimes import processor
-from harness.params import TrackParams, load_params
 from harness.point.device import require, seeded
 from harness.point.method_data import MethodData
+from leaderboard.records.params import TrackParams, load_params
 from methods import Schedule
 from methods.parts.training.train import PRECISIONS, train
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.run import fingerprint
-from harness.strict import JOIN
+from leaderboard.records.strict import JOIN
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,7 +9,7 @@ from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 
 from harness.errors import UserError
-from harness.params import Params
+from leaderboard.records.params import Params
 
 
 def commit(params: Params, folder: Path, track: str) -> int:

@@ -14,8 +14,8 @@ import torch
 
 from harness.data import splits
 from harness.models import build
-from harness.params import Params, TrackParams, load_params
 from harness.point.method_data import MethodData
+from leaderboard.records.params import Params, TrackParams, load_params
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)

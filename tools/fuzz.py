@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 
 from harness import files
 from harness.errors import UserError
-from harness.params import load_params
 from harness.point import archive, weights_file
 from leaderboard.records.errors import ResultsError
 from leaderboard.records.latency import read_latency
+from leaderboard.records.params import load_params
 from leaderboard.records.results import read_json, read_track
 from leaderboard.records.schema import MethodPoints, TrackInfo
 from tests.bad_input import project

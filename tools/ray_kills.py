@@ -24,9 +24,9 @@ from zipfile import ZipFile
 import typer
 import yaml
 
-from harness.params import load_params
 from harness.run.paths import Paths
 from harness.run.points import expand
+from leaderboard.records.params import load_params
 from tools.kill_anywhere import finished, outcome, unchanged
 from tools.ray_nodes import ROOT, Cluster, commit, driver, environment, wait_until
 

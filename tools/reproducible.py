@@ -24,9 +24,9 @@ import yaml
 
 from benchmarks.tiny_pipeline import ROOT, copy_checkout, shrink
 from harness.audit.rerun import verdicts
-from harness.params import load_params
 from harness.run.paths import Paths
 from leaderboard.exchange.agreement import Verification
+from leaderboard.records.params import load_params
 from tools import kill_anywhere as kill
 
 METHODS = {  # beside those of the tiny pipeline: what draws at random, solves, trains, removes channels

@@ -11,13 +11,13 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from harness.code import ROOT
 from harness.errors import UserError
-from harness.params import Params
 from harness.run.fingerprint import LIBRARIES, OF_SOME
 from harness.run.paths import Paths
 from leaderboard.exchange.manifest import FORMAT, MANIFEST, Code, Manifest, PackedFile, layout
 from leaderboard.exchange.plausible import latency_files
 from leaderboard.records.errors import ResultsError
 from leaderboard.records.latency import Report
+from leaderboard.records.params import Params
 from leaderboard.records.results import read_json, read_track
 
 PACKAGES = (

@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 
 from harness import files
 from harness.errors import UserError
-from harness.params import Params
 from harness.run import fingerprint
 from harness.run.paths import Paths
 from harness.run.points import expand
+from leaderboard.records.params import Params
 from leaderboard.records.schema import MethodPoints, Origin
 
 NEEDED = ("version", "content_hash", "test_labels", "models")  # of track.json

@@ -13,7 +13,6 @@ from typing import get_args
 import numpy as np
 
 from harness.errors import UserError
-from harness.params import Params
 from harness.point.batch_independence import same_in_batches
 from harness.point.worker import PREDICTIONS, Job, evaluate_point
 from harness.run.guard import guarded_compress
@@ -23,6 +22,7 @@ from harness.run.track import Selection, selected
 from harness.run.train import train_track
 from leaderboard.exchange.agreement import Comparison, Rerun, Verdict, Verification, compare
 from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.params import Params
 from leaderboard.records.results import Predictions, TrackResults, read_records
 from leaderboard.records.schema import Measured
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness import files
 from harness.errors import UserError
 from harness.run import registry
-from harness.strict import JOIN
+from leaderboard.records.strict import JOIN
 
 METHOD = '''"""TITLE: one sentence on what the method does.
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:  # commands import modules when they run, so that --help does not wait for torch
-    from harness.params import Params
     from harness.run.paths import Paths
+    from leaderboard.records.params import Params
 
 OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 ParamsFile = Annotated[Path, typer.Option("--params", help="the experiment")]
@@ -19,8 +19,8 @@ Track = Annotated[str, typer.Argument(help="a track of params.yaml, e.g. digits"
 
 def opened(params: Path) -> tuple[Params, Paths]:
     """Return what the file `params` says and where the files of its version lie."""
-    from harness.params import load_params
     from harness.run.paths import Paths
+    from leaderboard.records.params import load_params
 
     loaded = load_params(params)
     return loaded, Paths(params.resolve().parent, loaded.version)

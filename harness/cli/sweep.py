@@ -15,8 +15,8 @@ from harness.run.lock import alone
 from harness.run.pool import start_server
 
 if TYPE_CHECKING:
-    from harness.params import Params
     from harness.run.paths import Paths
+    from leaderboard.records.params import Params
 
 app = typer.Typer(**OPTIONS)
 Several = list[str] | None

@@ -11,9 +11,9 @@ from harness.cluster.remote import Input, Remote, offer
 from harness.cluster.tasks import Given, torch_build
 from harness.data import splits
 from harness.errors import UserError
-from harness.params import Params
 from harness.run.compress import track_record
 from harness.run.paths import Paths
+from leaderboard.records.params import Params
 
 
 def given_for(params: Params, paths: Paths, tracks: Sequence[str], remote: Remote) -> Given:

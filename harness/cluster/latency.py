@@ -18,8 +18,8 @@ from harness import files
 from harness.cluster.join import NODE
 from harness.cluster.remote import INPUTS, Input, Remote, offer
 from harness.errors import UserError
-from harness.params import Params
 from harness.run.paths import Paths
+from leaderboard.records.params import Params
 
 
 @dataclass(frozen=True)

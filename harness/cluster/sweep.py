@@ -19,11 +19,11 @@ from harness.cluster.remote import POINTS, WHOLE, Remote, receive
 from harness.cluster.sweep_at import Shape
 from harness.cluster.tasks import Failed, Given, Refused, Result, run_point
 from harness.errors import UserError
-from harness.params import Params
 from harness.run.compress import RECORD, Item, Ran, Summary, place, record_of, swept, temporary
 from harness.run.paths import Paths
 from harness.run.points import Point
 from harness.run.pool import Outcome
+from leaderboard.records.params import Params
 
 AGAIN = 3  # times that a point is tried again whose worker, node or transfer failed
 WINDOW = 4000  # points handed over at a time: more than there are workers, few enough for the driver's memory

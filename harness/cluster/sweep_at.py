@@ -9,8 +9,8 @@ from typing import Any
 
 from harness.cluster.remote import remote_of
 from harness.errors import UserError
-from harness.params import Params
 from harness.run.paths import Paths
+from leaderboard.records.params import Params
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import torch
 from harness import files
 from harness.cluster.remote import Input, Remote, fetched, send
 from harness.errors import UserError
-from harness.params import Params
 from harness.point.device import require
 from harness.point.worker import Job, evaluate_point
 from harness.run import fingerprint
@@ -25,6 +24,7 @@ from harness.run.guard import guarded_compress
 from harness.run.paths import Paths, data_folder
 from harness.run.points import Point
 from harness.run.pool import CONTEXT, PRELOAD, Outcome, reason_of, run_all, workers
+from leaderboard.records.params import Params
 
 
 @dataclass(frozen=True)

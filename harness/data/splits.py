@@ -16,7 +16,7 @@ from torch.nn import functional
 from harness.data import datasets
 from harness.data.datasets import SPLIT_SEED
 from harness.errors import UserError
-from harness.params import TrackParams
+from leaderboard.records.params import TrackParams
 from methods import Split
 
 LEARN, TEST = "learn.safetensors", "test.safetensors"  # what methods may see, and what they may not

@@ -18,8 +18,8 @@ from harness.latency.clock import CLOCKS
 from harness.latency.job import LatencyJob
 from harness.latency.memory import peak_mib
 from harness.latency.runtimes import Program, Runner, load
-from harness.params import HardwareParams
 from harness.point.worker import PREDICTIONS
+from leaderboard.records.params import HardwareParams
 
 STABLE = 0.05  # warm until the median of five calls moves by less than this share
 BLOCKS = 20  # or for this many blocks of five

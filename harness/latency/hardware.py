@@ -15,8 +15,8 @@ from harness.latency.benchmark import seconds_of, warm
 from harness.latency.clock import CLOCKS
 from harness.latency.runtimes import Runner, load, missing
 from harness.models import build
-from harness.params import HardwareParams, ModelParams, Params
 from harness.point import store
+from leaderboard.records.params import HardwareParams, ModelParams, Params
 from leaderboard.records.statistics import median, noise_floor, paired_ratios
 
 ROUNDS = 100  # of the A/A control

@@ -13,7 +13,7 @@ from typing import Any
 import cpuinfo
 import torch
 
-from harness.params import HardwareParams
+from leaderboard.records.params import HardwareParams
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 

@@ -26,8 +26,8 @@ from harness.latency.job import LatencyJob
 from harness.latency.plan import Plan, TimedPoint, plan_of
 from harness.latency.plugin import Latency
 from harness.latency.runtimes import missing
-from harness.params import HardwareParams, Params
 from harness.run.paths import Paths
+from leaderboard.records.params import HardwareParams, Params
 
 OPTIONS = ["--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider"]
 

@@ -17,11 +17,11 @@ from harness import files
 from harness.data import splits
 from harness.errors import UserError, unknown
 from harness.latency.runtimes import not_installed
-from harness.params import Params
 from harness.point import store
 from harness.run import fingerprint
 from harness.run.paths import Paths
 from harness.run.pool import run_lasting, workers
+from leaderboard.records.params import Params
 
 
 @dataclass(frozen=True)

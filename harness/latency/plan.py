@@ -15,10 +15,10 @@ from zipfile import ZipFile
 
 from harness import files
 from harness.latency.semi_structured import has_fitting
-from harness.params import HardwareParams, Params
 from harness.point import store
 from harness.run.paths import Paths
 from harness.run.points import DENSE
+from leaderboard.records.params import HardwareParams, Params
 
 BRANCH, ROUND = b"torch.ops.higher_order.cond", b"torch.ops.aten.round.default"  # in the graph of a program that branches, or rounds activations
 

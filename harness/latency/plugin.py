@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from harness.latency import machine
 from harness.latency.job import LatencyJob
-from harness.params import HardwareParams
+from leaderboard.records.params import HardwareParams
 
 
 class Latency:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.latency import semi_structured
-from harness.params import HardwareParams
 from harness.point import store
+from leaderboard.records.params import HardwareParams
 
 Runner = Callable[[Tensor], Tensor]  # images (N, C, H, W) on the profile's device -> logits (N, classes)
 Program = Callable[[Tensor], Runner]  # images like those to come -> what runs batches of their size

@@ -17,7 +17,7 @@ from torch import nn
 
 from harness.errors import UserError, unknown
 from harness.models import cifar_resnet  # noqa: F401  (registers its models)
-from harness.params import ModelParams
+from leaderboard.records.params import ModelParams
 
 default_cfgs = generate_default_cfgs(  # where timm's registry looks
     {

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from harness.errors import UserError
-from harness.params import ModelParams
 from harness.run.paths import data_folder
+from leaderboard.records.params import ModelParams
 
 
 def reference_file(timm_name: str) -> Path:

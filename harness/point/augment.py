@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.params import AugmentParams
+from leaderboard.records.params import AugmentParams
 
 
 def cropped(pixels: Tensor, params: AugmentParams, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from torch import nn
 
 from harness.errors import UserError, unknown
-from harness.strict import JOIN
+from leaderboard.records.strict import JOIN
 from methods import Data, Method, Needs
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from harness.data.splits import Learn
 from harness.models import build
-from harness.params import TrackParams
 from harness.point import counter
 from harness.point.augment import cropped, cut_out, warped
+from leaderboard.records.params import TrackParams
 from methods import Data, Schedule, Split
 
 

@@ -24,11 +24,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from harness.data import splits
 from harness.errors import UserError
 from harness.models import build
-from harness.params import TrackParams
 from harness.point import counter, store
 from harness.point.device import seeded
 from harness.point.method_data import MethodData
 from harness.run import registry
+from leaderboard.records.params import TrackParams
 
 PREDICTIONS, EXPECTED = "predictions.npy", "expected.npy"
 PROBE = 16  # calibration images on which the model that a method returned is compared with the artefact read back

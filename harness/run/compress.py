@@ -19,8 +19,6 @@ from tqdm import tqdm
 
 from harness import files
 from harness.errors import UserError
-from harness.params import Params
-from harness.plans import Plan
 from harness.point import store
 from harness.point.device import require
 from harness.point.worker import PREDICTIONS, Job, evaluate_point
@@ -29,6 +27,8 @@ from harness.run.guard import guarded_compress
 from harness.run.paths import Paths
 from harness.run.points import Point, expand
 from harness.run.pool import Outcome, run_all, workers
+from leaderboard.records.method_settings import Plan
+from leaderboard.records.params import Params
 
 RECORD = "record.json"
 Item = tuple[Point, str]  # a point to run and the fingerprint its record must have

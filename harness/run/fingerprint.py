@@ -15,11 +15,11 @@ import harness
 import leaderboard
 import methods
 from harness.errors import UserError
-from harness.params import Params
 from harness.point import chain
 from harness.run import registry
 from harness.run.points import Point
 from harness.run.source import Sources
+from leaderboard.records.params import Params
 
 OURS = {package.__name__: [Path(place) for place in package.__path__] for package in (methods, harness, leaderboard)}
 SILENT = [

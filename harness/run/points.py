@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.params import Params
 from harness.run import registry
+from leaderboard.records.params import Params
 
 DENSE = "dense"  # the method that every ratio refers to
 

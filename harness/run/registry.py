@@ -17,9 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 import methods
 from harness.errors import UserError, unknown
-from harness.params import describe
 from harness.point import chain
 from harness.run.foreign_methods import Refused, refusal, refused
+from leaderboard.records.params import describe
 from methods import Method
 
 GROUP = "shrinkmark.methods"

@@ -18,12 +18,12 @@ from harness import files
 from harness.data import splits
 from harness.errors import UserError
 from harness.models.pretrained import load_reference
-from harness.params import Params, TrackParams
 from harness.point.device import require, seeded
 from harness.point.method_data import MethodData
 from harness.run import fingerprint
 from harness.run.paths import Paths
 from harness.run.pool import run_all, workers
+from leaderboard.records.params import Params, TrackParams
 from methods.parts.training.train import train
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import yaml
 
-from harness.params import load_params
 from harness.run.compress import sweep
 from harness.run.paths import Paths
 from harness.run.train import train_track
 from leaderboard.records.experiment import read_experiment
+from leaderboard.records.params import load_params
 from leaderboard.tables.build import build
 from tests.conftest import ROOT
 

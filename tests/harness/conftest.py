@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.params import Params, load_params
 from harness.run.paths import Paths
 from harness.run.train import train_track
+from leaderboard.records.params import Params, load_params
 
 ROOT = Path(__file__).parents[2]
 SCHEDULE = {

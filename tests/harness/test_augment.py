@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from harness.params import AugmentParams
 from harness.point.augment import cropped, cut_out, warped
+from leaderboard.records.params import AugmentParams
 
 OFF = AugmentParams()
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.params import load_params
 from harness.point.chain import CannotGoOn
 from harness.run import fingerprint, registry
+from leaderboard.records.params import load_params
 from methods.parts.network.layers import prunable
 from tests.conftest import ROOT
 

@@ -10,9 +10,9 @@ import torch
 from harness.data import splits
 from harness.errors import UserError
 from harness.models import build, pretrained
-from harness.params import ModelParams
 from harness.point import counter
 from harness.run import paths
+from leaderboard.records.params import ModelParams
 
 RIGHT = 915  # of the first 1,000 test images, by ResNet-20; 91.73 % of all 10,000
 SIZES = {"resnet20_cifar": 269_722, "resnet32_cifar": 464_154, "resnet44_cifar": 658_586, "resnet56_cifar": 853_018}

@@ -131,7 +131,7 @@ def checkout(tmp_path):
 
 
 def test_new_writes_a_skeleton_a_test_and_one_line_of_params(checkout):
-    from harness.params import load_params
+    from leaderboard.records.params import load_params
 
     written = new_method.create(checkout, "my_method")
     assert [path.name for path in written] == ["my_method.py", "test_my_method.py", "params.yaml"]

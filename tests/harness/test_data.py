@@ -10,8 +10,8 @@ import torch
 from harness.data import datasets, splits
 from harness.errors import UserError
 from harness.models import build
-from harness.params import NormaliseParams
 from harness.point.method_data import MethodData
+from leaderboard.records.params import NormaliseParams
 from methods import Data
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from harness import files
 from harness.errors import UserError
-from harness.params import load_params
 from harness.run.compress import compress
 from harness.run.paths import Paths
+from leaderboard.records.params import load_params
 
 
 def points(paths, method):

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from harness.errors import UserError
-from harness.params import load_params
 from harness.run import registry
 from harness.run.points import expand
+from leaderboard.records.params import load_params
 from tests.conftest import ROOT
 
 GOOD = yaml.safe_load((ROOT / "params.yaml").read_text())

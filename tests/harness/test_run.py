@@ -10,10 +10,10 @@ import yaml
 from harness import files
 from harness.cli.stages import run
 from harness.errors import UserError
-from harness.params import load_params
 from harness.run.lock import alone
 from harness.run.paths import Paths
 from harness.run.track import BATCH, IMAGES, STEPS, Selection, run_track, selected, shortened
+from leaderboard.records.params import load_params
 from tests.conftest import ROOT
 
 WITHOUT_DVC = "import sys; sys.modules['dvc'] = None; from harness.__main__ import main; main()"  # importing it would raise

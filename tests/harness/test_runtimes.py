@@ -7,8 +7,8 @@ import yaml
 from harness.latency import hardware, runtimes
 from harness.latency.runtimes import load, missing
 from harness.latency.semi_structured import fits, has_fitting
-from harness.params import HardwareParams, Params
 from harness.point import store
+from leaderboard.records.params import HardwareParams, Params
 from tests.conftest import ROOT
 
 BASE = {"device": "cpu", "runtime": "eager", "threads": 1, "batches": [1], "rounds": 5, "warmup_rounds": 1}

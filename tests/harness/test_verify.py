@@ -15,12 +15,12 @@ from harness import files
 from harness.audit.bundle import write_bundle
 from harness.audit.rerun import Recorded, Sample, candidates, drawn, verdicts, verify
 from harness.errors import UserError
-from harness.params import load_params
 from harness.run.compress import sweep
 from harness.run.paths import Paths
 from harness.run.track import Selection
 from harness.run.train import train_track
 from leaderboard.exchange.agreement import Rerun, Verification, compare
+from leaderboard.records.params import load_params
 from leaderboard.records.results import read_records
 from leaderboard.records.schema import Measured
 from tests.conftest import ROOT

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.params import TrackParams
 from harness.run import registry
+from leaderboard.records.params import TrackParams
 from methods import Codes, Data, Method, Schedule
 from methods.parts.pruning.masks import zero
 from tests.conftest import model_of, seen_of

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from harness.strict import Name, Strict
+from leaderboard.records.strict import Name, Strict
 
 Settings = Annotated[list[dict[str, Any]], Field(min_length=1)]
 

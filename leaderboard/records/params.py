@@ -10,11 +10,11 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from harness.errors import UserError, unknown
-from harness.hardware_params import HardwareParams
-from harness.plans import MethodPlans
-from harness.recipes import AugmentParams, NormaliseParams, ScheduleParams
-from harness.strict import JOIN, Name, Strict
-from harness.yaml_loader import OnceLoader
+from leaderboard.records.hardware_profiles import HardwareParams
+from leaderboard.records.method_settings import MethodPlans
+from leaderboard.records.recipes import AugmentParams, NormaliseParams, ScheduleParams
+from leaderboard.records.strict import JOIN, Name, Strict
+from leaderboard.records.yaml_files import OnceLoader
 
 
 class ModelParams(Strict):

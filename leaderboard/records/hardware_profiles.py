@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from harness.strict import Strict
+from leaderboard.records.strict import Strict
 
 ONNX = ("onnxruntime", "openvino")  # runtimes that take ONNX models
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from harness.strict import Strict
+from leaderboard.records.strict import Strict
 
 if TYPE_CHECKING:
     from methods import Schedule  # imports torch, which a command that only checks names need not wait for
