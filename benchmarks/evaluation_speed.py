@@ -33,12 +33,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from harness.data import splits
-from harness.errors import UserError, unknown
 from harness.latency.runtimes import processor
 from harness.models.pretrained import load_reference
 from harness.point import store
 from harness.point.device import seeded
 from harness.point.worker import BATCH
+from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.params import ModelParams, load_params
 
 ROOT = Path(__file__).parent.parent

@@ -1,7 +1,8 @@
 """How fast a model is trained by its track's scratch recipe, and how near that is to what the device can compute.
 
 `python benchmarks/training_speed.py --model resnet20 --track cifar10_full --epochs 3` on a machine with a GPU; `--device cpu --images 512` tries it anywhere.
-The training is that of the train stage, `methods.parts.training.train.train` on `harness.point.method_data.MethodData`; only the clock is added, at the end of each epoch. The
+The training is that of the train stage, `methods.parts.training.train.train` on `harness.point.method_data.MethodData`; only the clock is added, at
+the end of each epoch. The
 first epoch warms up (cuDNN chooses kernels, the CUDA graph is captured) and stands apart. Achieved FLOP/s = 3 x 2 x MACs x images/s, for the backward pass
 costs twice the forward pass; the peak is that of a large square matrix product in the recipe's precision, measured here before and after the training.
 """
@@ -23,10 +24,10 @@ from tabulate import tabulate
 from torch import Tensor
 
 from harness.data import splits
-from harness.errors import UserError, unknown
 from harness.latency.runtimes import processor
 from harness.point.device import require, seeded
 from harness.point.method_data import MethodData
+from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.params import TrackParams, load_params
 from methods import Schedule
 from methods.parts.training.train import PRECISIONS, train

@@ -13,7 +13,7 @@ import typer
 
 from harness.cli import results, stages, sweep, tools
 from harness.cli.options import OPTIONS
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 
 app = typer.Typer(help=__doc__, **OPTIONS)
 app.add_typer(stages.app)

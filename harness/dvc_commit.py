@@ -8,7 +8,7 @@ from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
 
 

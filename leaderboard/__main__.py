@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from leaderboard.cli.options import OPTIONS, Hardware, ParamsFile, Results, Track, Version, chosen, exchange, one_line_errors, questions, site
+from leaderboard.cli import exchange, questions, site
+from leaderboard.cli.options import OPTIONS, Hardware, ParamsFile, Results, Track, Version, chosen, one_line_errors
 
 app = typer.Typer(help="Tables of the benchmark, from its results alone. Example: python -m leaderboard show --track digits", **OPTIONS)
 app.add_typer(questions.app)

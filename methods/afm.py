@@ -3,7 +3,8 @@
 Yu, Wu, Compressing Transformers: Features Are Low-Rank, but Weights Are Not!, AAAI 2023; Yu, Fu, Ding, Zhou, Wu, Unified Low-rank Compression Framework
 for Click-through Rate Prediction, KDD 2024, arXiv 2405.18146 (Atomic Feature Mimicking). Outputs y of mean mu and covariance U diag(s) U^T become
 U_r U_r^T (y - mu) + mu: a layer of weight U_r^T W, then one of weight U_r. A convolution's features are counted per position of its map.
-`rho` is the share of the weights of all layers in `methods.parts.network.layers.prunable` that may stay, never exceeded. Each layer keeps 1/8, 2/8 ... or all of its
+`rho` is the share of the weights of all layers in `methods.parts.network.layers.prunable` that may stay, never exceeded. Each layer keeps 1/8, 2/8
+... or all of its
 weights. The error of a choice is the share of variance that it drops, times the layer's sensitivity; the choices of least total error within the budget
 are found exactly. `statistics` of the features are those of the original model (parallel), or each layer's after all before it are replaced (sequential).
 ASSUMED: this search of ranks (the AAAI paper's own was not at hand); a layer's sensitivity is the KL of the predictions on 128 calibration images when it

@@ -1,7 +1,8 @@
 """L1-norm filter pruning: remove the channels whose kernels have the smallest L1 norm, then fine-tune.
 
 Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for Efficient ConvNets", ICLR 2017, arXiv 1608.08710. S_j = sum |W[j]| is taken on the original
-kernels ("independent" scoring), one share is removed from every group, at once. Only free channels go (`methods.parts.pruning.channels`): channels that a residual
+kernels ("independent" scoring), one share is removed from every group, at once. Only free channels go (`methods.parts.pruning.channels`): channels
+that a residual
 connection couples are left alone, as in the paper, which prunes the first layers of residual blocks. It also spares sensitive layers, chosen by hand;
 we do not.
 ASSUMED: the share is what meets the MACs budget; fine-tuning is the track's recipe instead of the paper's 20 epochs of SGD at a constant rate;

@@ -4,7 +4,8 @@ Alimohammadi, Markov, Frantar, Alistarh, L-GreCo: Layerwise-Adaptive Gradient Co
 2210.17357. The paper chooses how each layer's *gradients* are compressed in distributed training: D[l, j] = min over options v of D[l-1, j - e(l, v)] +
 size(l, v) with errors in whole buckets, the least size whose total error is that of a uniform choice. Here it allots the bits of *weights*, roles swapped:
 the least total error whose size is `average_bits` a weight, float16 scales and uint8 zero points included; never above.
-ASSUMED, since the paper is about gradients: options are 2, 3, 4, 6 and 8 bits by round-to-nearest (grids of `methods.parts.quantization.quantize`), batch norms folded first;
+ASSUMED, since the paper is about gradients: options are 2, 3, 4, 6 and 8 bits by round-to-nearest (grids of `methods.parts.quantization.quantize`),
+batch norms folded first;
 stem, classifier and depth-wise convolutions get 8 bits and are not in the average. The table holds squared errors, which add up (the paper's are not
 squared): "weight" is |W - Q|^2; "output" tr((W - Q) H (W - Q)^T), H = 2/N sum x x^T of the layer's inputs in the model not yet rounded; "slope" that times
 how much it moves the logits, KL(dense || model) / error with this layer alone at 3 bits on 256 images. Sizes are counted in their greatest common divisor,

@@ -3,7 +3,8 @@
 Liu, Li, Shen, Huang, Yan, Zhang, "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017, arXiv 1708.06519. In the sparse phase
 each step adds the subgradient s sign(gamma) of s sum |gamma| to the gradient; then the |gamma| of all groups are ranked in one list, the lowest go, and
 training goes on with s = 0. A removed channel's shift beta goes with it. s = 0 ranks the scales of a model that was merely trained on.
-The scales are those of the last BatchNorm of a group of free channels (`methods.parts.pruning.channels`): bn1 in a BasicBlock, bn1 and bn2 in a Bottleneck, bn2 in an
+The scales are those of the last BatchNorm of a group of free channels (`methods.parts.pruning.channels`): bn1 in a BasicBlock, bn1 and bn2 in a
+Bottleneck, bn2 in an
 InvertedResidual. The paper also drops channels where a pre-activation block reads the residual stream; our blocks are post-activation and have no norm there.
 ASSUMED: the dense model is the start (the paper trains from scratch, 160 epochs each phase) and both phases share the track's fine-tuning budget, `share` of
 it sparse, each with its own warm-up and decay; only the scales that are ranked are penalised, where the authors penalise every norm; how many channels go is

@@ -11,8 +11,8 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from harness.errors import UserError
 from harness.point import archive, weights_file
+from leaderboard.records.errors import UserError
 from tools import fuzz
 
 FOUND = sorted(fuzz.CORPUS.glob("*/*.bin"))

@@ -25,10 +25,9 @@ from zipfile import BadZipFile, ZipFile
 import typer
 from hypothesis import strategies as st
 
-from harness import files
-from harness.errors import UserError
 from harness.point import archive, weights_file
-from leaderboard.records.errors import ResultsError
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.latency import read_latency
 from leaderboard.records.params import load_params
 from leaderboard.records.results import read_json, read_track
@@ -64,11 +63,11 @@ RECORDS, POINT = "results/v1/records/digits", "artefacts/digits/points/rtn/mixer
 READERS = [
     Reader("weights", f"{POINT}/weights.safetensors", lambda path: weights_file.decode(path.read_bytes()), (ValueError,)),
     Reader("program", f"{POINT}/program.pt2", archive.refuse_pickles, (ValueError, RuntimeError, OSError, BadZipFile)),
-    Reader("records", f"{RECORDS}/points/rtn.json", lambda path: read_json(path, MethodPoints), (ResultsError,)),
-    Reader("track", f"{RECORDS}/track.json", lambda path: read_json(path, TrackInfo), (ResultsError,)),
+    Reader("records", f"{RECORDS}/points/rtn.json", lambda path: read_json(path, MethodPoints), (UserError,)),
+    Reader("track", f"{RECORDS}/track.json", lambda path: read_json(path, TrackInfo), (UserError,)),
     Reader("json", f"{RECORDS}/track.json", files.read_json, (UserError,)),
-    Reader("predictions", f"{RECORDS}/predictions/rtn.safetensors", _track, (ResultsError,)),
-    Reader("latency", f"{RECORDS}/latency/cpu/f00d.json", lambda path: read_latency(path, {}), (ResultsError,)),
+    Reader("predictions", f"{RECORDS}/predictions/rtn.safetensors", _track, (UserError,)),
+    Reader("latency", f"{RECORDS}/latency/cpu/f00d.json", lambda path: read_latency(path, {}), (UserError,)),
     Reader("params", "params.yaml", load_params, (UserError,)),
 ]
 BY_NAME = {reader.name: reader for reader in READERS}
@@ -157,7 +156,7 @@ def read(reader: Reader, root: Path, content: bytes) -> None:
         path.write_bytes(content)
         reader.read(path)
     except reader.refuses as error:
-        if isinstance(error, (UserError, ResultsError)):
+        if isinstance(error, (UserError, UserError)):
             assert "\n" not in str(error) and len(str(error)) < 2000, str(error)[:3000]
     finally:
         path.write_bytes(whole)

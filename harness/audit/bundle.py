@@ -10,12 +10,11 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from harness.code import ROOT
-from harness.errors import UserError
 from harness.run.fingerprint import LIBRARIES, OF_SOME
 from harness.run.paths import Paths
 from leaderboard.exchange.manifest import FORMAT, MANIFEST, Code, Manifest, PackedFile, layout
 from leaderboard.exchange.plausible import latency_files
-from leaderboard.records.errors import ResultsError
+from leaderboard.records.errors import UserError
 from leaderboard.records.latency import Report
 from leaderboard.records.params import Params
 from leaderboard.records.results import read_json, read_track
@@ -63,11 +62,8 @@ def _write(into: Path, content: dict[str, bytes]) -> None:
 def _files(params: Params, paths: Paths, params_file: Path, track: str) -> dict[str, Path]:
     """Return what is packed by its name in the bundle: whole results that were made here, the code they rest on, and params.yaml."""
     records = paths.records(track)
-    try:
-        found = read_track(paths.root / "results", params.version, track)
-        latency = [path for path in latency_files(records) if read_json(path, Report).origin is None]
-    except ResultsError as error:
-        raise UserError(str(error)) from error
+    found = read_track(paths.root / "results", params.version, track)
+    latency = [path for path in latency_files(records) if read_json(path, Report).origin is None]
     own = [method.method.name for method in found.methods if method.origin is None]
     of_methods = [path for name in own for path in (paths.points(track, name), paths.predictions(track, name)) if path.exists()]
     code = sorted(paths.code("x").parent.glob("*.json"))

@@ -10,11 +10,11 @@ import safetensors.numpy
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from harness import files
-from harness.errors import UserError
 from harness.run import fingerprint
 from harness.run.paths import Paths
 from harness.run.points import expand
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
 from leaderboard.records.schema import MethodPoints, Origin
 

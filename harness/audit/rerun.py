@@ -12,7 +12,6 @@ from typing import get_args
 
 import numpy as np
 
-from harness.errors import UserError
 from harness.point.batch_independence import same_in_batches
 from harness.point.worker import PREDICTIONS, Job, evaluate_point
 from harness.run.guard import guarded_compress
@@ -21,7 +20,7 @@ from harness.run.pool import Outcome, run_all, workers
 from harness.run.track import Selection, selected
 from harness.run.train import train_track
 from leaderboard.exchange.agreement import Comparison, Rerun, Verdict, Verification, compare
-from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import Params
 from leaderboard.records.results import Predictions, TrackResults, read_records
 from leaderboard.records.schema import Measured
@@ -52,10 +51,7 @@ def verify(params: Params, records: Path, track: str, sample: Sample) -> Verific
 
     Raises UserError where the records are broken, of other data or of another version, or hold no point that params.yaml can run.
     """
-    try:
-        found = read_records(records, params.version, track)
-    except ResultsError as error:
-        raise UserError(str(error)) from error
+    found = read_records(records, params.version, track)
     points = drawn(candidates(params, track, found, sample.chosen), sample)
     models = tuple(dict.fromkeys(recorded.point.model for recorded in points))
     with tempfile.TemporaryDirectory() as folder:

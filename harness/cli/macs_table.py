@@ -8,8 +8,8 @@ import timm
 import torch
 from tabulate import tabulate
 
-from harness.errors import unknown
 from harness.point import counter
+from leaderboard.records.errors import unknown
 
 
 def of_timm_model(name: str, top: int) -> str:

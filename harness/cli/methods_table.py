@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from harness import files
-from harness.errors import UserError
 from harness.run import registry
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 
 BEGIN, END = "<!-- methods:begin -->", "<!-- methods:end -->"
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

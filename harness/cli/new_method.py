@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from harness import files
-from harness.errors import UserError
 from harness.run import registry
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.strict import JOIN
 
 METHOD = '''"""TITLE: one sentence on what the method does.

@@ -52,10 +52,10 @@ def verify(
     from harness.run.pool import start_server
 
     start_server()
-    from harness import files
     from harness.audit.rerun import Sample, verdicts
     from harness.audit.rerun import verify as run
     from harness.run.track import Selection
+    from leaderboard.records import files
 
     chosen = Selection(tuple(method or ()), tuple(model or ()))
     found = run(loaded, records or paths.records(track), track, Sample(chosen, share, seed))

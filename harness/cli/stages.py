@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import OPTIONS, ParamsFile, Track, opened, tell_refused
-from harness.errors import UserError
 from harness.run.lock import alone
 from harness.run.pool import start_server
+from leaderboard.records.errors import UserError
 
 app = typer.Typer(**OPTIONS)
 
@@ -37,8 +37,8 @@ def code(params: ParamsFile = Path("params.yaml")) -> None:
 
     Example: python -m harness code
     """
-    from harness import files
     from harness.code import documented, of_chains, shared
+    from leaderboard.records import files
 
     loaded, paths = opened(params)
     files.write_json(paths.code("shared"), shared())

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import OPTIONS, ParamsFile, opened, tell_refused
-from harness.errors import UserError
 from harness.run.lock import alone
 from harness.run.pool import start_server
+from leaderboard.records.errors import UserError
 
 if TYPE_CHECKING:
     from harness.run.paths import Paths

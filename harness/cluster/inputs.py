@@ -10,9 +10,9 @@ import torch
 from harness.cluster.remote import Input, Remote, offer
 from harness.cluster.tasks import Given, torch_build
 from harness.data import splits
-from harness.errors import UserError
 from harness.run.compress import track_record
 from harness.run.paths import Paths
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
 
 

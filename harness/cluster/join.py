@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 
 from harness.cluster.revision import unpack_revision
 from harness.cluster.sweep_at import Shape
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 
 NODE = "ray.io/node-id"  # Ray's own label
 STORE = 100 * 2**20  # bytes of the object store of a Ray that we start: only records pass through it

@@ -14,11 +14,11 @@ import ray
 import yaml
 from ray.exceptions import RayError, RayTaskError
 
-from harness import files
 from harness.cluster.join import NODE
 from harness.cluster.remote import INPUTS, Input, Remote, offer
-from harness.errors import UserError
 from harness.run.paths import Paths
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
 
 

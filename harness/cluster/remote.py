@@ -14,7 +14,7 @@ from uuid import uuid4
 import fsspec
 from filelock import FileLock
 
-from harness.errors import UserError, unknown
+from leaderboard.records.errors import UserError, unknown
 
 INPUTS, POINTS = "inputs", "points"
 WHOLE = ".tar"  # how the name of an artefact ends; a half has more behind it

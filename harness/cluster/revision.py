@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 from harness.code import ROOT
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 
 CODE = ("harness", "leaderboard", "methods", "pyproject.toml")
 

@@ -12,17 +12,17 @@ import ray
 from ray.exceptions import RayError
 from tqdm import tqdm
 
-from harness import files
 from harness.cluster.inputs import given_for
 from harness.cluster.join import NODE, demand, fits
 from harness.cluster.remote import POINTS, WHOLE, Remote, receive
 from harness.cluster.sweep_at import Shape
 from harness.cluster.tasks import Failed, Given, Refused, Result, run_point
-from harness.errors import UserError
 from harness.run.compress import RECORD, Item, Ran, Summary, place, record_of, swept, temporary
 from harness.run.paths import Paths
 from harness.run.points import Point
 from harness.run.pool import Outcome
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
 
 AGAIN = 3  # times that a point is tried again whose worker, node or transfer failed

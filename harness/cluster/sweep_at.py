@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from harness.cluster.remote import remote_of
-from harness.errors import UserError
 from harness.run.paths import Paths
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
 
 

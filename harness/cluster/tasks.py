@@ -13,9 +13,7 @@ from typing import Any
 
 import torch
 
-from harness import files
 from harness.cluster.remote import Input, Remote, fetched, send
-from harness.errors import UserError
 from harness.point.device import require
 from harness.point.worker import Job, evaluate_point
 from harness.run import fingerprint
@@ -24,6 +22,8 @@ from harness.run.guard import guarded_compress
 from harness.run.paths import Paths, data_folder
 from harness.run.points import Point
 from harness.run.pool import CONTEXT, PRELOAD, Outcome, reason_of, run_all, workers
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
 
 

@@ -19,8 +19,8 @@ import typer
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from harness.errors import UserError
 from harness.run.paths import FOLDER_VARIABLE
+from leaderboard.records.errors import UserError
 
 COUNTS = {"train": 50_000, "test": 10_000}  # images
 TIMEOUT = 30.0  # seconds without an answer after which a download has failed

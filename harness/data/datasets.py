@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.data import cifar10_files
-from harness.errors import unknown
 from harness.run.paths import data_folder
+from leaderboard.records.errors import unknown
 
 SPLIT_SEED = 0  # fixes which image is in which split, and the calibration images; changing it is a new version of the track
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from harness.data import datasets
 from harness.data.datasets import SPLIT_SEED
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import TrackParams
 from methods import Split
 

@@ -17,9 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness import files
 from harness.data import splits
-from harness.errors import UserError
 from harness.latency import benchmark, onnx_files
 from harness.latency.clock import CLOCKS
 from harness.latency.job import LatencyJob
@@ -27,6 +25,8 @@ from harness.latency.plan import Plan, TimedPoint, plan_of
 from harness.latency.plugin import Latency
 from harness.latency.runtimes import missing
 from harness.run.paths import Paths
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import HardwareParams, Params
 
 OPTIONS = ["--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider"]

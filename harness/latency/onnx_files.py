@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harness import files
 from harness.data import splits
-from harness.errors import UserError, unknown
 from harness.latency.runtimes import not_installed
 from harness.point import store
 from harness.run import fingerprint
 from harness.run.paths import Paths
 from harness.run.pool import run_lasting, workers
+from leaderboard.records import files
+from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.params import Params
 
 
@@ -29,7 +29,7 @@ class Export:
     """An artefact that becomes the ONNX model `file`, traced with an image of the track's in `data`."""
 
     folder: Path
-    splits: Path
+    data: Path
     file: Path
 
 

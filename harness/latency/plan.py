@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from harness import files
 from harness.latency.semi_structured import has_fitting
 from harness.point import store
 from harness.run.paths import Paths
-from harness.run.points import DENSE
+from leaderboard.records import files
 from leaderboard.records.params import HardwareParams, Params
+from leaderboard.records.schema import DENSE
 
 BRANCH, ROUND = b"torch.ops.higher_order.cond", b"torch.ops.aten.round.default"  # in the graph of a program that branches, or rounds activations
 

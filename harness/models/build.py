@@ -15,8 +15,8 @@ from timm.models.mlp_mixer import MlpMixer
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
-from harness.errors import UserError, unknown
 from harness.models import cifar_resnet  # noqa: F401  (registers its models)
+from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.params import ModelParams
 
 default_cfgs = generate_default_cfgs(  # where timm's registry looks

@@ -14,8 +14,8 @@ import timm
 import torch
 from torch import nn
 
-from harness.errors import UserError
 from harness.run.paths import data_folder
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import ModelParams
 
 

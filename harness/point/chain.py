@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from torch import nn
 
-from harness.errors import UserError, unknown
+from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.strict import JOIN
 from methods import Data, Method, Needs
 

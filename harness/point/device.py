@@ -7,7 +7,7 @@ import random
 import numpy as np
 import torch
 
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 
 
 def require(device: str) -> None:

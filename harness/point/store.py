@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
-from harness.errors import UserError
 from harness.point.archive import refuse_pickles
 from harness.point.weights_file import decode, encode
+from leaderboard.records.errors import UserError
 from methods import Codebook, Codes
 from methods.parts.network.batchnorm import fold_batchnorms
 

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from harness.data import splits
-from harness.errors import UserError
 from harness.models import build
 from harness.point import counter, store
 from harness.point.device import seeded
 from harness.point.method_data import MethodData
 from harness.run import registry
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import TrackParams
 
 PREDICTIONS, EXPECTED = "predictions.npy", "expected.npy"
@@ -45,7 +45,7 @@ class Job:
     model: str
     setting: dict[str, Any]
     seed: int
-    splits: Path
+    data: Path
     dense: Path
     folder: Path
     gibibytes: float

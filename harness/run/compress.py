@@ -17,8 +17,6 @@ import numpy as np
 import safetensors.numpy
 from tqdm import tqdm
 
-from harness import files
-from harness.errors import UserError
 from harness.point import store
 from harness.point.device import require
 from harness.point.worker import PREDICTIONS, Job, evaluate_point
@@ -27,6 +25,8 @@ from harness.run.guard import guarded_compress
 from harness.run.paths import Paths
 from harness.run.points import Point, expand
 from harness.run.pool import Outcome, run_all, workers
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.method_settings import Plan
 from leaderboard.records.params import Params
 

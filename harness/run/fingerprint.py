@@ -14,11 +14,11 @@ from typing import Any
 import harness
 import leaderboard
 import methods
-from harness.errors import UserError
 from harness.point import chain
 from harness.run import registry
 from harness.run.points import Point
 from harness.run.source import Sources
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
 
 OURS = {package.__name__: [Path(place) for place in package.__path__] for package in (methods, harness, leaderboard)}

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from harness.errors import UserError
 from harness.run import rules
+from leaderboard.records.errors import UserError
 from methods import Data, Method, Needs, Realisation
 
 COMPILED = "a method and what it imports of its own package are there as text"

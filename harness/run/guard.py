@@ -16,9 +16,9 @@ import landlockpy
 from landlockpy import AccessFS, Ruleset, Scope
 
 from harness.data import splits
-from harness.errors import UserError
 from harness.point.worker import Job, compress_point
 from harness.run.paths import data_folder
+from leaderboard.records.errors import UserError
 
 DATASETS = ("cifar10", "cifar-10-batches-py", "cifar-10-python.tar.gz")  # what `harness.data.cifar10_files` reads of the data folder
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.errors import UserError
 from harness.run.paths import Paths
+from leaderboard.records.errors import UserError
 
 
 @contextmanager

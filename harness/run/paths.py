@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 
 FOLDER_VARIABLE = "SHRINKMARK_DATA"
 

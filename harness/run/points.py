@@ -8,8 +8,6 @@ from typing import Any
 from harness.run import registry
 from leaderboard.records.params import Params
 
-DENSE = "dense"  # the method that every ratio refers to
-
 
 @dataclass(frozen=True)
 class Point:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 
 Job = TypeVar("Job")
 PRELOAD = ["typer", "harness.run.guard", "harness.run.train", "harness.run.preload"]  # imported once, by the server that workers are forked from

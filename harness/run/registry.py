@@ -16,10 +16,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 import methods
-from harness.errors import UserError, unknown
 from harness.point import chain
 from harness.run.foreign_methods import Refused, refusal, refused
-from leaderboard.records.params import describe
+from leaderboard.records.errors import UserError, describe, unknown
 from methods import Method
 
 GROUP = "shrinkmark.methods"

@@ -16,7 +16,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 
 NOT_MEANT = {"ctx", "kind", "type_comment", "type_ignores"}  # fields of the tree that say how a thing is written, or follow from where it stands
 
@@ -146,7 +146,7 @@ class _Meaning:
             return self._listed(value)
         if isinstance(value, ast.Constant):
             return ["Constant", type(value.value).__name__, repr(value.value)]
-        if isinstance(value, ast.Name) and value.id in self._bound:
+        if isinstance(value, ast.Name) and isinstance(value.ctx, ast.Load) and value.id in self._bound:
             return ["Name", self._bound[value.id]]
         if isinstance(value, ast.JoinedStr):
             return ["JoinedStr", self._joined(value.values)]

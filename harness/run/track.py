@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from harness.errors import unknown
 from harness.latency.measure import measure
 from harness.run.compress import compress, sweep
 from harness.run.paths import Paths
-from harness.run.points import DENSE
 from harness.run.train import train_track
+from leaderboard.records.errors import unknown
 from leaderboard.records.method_settings import MethodPlans
 from leaderboard.records.params import HardwareParams, ModelParams, Params, TrackParams
 from leaderboard.records.recipes import ScheduleParams
+from leaderboard.records.schema import DENSE
 
 IMAGES, STEPS, BATCH = 256, 3, 32  # of a rehearsal: images of each split, steps of a budget, images of a step
 

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from harness import files
 from harness.data import splits
-from harness.errors import UserError
 from harness.models.pretrained import load_reference
 from harness.point.device import require, seeded
 from harness.point.method_data import MethodData
 from harness.run import fingerprint
 from harness.run.paths import Paths
 from harness.run.pool import run_all, workers
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params, TrackParams
 from methods.parts.training.train import train
 
@@ -34,7 +34,7 @@ class DenseJob:
     track: TrackParams
     model: str
     seed: int
-    splits: Path
+    data: Path
     target: Path
 
 

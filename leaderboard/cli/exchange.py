@@ -53,7 +53,7 @@ def merge(bundle: BundleFile, results: Results = Path("results"), params: Params
             typer.echo(line)
 
 
-@app.command(epilog="Example: python -m leaderboard schema --into leaderboard/schemas")
+@app.command(epilog="Example: python -m leaderboard schema --into leaderboard/records/schemas")
 def schema(into: Into = None) -> None:
     """Print the JSON Schema of every file of results and bundles, or write one file for each."""
     with one_line_errors():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leaderboard.records.errors import ResultsError, UnknownName
+from leaderboard.records.errors import UnknownName, UserError
 
 if TYPE_CHECKING:  # commands import modules when they run, so that --help does not wait for them
     from leaderboard.tables.terminal import Choice
@@ -27,7 +27,7 @@ def one_line_errors() -> Iterator[None]:
     """End the command with one line on stderr: exit code 2 for a name that does not exist, 1 for results that cannot be shown."""
     try:
         yield
-    except ResultsError as error:
+    except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, UnknownName) else 1) from None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from leaderboard.compare.changes import Finding, Pair, Snapshot, find_accuracy, find_exact
 from leaderboard.compare.latency_changes import find_latency
 from leaderboard.compare.sources import Side
-from leaderboard.records.errors import ResultsError, unknown
+from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.latency import LatencyRun, read_latency
 from leaderboard.records.results import TrackResults, find_tracks, read_track
 from leaderboard.tables.groups import Group, find_groups
@@ -61,7 +61,7 @@ def compare(a: Side, b: Side, track: str | None) -> Comparison:
         raise unknown("track", track, {*of_a, *of_b})
     asked = [name for name in of_a if name in of_b and track in (None, name)]
     if not asked:
-        raise ResultsError(f"no track to compare: {a.name} holds {', '.join(of_a) or 'none'}; {b.name} holds {', '.join(of_b) or 'none'}")
+        raise UserError(f"no track to compare: {a.name} holds {', '.join(of_a) or 'none'}; {b.name} holds {', '.join(of_b) or 'none'}")
     only_a, only_b = (tuple(name for name in mine if name not in other and track is None) for mine, other in ((of_a, of_b), (of_b, of_a)))
     return Comparison(a, b, tuple(compare_track(name, _snapshot(a, name), _snapshot(b, name)) for name in asked), only_a, only_b)
 
@@ -101,8 +101,8 @@ def _snapshot(side: Side, track: str) -> Snapshot:
     try:
         content = read_track(side.results, side.version, track)
         return Snapshot(content.info, {group.key: group for group in find_groups(content)}, _runs(content))
-    except ResultsError as error:
-        raise ResultsError(f"{side.name} cannot be read by this code: {error}") from None
+    except UserError as error:
+        raise UserError(f"{side.name} cannot be read by this code: {error}") from None
 
 
 def _runs(content: TrackResults) -> dict[str, list[LatencyRun]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.experiment import read_experiment
 from leaderboard.records.results import RECORDS
 
@@ -53,10 +53,10 @@ def _of_folder(name: str, folder: Path, home: Home) -> Side:
         return Side(name, folder.resolve().parent, folder.resolve().name)
     versions = sorted(path.parent.name for path in folder.glob(f"*/{RECORDS}"))
     if not versions:
-        raise ResultsError(f"folder {name} holds no results: neither {RECORDS}/ nor <version>/{RECORDS}/ lies in it")
+        raise UserError(f"folder {name} holds no results: neither {RECORDS}/ nor <version>/{RECORDS}/ lies in it")
     chosen = versions[0] if len(versions) == 1 else read_experiment(home.params).version
     if chosen not in versions:
-        raise ResultsError(f"folder {name} holds the versions {', '.join(versions)}: name one, e.g. {folder / versions[-1]}")
+        raise UserError(f"folder {name} holds the versions {', '.join(versions)}: name one, e.g. {folder / versions[-1]}")
     return Side(name, folder, chosen)
 
 
@@ -74,12 +74,12 @@ def _of_revision(name: str, folder: Path, home: Home) -> Side:
 
 
 def _git(beside: Path, name: str, *arguments: str) -> bytes:
-    """Return what git says in the folder of `beside`; raise ResultsError where it fails."""
+    """Return what git says in the folder of `beside`; raise UserError where it fails."""
     try:
         done = subprocess.run(["git", "-C", str(beside.resolve().parent), *arguments], capture_output=True, check=False)
     except OSError as error:
-        raise ResultsError(f"cannot run git to look up '{name}': {error.strerror or error}") from None
+        raise UserError(f"cannot run git to look up '{name}': {error.strerror or error}") from None
     if done.returncode:
         said = one_line(done.stderr.decode(errors="replace")) or f"git knows no revision '{name.partition(':')[0]}'"
-        raise ResultsError(f"'{name}' is no folder of results, no version in {beside.parent}, and no git revision with results: {said}")
+        raise UserError(f"'{name}' is no folder of results, no version in {beside.parent}, and no git revision with results: {said}")
     return done.stdout

@@ -15,7 +15,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from pydantic import ValidationError
 
 from leaderboard.exchange.manifest import FORMAT, MANIFEST, Manifest, layout
-from leaderboard.records.errors import ResultsError, describe, one_line
+from leaderboard.records.errors import UserError, describe, one_line
 from leaderboard.records.files import write_bytes
 
 MOST_FILES, MOST_BYTES, MOST_RATIO = 5_000, 2**29, 100  # a track of 500 points on 50,000 images takes 200 files and 60 MB, and packs to a fifth
@@ -38,7 +38,7 @@ class Bundle:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Read a bundle; raise ResultsError for whatever `python -m harness bundle` does not write."""
+    """Read a bundle; raise UserError for whatever `python -m harness bundle` does not write."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise refused(path, f"it has {path.stat().st_size:,} bytes, at most {MOST_BYTES:,} are read")
@@ -46,7 +46,7 @@ def read_bundle(path: Path) -> Bundle:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ResultsError(f"cannot read {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError) as error:
         raise refused(path, f"it is no whole zip file ({one_line(str(error))[:80]})") from None
     manifest = _manifest(path, content)
@@ -54,9 +54,9 @@ def read_bundle(path: Path) -> Bundle:
     return Bundle(sha256, manifest, {name: content[name] for name in manifest.files})
 
 
-def refused(path: Path, why: str) -> ResultsError:
+def refused(path: Path, why: str) -> UserError:
     """Return the error for a bundle that is not taken."""
-    return ResultsError(f"{path.name} is refused: {why}: ask who made it to run `python -m harness bundle` again")
+    return UserError(f"{path.name} is refused: {why}: ask who made it to run `python -m harness bundle` again")
 
 
 def _content(path: Path) -> dict[str, bytes]:
@@ -97,9 +97,7 @@ def _manifest(path: Path, content: Mapping[str, bytes]) -> Manifest:
     except ValidationError as error:
         raise refused(path, f"{MANIFEST}: {describe(error)}") from None
     if manifest.format != FORMAT:
-        raise ResultsError(
-            f"{path.name} is a bundle of format {manifest.format}, this reads format {FORMAT}: use the shrinkmark that it was made with"
-        )
+        raise UserError(f"{path.name} is a bundle of format {manifest.format}, this reads format {FORMAT}: use the shrinkmark that it was made with")
     return manifest
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from leaderboard.exchange.agreement import Comparison, compare
 from leaderboard.exchange.bundle import Bundle, read_bundle, refused
 from leaderboard.exchange.plausible import findings
-from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.results import MethodResults, TrackResults, find_tracks, read_records, read_track
 from leaderboard.records.schema import DENSE, Measured, Unmeasured
 
@@ -24,14 +24,14 @@ class Outside:
 
 
 def check_bundle(path: Path, results: Path, folder: Path) -> Outside:
-    """Unpack the bundle into the empty `folder` and check it; raise ResultsError for the first thing that is wrong."""
+    """Unpack the bundle into the empty `folder` and check it; raise UserError for the first thing that is wrong."""
     bundle = read_bundle(path)
     version, name = bundle.manifest.version, bundle.manifest.track
     ours = read_track(results, version, name) if (results / version).is_dir() and name in find_tracks(results, version) else None
     try:
         track = read_records(bundle.unpack(folder), version, name)
         found = [*findings(track), *(_against(track, ours) if ours is not None else ())]
-    except ResultsError as error:
+    except UserError as error:
         raise refused(path, str(error).replace(f"{folder}/", "")) from None  # its file, as the bundle names it
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from leaderboard.exchange.agreement import Rerun, Verdict, Verification
 from leaderboard.exchange.checked import Outside
-from leaderboard.records.errors import ResultsError
+from leaderboard.records.errors import UserError
 from leaderboard.records.results import TrackResults, read_json
 from leaderboard.records.schema import WEAKEST_FIRST, Frozen, Label, Sha256
 
@@ -57,7 +57,7 @@ def rerun(outside: Outside, again: Again) -> tuple[Labels, tuple[Rerun, ...]]:
         how = ["--share", str(again.share), "--seed", str(seed), "--report", str(report)]
         done = subprocess.run([sys.executable, "-m", "harness", *what, *how], stdout=subprocess.DEVNULL, check=False)
         if done.returncode not in (0, 1) or not report.exists():
-            raise ResultsError(f"running points again ended with exit code {done.returncode}: see the line above")
+            raise UserError(f"running points again ended with exit code {done.returncode}: see the line above")
         found = comparable(read_json(report, Verification), outside.track)
     return Labels(bundle=outside.bundle.sha256, share=again.share, seed=seed, points=_labelled(outside.track, found)), found
 
@@ -69,14 +69,14 @@ def comparable(found: Verification, track: TrackResults) -> tuple[Rerun, ...]:
 
 
 def stored(path: Path, outside: Outside) -> Labels:
-    """Return the labels beside the bundle `path`, or that it is self-reported where there are none; raise ResultsError if they are another bundle's."""
+    """Return the labels beside the bundle `path`, or that it is self-reported where there are none; raise UserError if they are another bundle's."""
     file = labels_file(path)
     if not file.exists():
         return self_reported(outside)
     labels = read_json(file, Labels)
     measured = {method.method.name: {point.id for point in method.measured} for method in outside.track.methods}
     if labels.bundle != outside.bundle.sha256 or {name: set(points) for name, points in labels.points.items()} != measured:
-        raise ResultsError(f"{file.name} is not about {path.name} as it is now: run `python -m leaderboard verify {path.name}` again")
+        raise UserError(f"{file.name} is not about {path.name} as it is now: run `python -m leaderboard verify {path.name}` again")
     return labels
 
 

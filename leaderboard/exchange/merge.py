@@ -11,7 +11,7 @@ from safetensors.numpy import save
 from leaderboard.exchange.checked import Outside, check_bundle, dense_difference, difference
 from leaderboard.exchange.labels import stored
 from leaderboard.exchange.plausible import latency_files
-from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.files import write_bytes
 from leaderboard.records.latency import Report
 from leaderboard.records.results import MethodResults, TrackResults, read_json
@@ -21,7 +21,7 @@ Writes = dict[Path, bytes]
 
 
 def merge(path: Path, results: Path, version: str) -> list[str]:
-    """Add what the bundle `path` holds to results/<version>/records and return a line for each part; raise ResultsError, with nothing written, if refused."""
+    """Add what the bundle `path` holds to results/<version>/records and return a line for each part; raise UserError, with nothing written, if refused."""
     with tempfile.TemporaryDirectory() as temporary:
         outside = check_bundle(path, results, Path(temporary))
         ours = _ours(path, outside, version)
@@ -44,11 +44,9 @@ def merge(path: Path, results: Path, version: str) -> list[str]:
 def _ours(path: Path, outside: Outside, version: str) -> TrackResults:
     manifest = outside.bundle.manifest
     if manifest.version != version:
-        raise ResultsError(f"{path.name} is of version '{manifest.version}', our results are of '{version}': versions are never mixed")
+        raise UserError(f"{path.name} is of version '{manifest.version}', our results are of '{version}': versions are never mixed")
     if outside.ours is None:
-        raise ResultsError(
-            f"we have no results of track '{manifest.track}' to compare {path.name} with: run `dvc repro leaderboard@{manifest.track}`"
-        )
+        raise UserError(f"we have no results of track '{manifest.track}' to compare {path.name} with: run `dvc repro leaderboard@{manifest.track}`")
     return outside.ours
 
 
@@ -63,9 +61,9 @@ def _origins(path: Path, outside: Outside, ours: TrackResults) -> dict[str, Orig
     return {method: Origin(bundle=outside.bundle.sha256, labels=points, dense=dense) for method, points in labels.points.items()}
 
 
-def not_added(path: Path, why: str) -> ResultsError:
+def not_added(path: Path, why: str) -> UserError:
     """Return the error for a bundle that is whole and does not go with our results."""
-    return ResultsError(f"{path.name} is not added: {why}; our results are as they were")
+    return UserError(f"{path.name} is not added: {why}; our results are as they were")
 
 
 def _known(origin: Origin) -> str:

@@ -7,7 +7,7 @@ import json
 from tabulate import tabulate
 
 from leaderboard.recommend.recommend import Answer, Candidate, Question, recommend, reproduction, smallest_batch
-from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.files import read_text
 from leaderboard.tables.cells import Record, cut, fixed, real, speedup_cell, whole
 from leaderboard.tables.precision import accuracy_digits
@@ -71,4 +71,4 @@ def _noise_floor(choice: Choice, batch: str) -> float:
     try:
         return float(json.loads(read_text(path))[name])
     except (ValueError, KeyError, TypeError):
-        raise ResultsError(f"{path} does not hold '{name}': run `python -m leaderboard build`") from None
+        raise UserError(f"{path} does not hold '{name}': run `python -m leaderboard build`") from None

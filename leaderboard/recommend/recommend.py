@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from leaderboard.records.errors import ResultsError, one_line, unknown
+from leaderboard.records.errors import UserError, one_line, unknown
 from leaderboard.records.schema import DENSE
 from leaderboard.tables.cells import Record, real
 from leaderboard.tables.ranking.costs import Cost
@@ -56,19 +56,19 @@ class Answer:
 
 
 def recommend(records: Sequence[Record], question: Question) -> Answer:
-    """Return the rows that qualify, the best cost first; raise ResultsError where there are none, UnknownName for a name that the table lacks."""
+    """Return the rows that qualify, the best cost first; raise UserError where there are none, UnknownName for a name that the table lacks."""
     kept = _qualifying(records, question)
     if question.cost is not Cost.LATENCY:
         column = GAIN[question.cost]
         gains = [(record, real(record[column])) for record in kept if record[column]]
         if not gains:
-            raise ResultsError(f"no row of {question.model} that loses at most {question.max_drop:g} points has a {column}")
+            raise UserError(f"no row of {question.model} that loses at most {question.max_drop:g} points has a {column}")
         return Answer(tuple(sorted((Candidate(record, 0, gain, gain, gain) for record, gain in gains), key=lambda found: found.order)), "")
     batch = smallest_batch(records)
     timed = [record for record in kept if record[f"verdict_{batch}"] in VERDICTS]
     left_out = _reasons(record[f"verdict_{batch}"] for record in kept if record not in timed)
     if not timed:
-        raise ResultsError(f"no row of {question.model} that loses at most {question.max_drop:g} points has a time of its own: {left_out}")
+        raise UserError(f"no row of {question.model} that loses at most {question.max_drop:g} points has a time of its own: {left_out}")
     return Answer(tuple(sorted((_timed(record, batch) for record in timed), key=lambda found: found.order)), left_out)
 
 
@@ -76,7 +76,7 @@ def smallest_batch(records: Sequence[Record]) -> str:
     """Return the name of the batch that is ranked, like `b1`."""
     batches = [column.removeprefix("verdict_b") for column in records[0] if column.startswith("verdict_b")]
     if not batches:
-        raise ResultsError("the table has no column of latency: run `python -m leaderboard build`")
+        raise UserError("the table has no column of latency: run `python -m leaderboard build`")
     return f"b{min(batches, key=real)}"
 
 
@@ -92,14 +92,14 @@ def _qualifying(records: Sequence[Record], question: Question) -> list[Record]:
     measured = [record for record in of_model if not question.needs or record["needs"] in question.needs]
     if not measured:
         classes = sorted({record["needs"] for record in of_model})
-        raise ResultsError(
+        raise UserError(
             f"{question.model} has no measured row that needs {' or '.join(question.needs)}: it has {', '.join(classes) or 'none at all'}"
         )
     kept = [record for record in measured if real(record["delta_points"]) >= -question.max_drop]
     if not kept:
         mildest = max(measured, key=lambda record: real(record["delta_points"]))
         loss, name = -real(mildest["delta_points"]), one_line(f"{mildest['method']} {mildest['setting']}").strip()
-        raise ResultsError(f"no row of {question.model} loses at most {question.max_drop:g} points: the mildest loss is {loss:.2f} points, of {name}")
+        raise UserError(f"no row of {question.model} loses at most {question.max_drop:g} points: the mildest loss is {loss:.2f} points, of {name}")
     return kept
 
 

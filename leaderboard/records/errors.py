@@ -9,12 +9,12 @@ from difflib import get_close_matches
 from pydantic import ValidationError
 
 
-class ResultsError(Exception):
-    """Results that cannot be shown: the message says in one line what was wrong, what was found and what to do."""
+class UserError(Exception):
+    """Bad input: the message says in one line what was wrong, what was found and what to do."""
 
 
-class UnknownName(ResultsError):
-    """A track, hardware or version that the results do not hold."""
+class UnknownName(UserError):
+    """A name that there is not."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:

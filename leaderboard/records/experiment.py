@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from leaderboard.records.errors import ResultsError, describe
+from leaderboard.records.errors import UserError, describe
 from leaderboard.records.files import read_text
 
 
@@ -34,7 +34,7 @@ class Experiment(BaseModel):
         """Return the version asked for, else that of params.yaml."""
         version = asked or self.version
         if version is None:
-            raise ResultsError("no version: params.yaml names none; give --version v1")
+            raise UserError("no version: params.yaml names none; give --version v1")
         return version
 
 
@@ -45,9 +45,9 @@ def read_experiment(path: Path) -> Experiment:
     try:
         return Experiment.model_validate(yaml.safe_load(read_text(path)) or {})
     except yaml.YAMLError as error:
-        raise ResultsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        raise ResultsError(f"{path} does not validate: {describe(error)}") from None
+        raise UserError(f"{path} does not validate: {describe(error)}") from None
 
 
 def in_order(names: list[str], order: list[str]) -> list[str]:

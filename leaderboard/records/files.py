@@ -1,29 +1,69 @@
-"""Text files that are either whole or absent, and folders that hold nothing stale."""
+"""Writing files so that a reader sees the old content or the new, never a part; reading them so that a damaged one is one line."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
-from leaderboard.records.errors import ResultsError
+from safetensors import SafetensorError
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as `write_bytes` writes."""
-    write_bytes(path, text.encode())
+from leaderboard.records.errors import UserError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` beside `path` and move it there in one step; a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write `content` through a temporary file beside `path`; raise UserError if the disk refuses."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ResultsError(f"cannot write {path}: {error.strerror or error}") from None
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}: free space or mend the permissions, then run again") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON with a trailing newline."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that holds a mapping; raise UserError if it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run the stage that writes it (`dvc repro`)") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}: mend that and run its stage again") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}): delete it and run its stage again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a mapping: delete it and run its stage again")
+    return content
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise UserError for what a reader of safetensors, zip files or mappings raises where `path` is missing, damaged or of another kind."""
+    try:
+        yield
+    except (OSError, SafetensorError, BadZipFile, LookupError, TypeError, ValueError) as error:
+        reason = (error.strerror or error) if isinstance(error, OSError) else f"{type(error).__name__} {error}"  # safetensors gives no strerror
+        raise UserError(f"{path} cannot be read ({' '.join(str(reason).split())[:160]}): delete it and run its stage again") from error
 
 
 def write_folder(folder: Path, texts: Mapping[str, str]) -> None:
@@ -34,14 +74,14 @@ def write_folder(folder: Path, texts: Mapping[str, str]) -> None:
         for path in [path for path in folder.iterdir() if path.is_file() and path.name not in texts]:
             path.unlink()
     except OSError as error:
-        raise ResultsError(f"cannot remove what is stale in {folder}: {error.strerror or error}") from None
+        raise UserError(f"cannot remove what is stale in {folder}: {error.strerror or error}") from None
 
 
 def read_text(path: Path) -> str:
-    """Return the text of `path`, or raise ResultsError."""
+    """Return the text of `path`, or raise UserError."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ResultsError(f"cannot read {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise ResultsError(f"{path} is not UTF-8 text: restore it with git") from None
+        raise UserError(f"{path} is not UTF-8 text: restore it with git") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.results import read_json
 from leaderboard.records.schema import DENSE, Frozen, Origin
 from leaderboard.records.statistics import Estimate, Floats, is_tie, median, noise_floor, paired_ratios
@@ -182,7 +182,7 @@ def _rounds(path: Path, benchmark: Benchmark) -> Rounds:
     seconds, dense = np.asarray(benchmark.stats.data), np.asarray(about.dense)
     if len(dense) != len(seconds) + 1:
         name = one_line(f"{about.method} {about.id}")
-        raise ResultsError(f"{path}: '{name}' has {len(seconds)} rounds and {len(dense)} of dense around them, not one more: measure again")
+        raise UserError(f"{path}: '{name}' has {len(seconds)} rounds and {len(dense)} of dense around them, not one more: measure again")
     agreement = about.agreement.same / about.agreement.images if about.agreement else None
     return Rounds(seconds, paired_ratios(dense, seconds), agreement, about.peak_mib)
 
@@ -191,5 +191,5 @@ def _floor(path: Path, rounds: Mapping[tuple[str, str, int], Rounds], batch: int
     """Return the noise floor at `batch` from the points of dense, which were measured against dense (A/A)."""
     controls = [median(value.speedups) for (method, _, size), value in rounds.items() if method == DENSE and size == batch]
     if not controls:
-        raise ResultsError(f"{path} has no A/A control at batch {batch}: measure the method 'dense' in the same run")
+        raise UserError(f"{path} has no A/A control at batch {batch}: measure the method 'dense' in the same run")
     return noise_floor(controls)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from harness.errors import UserError, unknown
+from leaderboard.records.errors import UserError, describe, unknown
 from leaderboard.records.hardware_profiles import HardwareParams
 from leaderboard.records.method_settings import MethodPlans
 from leaderboard.records.recipes import AugmentParams, NormaliseParams, ScheduleParams
@@ -150,11 +149,3 @@ def load_params(path: Path) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path} does not validate: {describe(error)}") from None
-
-
-def describe(error: ValidationError) -> str:
-    """Return the first finding of pydantic, and how many more there are, on one line."""
-    first = error.errors()[0]
-    where = ".".join(str(part)[:80] for part in first["loc"]) or "the top level"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {first['msg'][:300]}, found {reprlib.repr(first['input'])[:80]}{more}"

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from leaderboard.records.errors import ResultsError, describe, one_line, unknown
+from leaderboard.records.errors import UserError, describe, one_line, unknown
 from leaderboard.records.schema import DENSE, Measured, MethodInfo, MethodPoints, Origin, Stamp, TrackInfo, Unmeasured
 
 RECORDS = "records"  # results/<version>/records/<track>/ is what the harness writes; all else below <version> is made of it
@@ -63,28 +63,28 @@ class TrackResults:
 
 
 def read_json(path: Path, kind: type[Document]) -> Document:
-    """Return `path` as a `kind`; raise ResultsError if it is missing, truncated or of another form."""
+    """Return `path` as a `kind`; raise UserError if it is missing, truncated or of another form."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise ResultsError(f"cannot read {path}: {error.strerror or error}; run `dvc repro`") from None
+        raise UserError(f"cannot read {path}: {error.strerror or error}; run `dvc repro`") from None
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":
-            raise ResultsError(f"{path} is not valid JSON ({one_line(error.errors()[0]['msg'])}): restore it with git or run `dvc repro`") from None
-        raise ResultsError(f"{path} is not a file of results: {describe(error)}; run `dvc repro`") from None
+            raise UserError(f"{path} is not valid JSON ({one_line(error.errors()[0]['msg'])}): restore it with git or run `dvc repro`") from None
+        raise UserError(f"{path} is not a file of results: {describe(error)}; run `dvc repro`") from None
 
 
 def find_tracks(results: Path, version: str) -> list[str]:
     """Return the names of the tracks that have results of `version`, sorted."""
     if not results.is_dir():
-        raise ResultsError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
+        raise UserError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
     if not (results / version).is_dir():
         raise unknown("version", version, [folder.name for folder in results.iterdir() if folder.is_dir()])
     return sorted(path.parent.name for path in (results / version / RECORDS).glob("*/track.json"))
 
 
 def read_track(results: Path, version: str, track: str) -> TrackResults:
-    """Read one track's results; raise ResultsError where files are missing, broken, of another version or contradict each other."""
+    """Read one track's results; raise UserError where files are missing, broken, of another version or contradict each other."""
     return read_records(results / version / RECORDS / track, version, track)
 
 
@@ -92,14 +92,12 @@ def read_records(folder: Path, version: str, track: str) -> TrackResults:
     """Read the results of one track in the folder that holds its track.json; raises as `read_track` does."""
     info = _read_stamped(folder / "track.json", TrackInfo, version, track)
     if len(info.test_labels) != info.images.test:
-        raise ResultsError(f"{folder / 'track.json'}: {info.images.test} test images but {len(info.test_labels)} test labels; run `dvc repro`")
+        raise UserError(f"{folder / 'track.json'}: {info.images.test} test images but {len(info.test_labels)} test labels; run `dvc repro`")
     labels = np.asarray(info.test_labels)
     methods = tuple(_read_method(path, info, labels) for path in sorted((folder / "points").glob("*.json")))
     dense = [point for method in methods if method.method.name == DENSE for point in method.points if point.status == "ok"]
     if not dense:
-        raise ResultsError(
-            f"{folder} has no measured point of 'dense', which every ratio refers to: put `dense` into params.yaml and run `dvc repro`"
-        )
+        raise UserError(f"{folder} has no measured point of 'dense', which every ratio refers to: put `dense` into params.yaml and run `dvc repro`")
     return TrackResults(folder, info, methods)
 
 
@@ -108,7 +106,7 @@ def _read_stamped(path: Path, kind: type[Document], version: str, track: str) ->
     stamp = read_json(path, Stamp)
     if (stamp.version, stamp.track) != (version, track):
         found = one_line(f"version '{stamp.version}' of track '{stamp.track}'")
-        raise ResultsError(f"{path} is {found}, not version '{version}' of '{track}': versions are never mixed; remove it and run `dvc repro`")
+        raise UserError(f"{path} is {found}, not version '{version}' of '{track}': versions are never mixed; remove it and run `dvc repro`")
     return read_json(path, kind)
 
 
@@ -116,13 +114,13 @@ def _read_method(path: Path, info: TrackInfo, labels: NDArray[np.int_]) -> Metho
     content = _read_stamped(path, MethodPoints, info.version, info.track)
     if content.content_hash != info.content_hash:
         found = f"{path} rests on data '{one_line(content.content_hash)[:16]}…', track.json on '{one_line(info.content_hash)[:16]}…'"
-        raise ResultsError(f"{found}: contents are never mixed; run `dvc repro leaderboard@{info.track}`")
+        raise UserError(f"{found}: contents are never mixed; run `dvc repro leaderboard@{info.track}`")
     if content.method.name != path.stem:
-        raise ResultsError(f"{path} holds the method '{one_line(content.method.name)}', not '{path.stem}': rename or remove it")
+        raise UserError(f"{path} holds the method '{one_line(content.method.name)}', not '{path.stem}': rename or remove it")
     ids = [point.id for point in content.points]
     twice = next((name for name in ids if ids.count(name) > 1), None)
     if twice is not None:
-        raise ResultsError(f"{path} holds the point '{one_line(twice)}' twice: run `dvc repro`")
+        raise UserError(f"{path} holds the point '{one_line(twice)}' twice: run `dvc repro`")
     measured = [point for point in content.points if isinstance(point, Measured)]
     predictions = _predictions(path.parent.parent / "predictions" / f"{path.stem}.safetensors", measured, labels)
     correct = {name: predicted == labels for name, predicted in predictions.items()}
@@ -136,16 +134,16 @@ def _predictions(path: Path, points: list[Measured], labels: NDArray[np.int_]) -
     try:
         predictions = load_file(path)
     except (OSError, SafetensorError, KeyError) as error:
-        raise ResultsError(f"predictions {path} cannot be read ({one_line(str(error))[:80]}): run `dvc repro`") from None
+        raise UserError(f"predictions {path} cannot be read ({one_line(str(error))[:80]}): run `dvc repro`") from None
     return {point.id: _checked(path, point, predictions.get(point.id), labels) for point in points}
 
 
 def _checked(path: Path, point: Measured, predicted: Predictions | None, labels: NDArray[np.int_]) -> Predictions:
     if predicted is None:
-        raise ResultsError(f"{path} lacks the predictions of point '{one_line(point.id)}', which is ok: run `dvc repro`")
+        raise UserError(f"{path} lacks the predictions of point '{one_line(point.id)}', which is ok: run `dvc repro`")
     if predicted.shape != labels.shape or point.images != len(labels):
-        raise ResultsError(f"{path}: point '{one_line(point.id)}' has predictions {predicted.shape} for {len(labels)} test images: run `dvc repro`")
+        raise UserError(f"{path}: point '{one_line(point.id)}' has predictions {predicted.shape} for {len(labels)} test images: run `dvc repro`")
     hits = int((predicted == labels).sum())
     if hits != point.correct:
-        raise ResultsError(f"{path}: point '{one_line(point.id)}' says {point.correct} correct, its predictions {hits}: run `dvc repro`")
+        raise UserError(f"{path}: point '{one_line(point.id)}' says {point.correct} correct, its predictions {hits}: run `dvc repro`")
     return predicted

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from leaderboard.records.errors import ResultsError, describe
+from leaderboard.records.errors import UserError, describe
 from leaderboard.records.files import read_text
 
 CHECKED, ASSUMED = "Checked against:", "ASSUMED:"
@@ -32,7 +32,7 @@ def read_docstrings(path: Path) -> dict[str, Docstring]:
     try:
         texts: Mapping[str, str] = TypeAdapter(dict[str, str]).validate_json(read_text(path))
     except ValidationError as error:
-        raise ResultsError(f"{path} is not a list of docstrings: {describe(error)}; run `dvc repro code`") from None
+        raise UserError(f"{path} is not a list of docstrings: {describe(error)}; run `dvc repro code`") from None
     return {name: parsed(text) for name, text in texts.items()}
 
 

@@ -54,7 +54,9 @@ def pages(site: Site) -> Pages:
 
 
 def _templates() -> Environment:
-    environment = Environment(loader=PackageLoader("leaderboard"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("leaderboard.site"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.filters |= {"code": code, "arxiv": arxiv, "method_page": method_page}
     return environment

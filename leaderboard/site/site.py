@@ -8,7 +8,7 @@ import shutil
 from importlib.resources import files
 from pathlib import Path
 
-from leaderboard.records.errors import ResultsError
+from leaderboard.records.errors import UserError
 from leaderboard.records.experiment import Experiment
 from leaderboard.records.files import write_text
 from leaderboard.site.docstrings import read_docstrings
@@ -22,7 +22,7 @@ MARK = ".nojekyll"  # tells GitHub Pages to take the files as they are, and this
 def build_site(results: Path, version: str, into: Path, experiment: Experiment) -> Path:
     """Write the site of a version's results into the folder `into`, which it replaces; return the page to open."""
     if into.exists() and not (into / MARK).is_file() and (not into.is_dir() or any(into.iterdir())):
-        raise ResultsError(f"{into} exists and is not a site of this command: name an empty or new folder with --into")
+        raise UserError(f"{into} exists and is not a site of this command: name an empty or new folder with --into")
     docstrings = read_docstrings(results / version / "code" / "methods.json")
     return write_site(Site(version, read_site_tracks(results, version, experiment), docstrings), into)
 
@@ -45,12 +45,12 @@ def _replace(into: Path, staged: Path) -> None:
             shutil.rmtree(into)
         staged.replace(into)
     except OSError as error:
-        raise ResultsError(f"cannot write {into}: {error.strerror or error}") from None
+        raise UserError(f"cannot write {into}: {error.strerror or error}") from None
 
 
 def _assets() -> dict[str, str]:
     """Return our own files and the libraries, by path."""
-    own = files("leaderboard") / "templates" / ASSETS
+    own = files("leaderboard.site") / "templates" / ASSETS
     texts = {path.name: path.read_text(encoding="utf-8") for path in own.iterdir()}
     texts["plotly.min.js"] = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     bundle = files("itables") / "html"
@@ -64,6 +64,6 @@ def as_script(module: str) -> str:
     exports = list(re.finditer(r"\bexport\s*\{([^{}]*)\};?", module))
     found = re.search(r"([\w$]+) as default\b", exports[0][1]) if len(exports) == 1 else None
     if found is None:
-        raise ResultsError("the DataTables bundle of itables has another form than expected: install the version of itables in constraints.txt")
+        raise UserError("the DataTables bundle of itables has another form than expected: install the version of itables in constraints.txt")
     start, end = exports[0].span()
     return f'"use strict";(()=>{{{module[:start]};window.DataTable={found[1]};{module[end:]}\n}})();\n'

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leaderboard.records.errors import ResultsError
+from leaderboard.records.errors import UserError
 from leaderboard.records.experiment import Experiment
 from leaderboard.records.files import read_text
 from leaderboard.records.schema import TrackInfo
@@ -71,5 +71,5 @@ def _statistics(folder: Path) -> tuple[Statistic, ...]:
 def _statistic(path: Path, title: str) -> Statistic:
     lines = [tuple(line) for line in csv.reader(read_text(path).splitlines())]
     if not lines or any(len(line) != len(lines[0]) for line in lines):
-        raise ResultsError(f"{path} is not a table with a header and as many cells on every line: run `python -m leaderboard build`")
+        raise UserError(f"{path} is not a table with a header and as many cells on every line: run `python -m leaderboard build`")
     return Statistic(title, lines[0], tuple(lines[1:]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from leaderboard.records.errors import ResultsError, unknown
+from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.experiment import Experiment, in_order
 from leaderboard.records.files import write_folder
 from leaderboard.records.latency import read_latency
@@ -46,9 +46,9 @@ def chosen_tracks(results: Path, version: str, asked: Sequence[str], experiment:
             raise unknown("track", track, {*found, *experiment.tracks})
         if track not in found:
             run = f"`dvc repro leaderboard@{track}`, or without DVC `python -m harness run {track}`"
-            raise ResultsError(f"track '{track}' has no results of version '{version}' yet: run {run}")
+            raise UserError(f"track '{track}' has no results of version '{version}' yet: run {run}")
     if not asked and not found:
-        raise ResultsError(f"{results / version / RECORDS} holds no <track>/track.json: run `dvc repro`")
+        raise UserError(f"{results / version / RECORDS} holds no <track>/track.json: run `dvc repro`")
     return in_order(list(dict.fromkeys(asked)) or found, list(experiment.tracks))
 
 

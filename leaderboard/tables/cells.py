@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboard.records.errors import ResultsError, one_line
+from leaderboard.records.errors import UserError, one_line
 
 Record = dict[str, str]
 
@@ -19,7 +19,7 @@ def fixed(text: str, digits: int, scale: float = 1.0) -> str:
 
 
 def real(text: str) -> float:
-    """Return the number in a cell; raise ResultsError where there is none."""
+    """Return the number in a cell; raise UserError where there is none."""
     try:
         return float(text)
     except ValueError:
@@ -27,14 +27,14 @@ def real(text: str) -> float:
 
 
 def whole(text: str) -> int:
-    """Return the whole number in a cell; raise ResultsError where there is none."""
+    """Return the whole number in a cell; raise UserError where there is none."""
     if not text.isdecimal():
         raise _no_number(text)
     return int(text)
 
 
-def _no_number(text: str) -> ResultsError:
-    return ResultsError(f"the table holds '{one_line(text)}' where a number belongs: run `python -m leaderboard build`")
+def _no_number(text: str) -> UserError:
+    return UserError(f"the table holds '{one_line(text)}' where a number belongs: run `python -m leaderboard build`")
 
 
 def cut(text: str, width: int) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from leaderboard.records.errors import ResultsError
+from leaderboard.records.errors import UserError
 from leaderboard.records.experiment import Experiment, in_order
 from leaderboard.records.files import read_text, write_text
 from leaderboard.records.schema import DENSE
@@ -26,12 +26,12 @@ def updated(readme: str, digest: str, where: Path) -> str:
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ResultsError(f"{where} lacks the lines {BEGIN} and {END}: add them where the digest belongs")
+        raise UserError(f"{where} lacks the lines {BEGIN} and {END}: add them where the digest belongs")
     return f"{before}{BEGIN}\n{digest}\n{END}{after}"
 
 
 def check_readme(readme: Path) -> None:
-    """Raise ResultsError if the README has no place for the digest."""
+    """Raise UserError if the README has no place for the digest."""
     updated(read_text(readme), "", readme)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from leaderboard.records.errors import ResultsError, one_line, unknown
+from leaderboard.records.errors import UserError, one_line, unknown
 from leaderboard.records.experiment import Experiment, in_order
 from leaderboard.records.files import read_text
 from leaderboard.tables.cells import Record, cut, fixed, speedup_cell, whole
@@ -34,13 +34,13 @@ class Choice:
 def find_tables(results: Path, version: str, experiment: Experiment) -> list[Choice]:
     """Return the tables that `build` wrote, in the order of params.yaml."""
     if not results.is_dir():
-        raise ResultsError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
+        raise UserError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
     if not (results / version).is_dir():
         raise unknown("version", version, [folder.name for folder in results.iterdir() if folder.is_dir()])
     paths = [path for path in (results / version / "tables").glob("*/*.csv") if path.with_suffix(".md").is_file()]  # not the summaries
     found = [Choice(path.parent.name, path.stem, path) for path in paths]
     if not found:
-        raise ResultsError(f"{results / version} holds no tables: run `python -m leaderboard build`")
+        raise UserError(f"{results / version} holds no tables: run `python -m leaderboard build`")
     tracks = in_order([choice.track for choice in found], list(experiment.tracks))
     hardware = in_order([choice.hardware for choice in found], [*experiment.hardware, *experiment.hardware_on_request])
     return sorted(found, key=lambda choice: (tracks.index(choice.track), hardware.index(choice.hardware)))
@@ -52,7 +52,7 @@ def choose(tables: Sequence[Choice], experiment: Experiment, track: str | None, 
     if track is not None and track not in {*built, *experiment.tracks}:
         raise unknown("track", track, {*built, *experiment.tracks})
     if track is not None and track not in built:
-        raise ResultsError(f"track '{track}' has no tables yet: run `python -m leaderboard build {track}`")
+        raise UserError(f"track '{track}' has no tables yet: run `python -m leaderboard build {track}`")
     of_track = [choice for choice in tables if choice.track == (track or tables[0].track)]
     if hardware is not None and hardware not in {choice.hardware for choice in of_track}:
         raise unknown("hardware", hardware, {choice.hardware for choice in of_track})
@@ -64,7 +64,7 @@ def read_table(path: Path) -> list[Record]:
     records = list(csv.DictReader(StringIO(read_text(path), newline="")))
     needed = set(NEEDED.split())
     if not records or not needed <= set(records[0]) or any(None in record.values() for record in records):
-        raise ResultsError(f"{path} is not a table of this leaderboard: run `python -m leaderboard build`")
+        raise UserError(f"{path} is not a table of this leaderboard: run `python -m leaderboard build`")
     return records
 
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.errors import UserError
 from harness.point.chain import CannotGoOn
 from harness.run import fingerprint, registry
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import load_params
 from methods.parts.network.layers import prunable
 from tests.conftest import ROOT

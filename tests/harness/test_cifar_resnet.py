@@ -8,10 +8,10 @@ import timm
 import torch
 
 from harness.data import splits
-from harness.errors import UserError
 from harness.models import build, pretrained
 from harness.point import counter
 from harness.run import paths
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import ModelParams
 
 RIGHT = 915  # of the first 1,000 test images, by ResNet-20; 91.73 % of all 10,000

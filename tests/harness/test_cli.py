@@ -9,7 +9,7 @@ import torch
 
 from harness.__main__ import main
 from harness.cli import new_method
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 from tests.conftest import ROOT
 
 COMMANDS = [
@@ -114,7 +114,7 @@ def test_check_params_counts_the_points(params, run_here):
 
 
 def test_an_unwritable_results_folder_is_one_line(tmp_path):
-    from harness import files
+    from leaderboard.records import files
 
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot write .*: free space or mend the permissions"):

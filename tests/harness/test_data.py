@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from harness.data import datasets, splits
-from harness.errors import UserError
 from harness.models import build
 from harness.point.method_data import MethodData
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import NormaliseParams
 from methods import Data
 

@@ -23,7 +23,7 @@ from pyarrow import parquet
 
 from harness.data import cifar10_files, datasets
 from harness.data.cifar10_files import CIFAR10
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 
 COUNTS = {"train": 100, "test": 20}
 REAL = os.environ.get("SHRINKMARK_DATA", "")

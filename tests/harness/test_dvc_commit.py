@@ -8,7 +8,7 @@ import yaml
 from dvc.repo import Repo
 
 from harness.dvc_commit import commit
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 
 STAGES = {
     "compress": {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import files
-from harness.errors import UserError
 from harness.run.compress import compress
 from harness.run.paths import Paths
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import load_params
 
 

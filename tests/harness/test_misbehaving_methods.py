@@ -3,13 +3,13 @@
 import landlockpy
 import pytest
 
-from harness import files
 from harness.data.cifar10_files import CIFAR10
 from harness.data.splits import TEST
-from harness.errors import UserError
 from harness.point.worker import Job, compress_point
 from harness.run.compress import compress
 from harness.run.guard import with_test_images
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 
 CASES = [
     ("outside_raises", "RuntimeError: the spectrum of this model is empty"),

@@ -5,12 +5,12 @@ import sys
 import pytest
 import yaml
 
-from harness import files
 from harness.cli.results import check_params
 from harness.run import fingerprint, registry
 from harness.run import foreign_methods as others
 from harness.run.compress import sweep
 from harness.run.rules import CODE, IMPORT
+from leaderboard.records import files
 
 LINES = {
     "outside_opens_files": f"method 'outside_opens_files' is refused: outside_methods/opens_files.py line 3: importlib: {IMPORT} (1 more)",

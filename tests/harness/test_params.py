@@ -6,9 +6,9 @@ import json
 import pytest
 import yaml
 
-from harness.errors import UserError
 from harness.run import registry
 from harness.run.points import expand
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import load_params
 from tests.conftest import ROOT
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import UserError
 from harness.point import store
 from harness.point.program_text import refuse_code
+from leaderboard.records.errors import UserError
 from tests.harness.test_store import rewritten
 
 RUN = "__import__('pathlib').Path('ran').touch()"

@@ -15,12 +15,12 @@ import yaml
 
 pytest.importorskip("ray")
 
-from harness import files
 from harness.cluster.remote import Remote, send
 from harness.run.compress import compress, sweep
 from harness.run.lock import alone
 from harness.run.paths import Paths
 from harness.run.points import expand
+from leaderboard.records import files
 from leaderboard.records.params import load_params
 from tools.kill_anywhere import finished
 from tools.ray_kills import differing, disturbed

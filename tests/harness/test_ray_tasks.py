@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from harness import files
 from harness.cluster.inputs import given_for
 from harness.cluster.remote import Remote, receive
 from harness.cluster.tasks import Failed, Refused, run_point
-from harness.errors import UserError
 from harness.run import fingerprint
 from harness.run.points import expand
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from harness.cluster import revision
 from harness.cluster.remote import Remote, fetched, offer, receive, remote_of, send
-from harness.errors import UserError
+from leaderboard.records.errors import UserError
 from tools.ray_nodes import commit
 
 

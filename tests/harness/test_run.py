@@ -7,12 +7,12 @@ import sys
 import pytest
 import yaml
 
-from harness import files
 from harness.cli.stages import run
-from harness.errors import UserError
 from harness.run.lock import alone
 from harness.run.paths import Paths
 from harness.run.track import BATCH, IMAGES, STEPS, Selection, run_track, selected, shortened
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import load_params
 from tests.conftest import ROOT
 

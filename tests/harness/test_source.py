@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
 from harness.run import fingerprint
 from harness.run.source import Sources
+from leaderboard.records.errors import UserError
 from tests.conftest import ROOT
 
 CORPUS = ROOT / "tests" / "sources" / "corpus"

@@ -15,14 +15,14 @@ import pytest
 import safetensors.numpy
 import yaml
 
-from harness import files
 from harness.audit.check import check_results
 from harness.data import datasets
-from harness.errors import UserError
 from harness.latency.measure import measure
 from harness.run import fingerprint
 from harness.run.compress import compress, sweep
 from harness.run.train import train_track
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
 from tests.conftest import ROOT
 from tools.ray_nodes import driver

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import UserError
 from harness.point import store, weights_file
 from harness.point.huffman import huffman, unhuffman
+from leaderboard.records.errors import UserError
 from methods import Codebook, Codes, store_as_codes
 
 

@@ -11,15 +11,15 @@ import pytest
 import safetensors.numpy
 import yaml
 
-from harness import files
 from harness.audit.bundle import write_bundle
 from harness.audit.rerun import Recorded, Sample, candidates, drawn, verdicts, verify
-from harness.errors import UserError
 from harness.run.compress import sweep
 from harness.run.paths import Paths
 from harness.run.track import Selection
 from harness.run.train import train_track
 from leaderboard.exchange.agreement import Rerun, Verification, compare
+from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import load_params
 from leaderboard.records.results import read_records
 from leaderboard.records.schema import Measured

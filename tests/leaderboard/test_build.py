@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from leaderboard.records.errors import ResultsError
+from leaderboard.records.errors import UserError
 from leaderboard.records.experiment import read_experiment
 from leaderboard.tables.build import build
 
@@ -105,6 +105,6 @@ def test_every_link_of_the_digest_is_a_page_that_exists(two):
 
 def test_tracks_that_do_not_validate_leave_every_table_as_it_was(two):
     (two.folder() / "track.json").write_text("{}")
-    with pytest.raises(ResultsError):
+    with pytest.raises(UserError):
         build_tracks(two)
     assert not two.tables("cifar10_full").exists()

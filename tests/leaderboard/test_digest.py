@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from leaderboard.records.errors import ResultsError
+from leaderboard.records.errors import UserError
 from leaderboard.records.experiment import read_experiment
 from leaderboard.tables.build import build
 from leaderboard.tables.digest import updated
@@ -80,13 +80,13 @@ def test_the_digest_links_to_a_table_that_exists(built):
 
 @pytest.mark.parametrize("text", ["", "<!-- digest:begin -->", "<!-- digest:end --> <!-- digest:begin -->"])
 def test_missing_markers_are_an_error(text):
-    with pytest.raises(ResultsError, match=r"README.md lacks the lines <!-- digest:begin --> and <!-- digest:end -->"):
+    with pytest.raises(UserError, match=r"README.md lacks the lines <!-- digest:begin --> and <!-- digest:end -->"):
         updated(text, "new", Path("README.md"))
 
 
 def test_nothing_is_written_when_the_readme_has_no_markers(filled):
     filled.readme.write_text("# Title\n")
-    with pytest.raises(ResultsError):
+    with pytest.raises(UserError):
         build(filled.root, "v1", [], filled.readme, read_experiment(filled.params))
     assert not (filled.root / "v1" / "tables").exists()
 

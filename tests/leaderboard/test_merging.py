@@ -7,11 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.audit.check import check_results, from_elsewhere
-from harness.errors import UserError
 from harness.run.paths import Paths
 from leaderboard.__main__ import app
 from leaderboard.exchange.agreement import Rerun, Verification
 from leaderboard.exchange.labels import comparable
+from leaderboard.records.errors import UserError
 from leaderboard.records.experiment import read_experiment
 from leaderboard.records.results import read_track
 from leaderboard.tables.build import build

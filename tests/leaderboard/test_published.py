@@ -13,8 +13,8 @@ from tests.conftest import ROOT
 def test_the_committed_schemas_are_what_the_command_writes(tmp_path):
     assert CliRunner().invoke(app, ["schema", "--into", str(tmp_path)]).exit_code == 0
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    committed = {path.name: path.read_text() for path in (ROOT / "leaderboard" / "schemas").iterdir()}
-    assert written == committed, "run python -m leaderboard schema --into leaderboard/schemas"
+    committed = {path.name: path.read_text() for path in (ROOT / "leaderboard" / "records" / "schemas").iterdir()}
+    assert written == committed, "run python -m leaderboard schema --into leaderboard/records/schemas"
 
 
 def test_without_a_folder_the_schemas_are_printed():

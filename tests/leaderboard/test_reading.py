@@ -6,7 +6,7 @@ import json
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from leaderboard.records.errors import ResultsError
+from leaderboard.records.errors import UserError
 from leaderboard.records.experiment import Experiment
 from leaderboard.records.latency import STALE, read_latency
 from leaderboard.records.results import find_tracks, read_track
@@ -15,7 +15,7 @@ from leaderboard.tables.build import chosen_tracks
 
 def refused(results, *words, track="digits"):
     """Assert that reading fails with one line that holds `words`."""
-    with pytest.raises(ResultsError) as caught:
+    with pytest.raises(UserError) as caught:
         read_track(results.root, "v1", track)
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words), str(caught.value)
@@ -35,18 +35,18 @@ def test_whole_results_are_read(filled):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(ResultsError, match=r"nowhere not found: run `dvc repro`"):
+    with pytest.raises(UserError, match=r"nowhere not found: run `dvc repro`"):
         find_tracks(tmp_path / "nowhere", "v1")
 
 
 def test_a_misspelt_version_is_corrected(filled):
-    with pytest.raises(ResultsError, match="unknown version 'v2': did you mean 'v1'"):
+    with pytest.raises(UserError, match="unknown version 'v2': did you mean 'v1'"):
         find_tracks(filled.root, "v2")
 
 
 def test_a_version_without_tracks_is_refused(results):
     (results.root / "v1").mkdir(parents=True)
-    with pytest.raises(ResultsError, match=r"holds no <track>/track\.json: run `dvc repro`"):
+    with pytest.raises(UserError, match=r"holds no <track>/track\.json: run `dvc repro`"):
         chosen_tracks(results.root, "v1", [], Experiment())
 
 
@@ -151,7 +151,7 @@ def test_labels_that_contradict_the_split_are_refused(filled):
 def test_latency_without_an_a_a_control_is_refused(results):
     results.time("rtn", "r", 1.0)
     results.write_latency()
-    with pytest.raises(ResultsError, match="no A/A control at batch 1"):
+    with pytest.raises(UserError, match="no A/A control at batch 1"):
         read_latency(results.latency(), {})
 
 
@@ -159,7 +159,7 @@ def test_latency_that_is_not_interleaved_is_refused(results):
     results.time("dense", "d", 1.0)
     results.benchmarks[0]["extra_info"]["dense"].pop()
     results.write_latency()
-    with pytest.raises(ResultsError, match="31 rounds and 31 of dense"):
+    with pytest.raises(UserError, match="31 rounds and 31 of dense"):
         read_latency(results.latency(), {})
 
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from leaderboard.__main__ import app
-from leaderboard.records.errors import ResultsError
+from leaderboard.records.errors import UserError
 from leaderboard.records.experiment import read_experiment
 from leaderboard.site.data import asked_table, page_table
 from leaderboard.site.docstrings import arxiv, parsed
@@ -148,5 +148,5 @@ def test_page_names_are_plain_short_and_kept_apart():
 
 def test_another_form_of_the_tables_bundle_is_named():
     assert as_script("var a=1;export{a as b,c$ as default};/*! licence */").endswith("window.DataTable=c$;/*! licence */\n})();\n")
-    with pytest.raises(ResultsError, match="itables"):
+    with pytest.raises(UserError, match="itables"):
         as_script("var a=1;export default a;")

@@ -5,8 +5,8 @@ from math import floor
 import pytest
 import torch
 
-from harness.errors import UserError
 from harness.run import registry
+from leaderboard.records.errors import UserError
 from methods.parts.network.layers import prunable
 from methods.parts.pruning.masks import lowest
 from methods.parts.pruning.row_masks import wanda_mask

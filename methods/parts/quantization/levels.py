@@ -1,6 +1,7 @@
 """Every prunable layer rounded to nearest at several widths, and what each costs: the database out of which allocators choose one level a layer.
 
-Level v means BITS[v]; layers stand in the order of `methods.parts.network.layers.prunable`. Stem, classifier and depth-wise convolutions are no part of it: they get 8 bits.
+Level v means BITS[v]; layers stand in the order of `methods.parts.network.layers.prunable`. Stem, classifier and depth-wise convolutions are no part
+of it: they get 8 bits.
 """
 
 from __future__ import annotations
