@@ -49,7 +49,7 @@ test-slow: $(READY)
 # Sweeps on Ray clusters of several processes on this machine that lose nodes and drivers, which neither `make test` nor CI has Ray for.
 test-ray: $(READY)
 	python -m pip install --quiet --constraint constraints.txt --editable ".[ray]"
-	python -m pytest -m slow tests/harness/test_ray_sweep.py
+	python -m pytest -m slow tests/harness/cluster/test_cluster_sweep.py
 
 lint: $(READY)
 	ruff check .

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.point import store
 from harness.point.program_text import refuse_code
 from leaderboard.records.errors import UserError
-from tests.harness.test_store import rewritten
+from tests.harness.point.test_store import rewritten
 
 RUN = "__import__('pathlib').Path('ran').touch()"
 

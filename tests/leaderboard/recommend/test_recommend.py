@@ -15,7 +15,7 @@ from leaderboard.tables.build import make_tables
 from leaderboard.tables.markdown import markdown_text
 from leaderboard.tables.summary import metrics_text
 from leaderboard.tables.table import csv_text
-from tests.leaderboard.test_leaderboard_commands import assert_fails, run
+from tests.leaderboard.cli.test_leaderboard_commands import assert_fails, run
 
 
 @pytest.fixture

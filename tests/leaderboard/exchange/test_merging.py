@@ -15,7 +15,7 @@ from leaderboard.records.errors import UserError
 from leaderboard.records.experiment import read_experiment
 from leaderboard.records.results import read_track
 from leaderboard.tables.build import build
-from tests.leaderboard.bundles import RECORDS, assert_refused, elsewhere, entries, packed, run, stamp, tree
+from tests.leaderboard.exchange.bundles import RECORDS, assert_refused, elsewhere, entries, packed, run, stamp, tree
 
 
 @pytest.fixture

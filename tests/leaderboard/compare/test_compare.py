@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from leaderboard.__main__ import app
+from tests.leaderboard.cli.test_leaderboard_commands import assert_fails
 from tests.leaderboard.conftest import Results
-from tests.leaderboard.test_leaderboard_commands import assert_fails
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.leaderboard.bundles import RECORDS, assert_refused, elsewhere, entries, packed, run, with_entry, write
+from tests.leaderboard.exchange.bundles import RECORDS, assert_refused, elsewhere, entries, packed, run, with_entry, write
 
 
 @pytest.fixture

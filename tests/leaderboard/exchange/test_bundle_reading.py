@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from leaderboard.exchange import bundle as reading
-from tests.leaderboard.bundles import RECORDS, assert_refused, entries, packed, run, tree, with_entry, write
+from tests.leaderboard.exchange.bundles import RECORDS, assert_refused, entries, packed, run, tree, with_entry, write
 
 
 @pytest.fixture
