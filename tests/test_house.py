@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.latency import runtimes
 from harness.run import rules
 from tests.conftest import ROOT
 
@@ -35,11 +36,22 @@ def test_the_leaderboard_imports_neither_methods_nor_harness_nor_torch(path):
     assert not {name.split(".")[0] for name in imports(path)} & {"methods", "harness", "torch", "timm"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "harness").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "harness").rglob("*.py")), ids=lambda path: path.stem)
 def test_the_harness_never_names_a_method_but_dense_nor_a_model_of_a_track(path, params):
     names = {path.stem for path in METHODS} - {"dense", "svd"} | {"wanda", "resnet", "mobilenet", "vit", "mixer"}
     strings = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     assert not strings & names
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sorted((ROOT / "harness").rglob("*.py")) if path.parent.name != "runtimes"], ids=lambda path: path.stem
+)
+def test_no_runtime_is_named_nor_imported_outside_the_folder_of_runtimes(path):
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    strings = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not strings & set(runtimes.names())
+    home = f"{runtimes.__name__}."
+    assert not {name for name in imports(path) if name.startswith(home) and (Path(runtimes.__path__[0]) / f"{name.removeprefix(home)}.py").exists()}
 
 
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)

@@ -10,6 +10,7 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from harness.code import ROOT
+from harness.latency import runtimes
 from harness.run.fingerprint import LIBRARIES, OF_SOME
 from harness.run.paths import Paths
 from leaderboard.exchange.manifest import FORMAT, MANIFEST, Code, Manifest, PackedFile, layout
@@ -22,8 +23,6 @@ from leaderboard.records.results import read_json, read_track
 PACKAGES = (
     *LIBRARIES,
     *OF_SOME.values(),
-    "onnxruntime",
-    "openvino",
     "pytest-benchmark",
     "safetensors",
     "torchvision",
@@ -96,15 +95,16 @@ def _manifest(params: Params, track: str, files: dict[str, bytes]) -> Manifest:
         version=params.version,
         track=track,
         code=_code(),
-        packages={"python": platform.python_version(), **_versions()},
+        packages={"python": platform.python_version(), **_versions(params)},
         machines=machines,
         files={name: PackedFile(bytes=len(content), sha256=hashlib.sha256(content).hexdigest()) for name, content in sorted(files.items())},
     )
 
 
-def _versions() -> dict[str, str]:
+def _versions(params: Params) -> dict[str, str]:
+    used = {package for profile in params.profiles.values() if (package := runtimes.named(profile.runtime).package) is not None}
     installed = {about.name.lower(): about.version for about in importlib.metadata.distributions() if about.name}
-    return {name: installed[name] for name in sorted(PACKAGES) if name in installed}
+    return {name: installed[name] for name in sorted({*PACKAGES, *used}) if name in installed}
 
 
 def _code() -> Code:

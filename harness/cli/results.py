@@ -73,10 +73,12 @@ def check_params(params: ParamsFile = Path("params.yaml")) -> None:
 
     Example: python -m harness check params
     """
+    from harness.latency import runtimes
     from harness.run import registry
     from harness.run.points import expand
 
     loaded, _ = opened(params)
+    runtimes.check(loaded.profiles)
     points = sum(len(expand(loaded, track, method)) for track in loaded.tracks for method in loaded.plans)
     refused = list(registry.refusals(loaded.plans))
     for line in refused:

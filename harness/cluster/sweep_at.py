@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from harness.cluster.remote import remote_of
+from harness.latency import runtimes
 from harness.run.paths import Paths
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
@@ -59,8 +60,7 @@ def sweep_at(address: str, params: Params, paths: Paths, asked: Asked) -> Iterat
     from harness.cluster.latency import measure_on_cluster
     from harness.cluster.sweep import sweep_on_cluster
 
-    for name in asked.hardware:
-        params.profile(name)
+    runtimes.check({name: params.profile(name) for name in asked.hardware})
     remote = remote_of(asked.remote, paths.root)
     with joined(address, params.run.workers) as revision:
         machines = {name: machine_of(name) for name in asked.hardware}

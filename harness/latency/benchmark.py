@@ -14,6 +14,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
+from harness.latency import runtimes
 from harness.latency.clock import CLOCKS
 from harness.latency.job import LatencyJob
 from harness.latency.memory import peak_mib
@@ -76,7 +77,7 @@ def test_latency(benchmark: BenchmarkFixture, job: LatencyJob, hardware: Hardwar
     start = CLOCKS["cpu"]()
     batches = cycle(images[: max(TIMED, job.batch)].split(job.batch))
     loaded = program(profile, job.artefact)
-    same = None if hardware.as_evaluated else agreement(loaded, images, job.point.folder)
+    same = None if runtimes.of(hardware).as_evaluated(hardware) else agreement(loaded, images, job.point.folder)
     dense, point = program(profile, job.dense)(next(batches)), loaded(next(batches))
     between: list[float] = []
     warm(dense, next(batches), clock)

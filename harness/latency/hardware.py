@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.latency import machine
+from harness.latency import machine, runtimes
 from harness.latency.benchmark import seconds_of, warm
 from harness.latency.clock import CLOCKS
-from harness.latency.runtimes import Runner, load, missing
+from harness.latency.runtimes import Runner, missing
 from harness.models import build
 from harness.point import store
 from leaderboard.records.params import HardwareParams, ModelParams, Params
@@ -24,6 +24,7 @@ ROUNDS = 100  # of the A/A control
 
 def report(params: Params) -> Iterator[str]:
     """Yield a line for each profile: why it cannot be served here, or its fingerprint and noise floor, measured now on the first model of the first track."""
+    runtimes.check(params.profiles)
     track = next(iter(params.tracks.values()))
     name, model = next(iter(track.models.items()))
     for hardware, profile in params.profiles.items():
@@ -47,12 +48,8 @@ def floor_of(profile: HardwareParams, model: ModelParams, size: int) -> float:
 
 
 def _untrained(profile: HardwareParams, model: ModelParams, image: Tensor) -> Runner:
+    runtime = runtimes.of(profile)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         store.write(folder, store.export(build.build(model, 1, 10).eval(), image.cpu().repeat(2, 1, 1, 1)), {})
-        if not profile.onnx:
-            return load(profile, folder)(image)
-        from harness.latency.onnx_export import to_onnx  # here, for it needs what a machine may lack
-
-        (folder / "model.onnx").write_bytes(to_onnx(folder, image))
-        return load(profile, folder / "model.onnx")(image)
+        return runtime.load(profile, runtime.prepare(folder, image))(image)

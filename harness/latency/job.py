@@ -10,7 +10,7 @@ from harness.latency.plan import TimedPoint
 
 @dataclass(frozen=True)
 class LatencyJob:
-    """A point at one batch size; `artefact` and `dense` are what the runtime loads: folders of points, or files of ONNX models."""
+    """A point at one batch size; `artefact` and `dense` are what the runtime has prepared of both."""
 
     point: TimedPoint
     batch: int

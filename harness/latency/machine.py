@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -13,6 +12,7 @@ from typing import Any
 import cpuinfo
 import torch
 
+from harness.latency import runtimes
 from leaderboard.records.params import HardwareParams
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -34,8 +34,5 @@ def fingerprint(profile: HardwareParams) -> dict[str, Any]:
     }
     if profile.device == "cuda":
         content |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-    if profile.onnx:
-        content["runtime"] = f"{profile.runtime} {importlib.metadata.version(profile.runtime)}"
-    if profile.sparse:
-        content["sparse"] = "2:4"
+    content |= runtimes.of(profile).identity()
     return {**content, "fingerprint": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}

@@ -18,12 +18,11 @@ import pytest
 import torch
 
 from harness.data import splits
-from harness.latency import benchmark, onnx_files
+from harness.latency import benchmark, runtimes
 from harness.latency.clock import CLOCKS
 from harness.latency.job import LatencyJob
 from harness.latency.plan import Plan, TimedPoint, plan_of
 from harness.latency.plugin import Latency
-from harness.latency.runtimes import missing
 from harness.run.paths import Paths
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
@@ -44,8 +43,9 @@ class Measured:
 def measure(params: Params, paths: Paths, track: str, hardware: str) -> Measured:
     """Time every job and write pytest-benchmark's JSON; where the machine cannot serve the profile, leave everything as it is."""
     profile, folder = params.profile(hardware), paths.latency(track, hardware)
+    runtimes.check({hardware: profile})
     folder.mkdir(parents=True, exist_ok=True)
-    lacking = missing(profile)
+    lacking = runtimes.missing(profile)
     if lacking is not None:
         return Measured(lacking, None, {})
     plan = plan_of(params, paths, track, profile)
@@ -65,16 +65,15 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> Measured
 
 def jobs_of(params: Params, paths: Paths, track: str, profile: HardwareParams, plan: Plan) -> tuple[list[LatencyJob], list[tuple[TimedPoint, str]]]:
     """Return the jobs of `plan`, point by point, and the points that the runtime cannot be given, with the reason."""
-    if not profile.onnx:
-        return [LatencyJob(point, batch, point.folder, point.dense) for point in plan.timed for batch in profile.batches], []
-    models = onnx_files.exported(params, paths, track, [folder for point in plan.timed for folder in (point.dense, point.folder)])
+    wanted = [folder for point in plan.timed for folder in (point.dense, point.folder)]
+    made = runtimes.of(profile).prepare_track(params, paths, track, wanted)
     jobs, refused = [], []
     for point in plan.timed:
-        model, dense = models[point.folder], models[point.dense]
-        if isinstance(model, Path) and isinstance(dense, Path):
-            jobs += [LatencyJob(point, batch, model, dense) for batch in profile.batches]
+        artefact, dense = made[point.folder], made[point.dense]
+        if isinstance(artefact, Path) and isinstance(dense, Path):
+            jobs += [LatencyJob(point, batch, artefact, dense) for batch in profile.batches]
         else:
-            refused.append((point, f"not exported to ONNX: {model}" if isinstance(model, str) else f"dense is not exported to ONNX: {dense}"))
+            refused.append((point, artefact if isinstance(artefact, str) else f"dense is {dense}"))
     return jobs, refused
 
 

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from harness.latency.semi_structured import has_fitting
+from harness.latency import runtimes
+from harness.latency.runtimes import Runtime
 from harness.point import store
 from harness.run.paths import Paths
 from leaderboard.records import files
 from leaderboard.records.params import HardwareParams, Params
 from leaderboard.records.schema import DENSE
 
-BRANCH, ROUND = b"torch.ops.higher_order.cond", b"torch.ops.aten.round.default"  # in the graph of a program that branches, or rounds activations
+BRANCH = b"torch.ops.higher_order.cond"  # in the graph of a program that branches
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Plan:
 
 def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -> Plan:
     """Return what is to be timed, model by model, dense (the A/A control) first, and what is not."""
+    runtime = runtimes.of(profile)
     timed, same_program = [], []
     first: dict[str, TimedPoint] = {}
     for method in [DENSE, *(name for name in params.plans if name != DENSE)]:
@@ -59,12 +61,12 @@ def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -
         measured: dict[str, int] = {}
         for record in records:
             row = f"{record['model']} {record['setting']}"
-            idle = realisation == "masked" and not profile.sparse
+            idle = realisation == "masked" and runtime.zeros is None
             if record["status"] != "ok" or idle or measured.get(row) == record["macs"]:
                 continue
             measured.setdefault(row, record["macs"])
             point = _point(params, paths, track, method, record)
-            twin = first.setdefault(program_of(point, profile), point)
+            twin = first.setdefault(program_of(point, runtime), point)
             if twin is point:
                 timed.append(point)
             else:
@@ -85,10 +87,10 @@ def _point(params: Params, paths: Paths, track: str, method: str, record: dict[s
     return TimedPoint(method, *about, paths.artefacts(track, method) / record["id"], dense)
 
 
-def program_of(point: TimedPoint, profile: HardwareParams) -> str:
+def program_of(point: TimedPoint, runtime: Runtime) -> str:
     """Return what two points share if one timing is right for both: the model and the graph, or nothing but itself (see the module)."""
     operators = graph(point.folder)
-    if BRANCH in operators or (profile.onnx and ROUND in operators) or (profile.sparse and has_fitting(point.folder)):
+    if BRANCH in operators or runtime.alone(point.folder, operators):
         return str(point.folder)
     return f"{point.model} {hashlib.sha256(operators).hexdigest()}"
 

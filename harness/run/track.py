@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from harness.latency import runtimes
 from harness.latency.measure import measure
 from harness.run.compress import compress, sweep
 from harness.run.paths import Paths
@@ -24,6 +25,7 @@ IMAGES, STEPS, BATCH = 256, 3, 32  # of a rehearsal: images of each split, steps
 
 def run_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
     """Train, compress by every method and measure on every profile that is not on request only, or is for a GPU; yield a line about each part as it ends."""
+    runtimes.check(params.profiles)
     for name, model in train_track(params, paths, track)["models"].items():
         yield f"{track} {name}: {model['dense']}, test accuracy {100 * model['test_accuracy']:.2f} %"
     yield f"{track}, all methods: {sweep(params, paths, track)}"

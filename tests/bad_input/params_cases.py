@@ -6,6 +6,7 @@ from tests.bad_input.edits import DROP, LAUGHS, Case, folder, gone, params, raw,
 from tests.bad_input.project import PARAMS
 
 CHECK = "harness check params"
+TIMING = ["harness measure digits cpu", "harness hardware"]
 TRACK, MIXER, CPU = "tracks/digits", "tracks/digits/models/mixer", "hardware/cpu"
 VALUES = [  # keys joined by /, the value put there, what the line names
     ("version", 1, "version: Input should be a valid string"),
@@ -76,7 +77,10 @@ VALUES = [  # keys joined by /, the value put there, what the line names
     ("chains/rtn", {"settings": [{}]}, "chain rtn is not named after different methods"),
     ("chains/rtn__rtn", {"settings": [{}]}, "chain rtn__rtn is not named after different methods"),
     ("chains/rtn____dense", {"settings": [{}]}, "is not named after different methods"),
-    (f"{CPU}/runtime", "tensorrt", "hardware.cpu.runtime: Input should be 'eager'"),
+    (f"{CPU}/runtime", "tensorrt", "hardware 'cpu': unknown runtime 'tensorrt': known are: cuda_graph, eager, "),
+    (f"{CPU}/runtime", "eagr", "hardware 'cpu': unknown runtime 'eagr': did you mean 'eager'?"),
+    (f"{CPU}/runtime", "../eager", "hardware.cpu.runtime: Value error, names are lower-case letters"),
+    (f"{CPU}/runtime", ["eager"], "hardware.cpu.runtime: Input should be a valid string"),
     (f"{CPU}/runtime", "cuda_graph", "runtime cuda_graph runs on device cuda"),
     (f"{CPU}/threads", 0, "hardware.cpu.threads: Input should be greater than 0"),
     (f"{CPU}/batches", [], "hardware.cpu.batches: List should have at least 1 item"),
@@ -119,4 +123,7 @@ FILES = [  # what stands in place of the file
     ("lists in lists", text("params.yaml", "version: " + "[" * 1200), "not valid YAML"),
 ]
 CASES = [Case(f"{keys} = {str(value)[:40] if value is not DROP else 'nothing'}", params(keys, value), CHECK, said) for keys, value, said in VALUES]
+CASES += [
+    Case(f"{command}: no such runtime", params(f"{CPU}/runtime", "eagr"), command, "hardware 'cpu': unknown runtime 'eagr'") for command in TIMING
+]
 CASES += [Case(f"params.yaml is {name}", damage, CHECK, said) for name, damage, said in FILES]

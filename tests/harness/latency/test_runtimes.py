@@ -1,13 +1,16 @@
 """Hardware profiles: what a machine lacks, in one line, and that every runtime runs the same artefact."""
 
+import re
+
 import pytest
 import torch
 import yaml
 
 from harness.latency import hardware, runtimes
 from harness.latency.runtimes import load, missing
-from harness.latency.semi_structured import fits, has_fitting
+from harness.latency.runtimes.semi_structured import fits, has_fitting
 from harness.point import store
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import HardwareParams, Params
 from tests.conftest import ROOT
 
@@ -30,14 +33,15 @@ def test_the_profiles_that_are_shipped(params):
         ({"runtime": "semi_structured", "device": "cuda"}, "runtime semi_structured runs on device cuda in precision bf16"),
         ({"runtime": "openvino", "device": "cuda"}, "runtime openvino is measured on device cpu"),
         ({"runtime": "onnxruntime", "precision": "bf16"}, "in precision fp32"),
-        ({"runtime": "tensorrt"}, "Input should be 'eager'"),
+        ({"runtime": "onnx_runtime"}, "hardware 'odd': unknown runtime 'onnx_runtime': did you mean 'onnxruntime'?"),
+        ({"runtime": "tensorrt"}, "hardware 'odd': unknown runtime 'tensorrt': known are: cuda_graph, eager, onnxruntime, openvino, semi_structured"),
     ],
 )
 def test_profiles_that_cannot_be_are_refused(changed, said):
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content["hardware"] = {"odd": BASE | changed}
-    with pytest.raises(ValueError, match=said):
-        Params.model_validate(content)
+    with pytest.raises(UserError, match=re.escape(said)):
+        runtimes.check(Params.model_validate(content).profiles)
 
 
 def test_a_machine_says_what_it_lacks(monkeypatch):
@@ -54,13 +58,10 @@ def test_a_machine_says_what_it_lacks(monkeypatch):
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime", "openvino"])
 @torch.inference_mode()
 def test_every_runtime_runs_the_artefact(runtime, make_model, track_data, tmp_path):
-    from harness.latency.onnx_export import to_onnx
-
     images = track_data.validation.images[:4]
     store.write(tmp_path, store.export(make_model("resnet"), images[:2]), {})
-    (tmp_path / "model.onnx").write_bytes(to_onnx(tmp_path, images[:1]))
     chosen = profile(runtime=runtime)
-    loaded = load(chosen, tmp_path / "model.onnx" if chosen.onnx else tmp_path)
+    loaded = load(chosen, runtimes.of(chosen).prepare(tmp_path, images[:1]))
     for batch in (images, images[:1]):
         torch.testing.assert_close(loaded(batch)(batch), store.read(tmp_path).module(batch), rtol=1e-4, atol=1e-4)
 

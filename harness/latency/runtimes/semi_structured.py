@@ -6,14 +6,34 @@ Mishra et al. 2021, arXiv 2104.08378; torch.sparse.to_sparse_semi_structured, wh
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from harness.latency.runtimes import Program, Runtime
+from harness.latency.runtimes.eager import called
 from harness.point import store
 from harness.point.weights_file import decode
+from leaderboard.records.params import HardwareParams
 
 ROWS, COLUMNS = 32, 64
+
+
+class SemiStructured(Runtime):
+    """PyTorch eagerly, with sparse weights wherever they fit."""
+
+    serves: ClassVar[frozenset[tuple[str, str]]] = frozenset({("cuda", "bf16")})
+    place: ClassVar[str] = "runs on device cuda in precision bf16"
+    zeros: ClassVar[str | None] = "2:4"
+
+    def alone(self, folder: Path, operators: bytes) -> bool:
+        """Which layers are sparse depends on the weights."""
+        return has_fitting(folder)
+
+    def load(self, profile: HardwareParams, artefact: Path) -> Program:
+        """Read the program and hand its weights to the kernels."""
+        return called(profile, with_sparse_weights(store.read(artefact).on(torch.device(profile.device))))
 
 
 def fits(weight: Tensor) -> bool:
