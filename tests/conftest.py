@@ -51,9 +51,9 @@ def track_data(stored_data: splits.TrackData) -> splits.TrackData:
     def normalised(pixels: torch.Tensor) -> torch.Tensor:
         return splits.normalised(pixels, stored_data.mean, stored_data.std)
 
-    splits = {name: getattr(stored_data, name) for name in ("train", "validation", "test")}
-    splits = {name: replace(split, images=normalised(split.images)) for name, split in splits.items()}
-    return replace(stored_data, calibration=normalised(stored_data.calibration), **splits)
+    parts = {name: getattr(stored_data, name) for name in ("train", "validation", "test")}
+    parts = {name: replace(split, images=normalised(split.images)) for name, split in parts.items()}
+    return replace(stored_data, calibration=normalised(stored_data.calibration), **parts)
 
 
 @pytest.fixture(scope="session")
