@@ -41,7 +41,8 @@ def trained(folder: Path) -> tuple[Params, Paths]:
     """Write and train an experiment of `MANY` points of a fast method on one model of digits."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     track = content["tracks"]["digits"]
-    track["scratch"]["epochs"], track["models"] = 1, {"mobilenet": track["models"]["mobilenet"]}
+    track |= {"models": {"mobilenet": track["models"]["mobilenet"]}, "methods": {}}
+    track["scratch"]["epochs"] = 1
     methods = {"magnitude": {"settings": [{"sparsity": round(0.03 * step, 2)} for step in range(1, MANY + 1)]}}
     folder.mkdir()
     (folder / "params.yaml").write_text(yaml.safe_dump(content | {"tracks": {"digits": track}, "methods": methods, "chains": {}}))

@@ -32,7 +32,7 @@ def copy_checkout(folder: Path) -> None:
     """Copy every file that git tracks or would track, without results, into a new repository."""
     listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
     for name in listed.stdout.decode().split("\0"):
-        if name and not name.startswith("results/") and name != "dvc.lock" and (ROOT / name).exists():
+        if name and not name.startswith(("results/", "tracks/")) and name != "dvc.lock" and (ROOT / name).exists():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())
@@ -40,10 +40,10 @@ def copy_checkout(folder: Path) -> None:
 
 
 def shrink(params: dict[str, Any]) -> None:
-    """Leave two models, one epoch, a few points and short timing."""
+    """Leave one track with two models, one epoch, a few points and short timing."""
     track = params["tracks"]["digits"]
     track["scratch"]["epochs"] = track["fine_tune"]["epochs"] = 1
-    track["calibration"] = 64
+    track |= {"calibration": 64, "methods": {}}
     track["models"] = {name: track["models"][name] for name in ("mobilenet", "vit")}
     params["methods"] = {name: {"settings": settings} for name, settings in METHODS.items()}
     params["chains"] = {name: {"settings": settings} for name, settings in CHAINS.items()}

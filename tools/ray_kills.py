@@ -39,7 +39,10 @@ def experiment(folder: Path, methods: list[str], checkout: Path) -> None:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     plans = {name: plan for name, plan in content["methods"].items() if not methods or name in {"dense", *methods}}
     chains = {name: plan for name, plan in content["chains"].items() if not methods or name in methods}
-    track = content["tracks"]["digits"] | {"seconds": LIMIT}  # that a machine is busy is nothing to fail of
+    track = content["tracks"]["digits"] | {
+        "seconds": LIMIT,
+        "methods": {name: own for name, own in content["tracks"]["digits"]["methods"].items() if name in plans | chains},
+    }  # that a machine is busy is nothing to fail of
     cut = content | {"tracks": content["tracks"] | {"digits": track}, "methods": plans, "chains": chains}
     folder.mkdir()
     here, there = Paths(ROOT, content["version"]), Paths(folder, content["version"])

@@ -64,7 +64,7 @@ class Work:
 
 def compress(params: Params, paths: Paths, track: str, method: str) -> Summary:
     """Bring the records of `method` on `track` up to date; a failed point is a record with its reason, and is tried again by the next run."""
-    plan, record = params.method(method).on(track), track_record(params, paths, track)
+    plan, record = params.plan(track, method), track_record(params, paths, track)
     work = _work(params, paths, track, method, record)
     records = work.standing | {point.id: record for point, record in _run(params, paths, work.todo, f"{track}: {method}")}
     _write(paths, record, method, plan, [records[point.id] for point in work.points])
@@ -86,7 +86,7 @@ def swept(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence
     ran = {_name(point): record for point, record in run(todo)}
     records = [[work.standing.get(point.id) or ran[_name(point)] for point in work.points] for work in works]
     for (track, method), found in zip(pairs, records, strict=True):
-        _write(paths, about[track], method, params.method(method).on(track), found)
+        _write(paths, about[track], method, params.plan(track, method), found)
     return _summary(sum(len(work.standing) for work in works), len(ran), chain.from_iterable(records))
 
 

@@ -26,7 +26,7 @@ SILENT = [
     "leaderboard",
     *(f"harness.{name}" for name in ("errors", "hardware_params", "params", "plans", "recipes", "strict", "yaml_loader")),
 ]  # decide no point
-UNDECIDING = {"models", "seeds", "seconds"}  # of a track; the model and the seed at hand count
+UNDECIDING = {"models", "methods", "seeds", "seconds"}  # of a track; the model and the seed at hand count
 LIBRARIES = ("torch", "timm", "numpy", "scikit-learn")
 OF_SOME = {"torch_pruning": "torch-pruning", "tensorly": "tensorly"}  # module and package: decide the points of methods that import them alone
 

@@ -28,7 +28,7 @@ class Point:
 
 def expand(params: Params, track: str, method: str) -> list[Point]:
     """Return the points of `method` on `track`, every setting validated; a method that is not stochastic gets the first seed only."""
-    plan, about = params.method(method).on(track), params.track(track)
+    plan, about = params.plan(track, method), params.track(track)
     for setting in plan.settings:
         registry.configure(method, setting)
     seeds = about.seeds[: plan.seeds] if registry.load(method).stochastic else about.seeds[:1]

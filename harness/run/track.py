@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from harness.run.compress import compress, sweep
 from harness.run.paths import Paths
 from harness.run.train import train_track
 from leaderboard.records.errors import unknown
-from leaderboard.records.method_settings import MethodPlans
+from leaderboard.records.method_settings import MethodPlan, TrackPlan
 from leaderboard.records.params import HardwareParams, ModelParams, Params, TrackParams
 from leaderboard.records.recipes import ScheduleParams
 from leaderboard.records.schema import DENSE
@@ -55,9 +55,14 @@ def selected(params: Params, track: str, chosen: Selection) -> Params:
     wanted = {DENSE, *chosen.methods} if chosen.methods else set(params.plans)
     plans = {name: params.method(name) for name in wanted}
     models = {name: model for name, model in about.models.items() if name in (chosen.models or about.models)}
-    part = about.model_copy(update={"models": models, "seeds": about.seeds[: chosen.seeds]})
+    runs = {name: _on(models, run) for name, run in about.methods.items() if name in plans}
+    part = about.model_copy(update={"models": models, "seeds": about.seeds[: chosen.seeds], "methods": runs})
     methods, chains = ({name: plan for name, plan in kind.items() if name in plans} for kind in (params.methods, params.chains))
     return params.model_copy(update={"tracks": params.tracks | {track: part}, "methods": methods, "chains": chains})
+
+
+def _on(models: Collection[str], run: TrackPlan) -> TrackPlan:
+    return run if run.models is None else run.model_copy(update={"models": [name for name in run.models if name in models]})
 
 
 def rehearse_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
@@ -76,19 +81,17 @@ def shortened(params: Params, track: str, device: str) -> Params:
     about = params.track(track)
     models = {name: _short_model(model) for name, model in about.models.items()}
     recipes = {"scratch": _short(about.scratch), "fine_tune": _short(about.fine_tune)}
-    cut = about.model_copy(update={"device": device, "first": IMAGES, "calibration": min(about.calibration, IMAGES), "models": models, **recipes})
-    methods = {name: _one_setting(plans, track) for name, plans in params.methods.items()}
-    chains = {name: _one_setting(plans, track) for name, plans in params.chains.items()}
+    cut = about.model_copy(
+        update={"device": device, "first": IMAGES, "calibration": min(about.calibration, IMAGES), "models": models, "methods": {}, **recipes}
+    )
+    methods = {name: MethodPlan(settings=params.plan(track, name).settings[:1]) for name in params.methods}
+    chains = {name: MethodPlan(settings=params.plan(track, name).settings[:1]) for name in params.chains}
     hardware, on_request = (
         {name: _short_timing(profile) for name, profile in kind.items()} for kind in (params.hardware, params.hardware_on_request)
     )
     tracks = {track: TrackParams.model_validate(cut.model_dump())}
     shorter = {"tracks": tracks, "methods": methods, "chains": chains, "hardware": hardware, "hardware_on_request": on_request}
     return params.model_copy(update=shorter)
-
-
-def _one_setting(plans: MethodPlans, track: str) -> MethodPlans:
-    return MethodPlans(settings=plans.on(track).settings[:1])
 
 
 def _short(schedule: ScheduleParams) -> ScheduleParams:

@@ -12,7 +12,7 @@ Settings = Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
 class TrackPlan(Strict):
-    """What one track does otherwise with a method: its settings, how many of the track's seeds (the first so many), which models ([]: no point).
+    """What a track does otherwise with a method: its settings, how many of the track's seeds (the first so many), which models ([]: no point).
 
     scratch_epochs: how long the method trains from scratch, in place of the track's epochs.
     """
@@ -23,23 +23,19 @@ class TrackPlan(Strict):
     scratch_epochs: PositiveFloat | None = None
 
 
-class Plan(Strict):
-    """The settings, each a mapping of the method's dataclass fields, the seeds, models and epochs from scratch; None is what the track says."""
+class MethodPlan(Strict):
+    """The settings of a method, each a mapping of its dataclass fields, and how many of a track's seeds it runs."""
 
     settings: Settings
     seeds: PositiveInt | None = None
+
+    def on(self, own: TrackPlan) -> Plan:
+        """Return what a track runs that does otherwise as `own` says."""
+        return Plan(settings=own.settings or self.settings, seeds=own.seeds or self.seeds, models=own.models, scratch_epochs=own.scratch_epochs)
+
+
+class Plan(MethodPlan):
+    """What a track runs of a method; None is what the track says."""
+
     models: list[Name] | None = None
     scratch_epochs: PositiveFloat | None = None
-
-
-class MethodPlans(Strict):
-    """The settings of one method, how many of a track's seeds it runs, and the tracks that run it otherwise."""
-
-    settings: Settings
-    seeds: PositiveInt | None = None
-    tracks: dict[Name, TrackPlan] = Field(default_factory=dict)
-
-    def on(self, track: str) -> Plan:
-        """Return what `track` runs."""
-        own = self.tracks.get(track, TrackPlan())
-        return Plan(settings=own.settings or self.settings, seeds=own.seeds or self.seeds, models=own.models, scratch_epochs=own.scratch_epochs)

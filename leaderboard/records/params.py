@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from leaderboard.records.errors import UserError, describe, unknown
 from leaderboard.records.hardware_profiles import HardwareParams
-from leaderboard.records.method_settings import MethodPlans
+from leaderboard.records.method_settings import MethodPlan, Plan, TrackPlan
 from leaderboard.records.recipes import AugmentParams, NormaliseParams, ScheduleParams
 from leaderboard.records.strict import JOIN, Name, Strict
 from leaderboard.records.yaml_files import OnceLoader
+
+Document = TypeVar("Document", bound=Strict)
 
 
 class ModelParams(Strict):
@@ -45,6 +47,7 @@ class TrackParams(Strict):
     scratch: ScheduleParams
     fine_tune: ScheduleParams
     models: dict[Name, ModelParams]
+    methods: dict[Name, TrackPlan] = Field(default_factory=dict)  # what it runs otherwise than params.yaml says, methods and chains
 
     def scratch_of(self, model: str) -> ScheduleParams:
         """Return the recipe by which the model is trained from scratch."""
@@ -75,8 +78,8 @@ class Params(Strict):
     version: Annotated[str, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")]
     run: RunParams
     tracks: dict[Name, TrackParams]
-    methods: dict[Name, MethodPlans]
-    chains: dict[Name, MethodPlans] = Field(default_factory=dict)  # first__second, see harness/point/chain.py
+    methods: dict[Name, MethodPlan]
+    chains: dict[Name, MethodPlan] = Field(default_factory=dict)  # first__second, see harness/point/chain.py
     hardware: dict[Name, HardwareParams] = Field(default_factory=dict)
     hardware_on_request: dict[Name, HardwareParams] = Field(default_factory=dict)
 
@@ -86,7 +89,7 @@ class Params(Strict):
         return self.hardware | self.hardware_on_request
 
     @property
-    def plans(self) -> dict[str, MethodPlans]:
+    def plans(self) -> dict[str, MethodPlan]:
         """Return methods and chains: all that becomes rows, in the order in which they are run and shown."""
         return self.methods | self.chains
 
@@ -102,14 +105,14 @@ class Params(Strict):
         return self
 
     @model_validator(mode="after")
-    def _plans_name_tracks_and_models(self) -> Self:
-        for name, method in self.plans.items():
-            for track, plan in method.tracks.items():
-                if track not in self.tracks:
-                    raise ValueError(str(unknown(f"track of method {name}", track, self.tracks)))
-                strange = next((model for model in plan.models or [] if model not in self.tracks[track].models), None)
+    def _tracks_name_methods_and_models(self) -> Self:
+        for name, track in self.tracks.items():
+            for method, plan in track.methods.items():
+                if method not in self.plans:
+                    raise ValueError(str(unknown(f"method of track {name}", method, self.plans)))
+                strange = next((model for model in plan.models or [] if model not in track.models), None)
                 if strange is not None:
-                    raise ValueError(str(unknown(f"model of method {name} on {track}", strange, self.tracks[track].models)))
+                    raise ValueError(str(unknown(f"model of method {method} on {name}", strange, track.models)))
         return self
 
     def track(self, name: str) -> TrackParams:
@@ -118,15 +121,19 @@ class Params(Strict):
             raise unknown("track", name, self.tracks)
         return self.tracks[name]
 
-    def method(self, name: str) -> MethodPlans:
+    def method(self, name: str) -> MethodPlan:
         """Return the settings of a method or chain, or raise UserError with the nearest name."""
         if name not in self.plans:
             raise unknown("method in params.yaml", name, self.plans)
         return self.plans[name]
 
+    def plan(self, track: str, method: str) -> Plan:
+        """Return what `track` runs of a method or chain; raise UserError with the nearest name."""
+        return self.method(method).on(self.track(track).methods.get(method, TrackPlan()))
+
     def track_of(self, track: str, method: str) -> TrackParams:
         """Return the track as the points of `method` run on it."""
-        return self.track(track).training_for(self.method(method).on(track).scratch_epochs)
+        return self.track(track).training_for(self.plan(track, method).scratch_epochs)
 
     def profile(self, name: str) -> HardwareParams:
         """Return the hardware profile, or raise UserError with the nearest name."""
@@ -136,16 +143,56 @@ class Params(Strict):
 
 
 def load_params(path: Path) -> Params:
-    """Read and validate params.yaml; raise UserError naming the key that is wrong."""
+    """Read and validate params.yaml and the files tracks/<name>/track.yaml beside it; raise UserError naming the file and the key that is wrong."""
+    content = _read(path)
+    if isinstance(content, dict) and isinstance(content.get("tracks"), dict):
+        content = {**content, "tracks": _with_files(path, content["tracks"])}
+    return _valid(path, Params, content)
+
+
+def _with_files(path: Path, tracks: dict[str, Any]) -> dict[str, Any]:
+    """Return the tracks of params.yaml and those of files, each put upon its base."""
+    files = {file.parent.name: file for file in sorted((path.parent / "tracks").glob("*/track.yaml"))}
+    own = {name: _read(file) for name, file in files.items()}
+    for name, file in files.items():
+        if name in tracks:
+            raise UserError(f"{file}: track '{name}' stands in {path.name} too: keep one")
+        if not isinstance(own[name], dict):
+            raise UserError(f"{file} does not validate: the top level: a mapping is wanted, found {own[name]!r:.60}")
+    found = {name: content if name not in files else _upon_base(name, own, tracks, files) for name, content in {**tracks, **own}.items()}
+    for name, file in files.items():
+        _valid(file, TrackParams, found[name])
+    return found
+
+
+def _upon_base(name: str, own: dict[str, Any], tracks: dict[str, Any], files: dict[str, Path]) -> dict[str, Any]:
+    """Return a track of a file with what it lacks from its base, which may have one itself; a key that it has replaces the base's whole."""
+    chain = [name]
+    while (base := own.get(chain[-1], {}).get("base")) is not None:
+        if not isinstance(base, str) or base not in {**tracks, **own}:
+            raise UserError(f"{files[chain[-1]]}: base: {unknown('track', str(base), {**tracks, **own})}")
+        if base in chain:
+            raise UserError(f"{files[name]}: base: {' → '.join([*chain, base])} is a circle: name a track that stands for itself")
+        chain.append(base)
+    merged: dict[str, Any] = {}
+    for track in reversed(chain):
+        merged |= {**tracks, **own}[track]
+    return {key: value for key, value in merged.items() if key != "base"}
+
+
+def _read(path: Path) -> Any:
     try:
-        content = yaml.load(path.read_text(), OnceLoader)
+        return yaml.load(path.read_text(), OnceLoader)
     except FileNotFoundError:
         raise UserError(f"{path} not found: run this in the folder that holds params.yaml") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _valid(path: Path, kind: type[Document], content: Any) -> Document:
     try:
-        return Params.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path} does not validate: {describe(error)}") from None

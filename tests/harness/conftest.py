@@ -42,7 +42,7 @@ def small(tmp_path_factory, outside):
     root = tmp_path_factory.mktemp("small")
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     track = content["tracks"]["digits"] | {"scratch": SCHEDULE, "fine_tune": SCHEDULE, "calibration": 64, "seeds": [0, 1]}
-    track["models"] = {"mobilenet": track["models"]["mobilenet"]}
+    track |= {"models": {"mobilenet": track["models"]["mobilenet"]}, "methods": {"slim": {"scratch_epochs": 0.25}}}
     methods = {
         "dense": {"settings": [{}]},
         "magnitude": {"settings": [{"sparsity": 0.5}, {"sparsity": 0.9}]},
@@ -50,7 +50,7 @@ def small(tmp_path_factory, outside):
         "random_pruning": {"settings": [{"sparsity": 0.5}]},
         "int8_static": {"settings": [{}]},
         "layer_collapse": {"settings": [{"pairs": 1}]},
-        "slim": {"settings": [{"macs": 0.5}], "seeds": 1, "tracks": {"digits": {"scratch_epochs": 0.25}}},
+        "slim": {"settings": [{"macs": 0.5}], "seeds": 1},
     }
     chains = {"magnitude__rtn": {"settings": [{"magnitude.sparsity": 0.5, "rtn.bits": 4}]}}
     content |= {"tracks": {"digits": track}, "methods": methods, "chains": chains}
@@ -70,7 +70,7 @@ def with_methods(small):
     def build(methods: dict[str, list[dict]], **run: float) -> Params:
         content = small[0].model_dump()
         content["methods"] = {name: {"settings": settings} for name, settings in methods.items()}
-        content["tracks"]["digits"] |= {name: value for name, value in run.items() if name == "seconds"}
+        content["tracks"]["digits"] |= {"methods": {}} | {name: value for name, value in run.items() if name == "seconds"}
         content["run"] |= {name: value for name, value in run.items() if name != "seconds"}
         return Params.model_validate(content)
 

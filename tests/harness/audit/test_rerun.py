@@ -75,7 +75,14 @@ def recorded(tmp_path_factory):
     content = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"chains": {}, "hardware": {}, "hardware_on_request": {}}
     track = content["tracks"]["digits"]
     schedule = track["scratch"] | {"epochs": 1}
-    track |= {"first": IMAGES, "calibration": 64, "scratch": schedule, "fine_tune": schedule, "models": {"mobilenet": track["models"]["mobilenet"]}}
+    track |= {
+        "first": IMAGES,
+        "calibration": 64,
+        "scratch": schedule,
+        "fine_tune": schedule,
+        "models": {"mobilenet": track["models"]["mobilenet"]},
+        "methods": {},
+    }
     settings = {"dense": {}, "magnitude": {"sparsity": 0.5}, "rtn": {"bits": 8}}
     content |= {"tracks": {"digits": track}, "methods": {name: {"settings": [setting]} for name, setting in settings.items()}}
     (root / "params.yaml").write_text(yaml.safe_dump(content))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import yaml
@@ -15,8 +16,15 @@ from tests.conftest import ROOT
 GOOD = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
-def write(tmp_path, content):
+def write(tmp_path, content, **tracks):
+    """Write params.yaml beside the committed files of the other tracks, each changed as `tracks` says."""
     (tmp_path / "params.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    shutil.copytree(ROOT / "tracks", tmp_path / "tracks")
+    for name, change in tracks.items():
+        file = tmp_path / "tracks" / name / "track.yaml"
+        file.parent.mkdir(exist_ok=True)
+        found = yaml.safe_load(file.read_text()) if file.exists() else {}
+        file.write_text(change if isinstance(change, str) else yaml.safe_dump(found | change))
     return tmp_path / "params.yaml"
 
 
@@ -43,15 +51,15 @@ BAD = [
     (changed("tracks", "digits", "models", "vit", "tim", "x"), "tracks.digits.models.vit.tim"),
     (changed("methods", "rtn", {"setting": []}), "methods.rtn"),
     (changed("methods", "rtn", "settings", []), "methods.rtn.settings"),
-    (changed("methods", "rtn", "tracks", {"digit": {"seeds": 1}}), "unknown track of method rtn 'digit': did you mean 'digits'?"),
-    (changed("methods", "rtn", "tracks", {"digits": {"models": ["vits"]}}), "unknown model of method rtn on digits 'vits': did you mean 'vit'?"),
-    (changed("methods", "rtn", "tracks", {"digits": {"epochs": 1}}), "methods.rtn.tracks.digits.epochs"),
-    (changed("methods", "rtn", "tracks", {"digits": {"scratch_epochs": 0}}), "methods.rtn.tracks.digits.scratch_epochs"),
+    (changed("tracks", "digits", "methods", {"rtm": {"seeds": 1}}), "unknown method of track digits 'rtm': did you mean 'rtn'?"),
+    (changed("tracks", "digits", "methods", {"rtn": {"models": ["vits"]}}), "unknown model of method rtn on digits 'vits': did you mean 'vit'?"),
+    (changed("tracks", "digits", "methods", {"rtn": {"epochs": 1}}), "tracks.digits.methods.rtn.epochs"),
+    (changed("tracks", "digits", "methods", {"rtn": {"scratch_epochs": 0}}), "tracks.digits.methods.rtn.scratch_epochs"),
     (changed("methods", "rtn", "seeds", 0), "methods.rtn.seeds"),
     (changed("methods", "wanda__rtn", {"settings": [{}]}), "method wanda__rtn is the name of a chain: put it under `chains`"),
     (changed("chains", "wanda", {"settings": [{}]}), "chain wanda is not named after different methods"),
     (changed("chains", "wanda__wanda", {"settings": [{}]}), "chain wanda__wanda is not named after different methods"),
-    (changed("chains", "taylor__rtn", "tracks", {"digit": {"seeds": 1}}), "unknown track of method taylor__rtn 'digit'"),
+    (changed("tracks", "digits", "methods", {"taylor__rtm": {"seeds": 1}}), "unknown method of track digits 'taylor__rtm'"),
     (changed("methods", "my-method", {"settings": [{}]}), "names are lower-case letters"),
     (changed("hardware", "cpu", "threads", 0), "hardware.cpu.threads"),
     ("version: [", "not valid YAML"),
@@ -117,7 +125,7 @@ def test_reading_back_what_was_written_changes_no_number_so_that_fingerprints_st
 
 def test_a_method_may_run_other_settings_fewer_seeds_and_fewer_models_on_one_track(tmp_path):
     own = {"settings": [{"sparsity": 0.2}], "seeds": 2, "models": ["vit"]}
-    params = load_params(write(tmp_path, changed("methods", "random_pruning", "tracks", {"digits": own})))
+    params = load_params(write(tmp_path, changed("tracks", "digits", "methods", {"random_pruning": own})))
     points = expand(params, "digits", "random_pruning")
     assert [(point.model, point.setting, point.seed) for point in points] == [("vit", {"sparsity": 0.2}, seed) for seed in (0, 1)]
     elsewhere = expand(params, "cifar10_full", "random_pruning")
@@ -130,13 +138,42 @@ def test_a_method_may_run_fewer_seeds_everywhere(tmp_path):
 
 
 def test_a_method_may_be_left_out_of_one_track(tmp_path):
-    params = load_params(write(tmp_path, changed("methods", "slim", "tracks", {"digits": {"models": []}})))
+    params = load_params(write(tmp_path, changed("tracks", "digits", "methods", {"slim": {"models": []}})))
     assert expand(params, "digits", "slim") == [] and expand(params, "cifar10_full", "slim")
 
 
 def test_a_method_may_train_from_scratch_for_other_epochs_on_one_track(tmp_path):
-    params = load_params(write(tmp_path, changed("methods", "rigl", "tracks", {"cifar10_full": {"scratch_epochs": 7}})))
+    params = load_params(write(tmp_path, GOOD, cifar10_full={"methods": {"rigl": {"scratch_epochs": 7}}}))
     usual, own = params.track("cifar10_full"), params.track_of("cifar10_full", "rigl")
     assert {own.scratch_of(model).epochs for model in own.models} == {7} and usual.scratch_of("vit").epochs == 300
     assert own.scratch_of("vit") == usual.scratch_of("vit").model_copy(update={"epochs": 7}) and own.fine_tune == usual.fine_tune
-    assert params.track_of("cifar10_full", "slim") == usual and params.track_of("digits", "rigl") == params.track("digits")
+    assert params.track_of("cifar10_full", "slim") == usual and params.track_of("digits", "slim") == params.track("digits")
+
+
+def test_a_track_in_a_file_has_what_it_does_not_say_from_its_base(tmp_path):
+    params = load_params(write(tmp_path, GOOD, brief={"base": "cifar10_full", "seconds": 7.0}, of_digits={"base": "digits"}))
+    full, brief = params.track("cifar10_full"), params.track("brief")
+    assert brief == full.model_copy(update={"seconds": 7.0}) and params.track("of_digits") == params.track("digits")
+
+
+BAD_TRACKS = [
+    ({"cifar10_full": {"seeds": []}}, "tracks/cifar10_full/track.yaml does not validate: seeds: "),
+    ({"cifar10_full": {"seed": 3}}, "tracks/cifar10_full/track.yaml does not validate: seed: Extra inputs"),
+    ({"brief": {"base": "cifar10_ful"}}, "tracks/brief/track.yaml: base: unknown track 'cifar10_ful': did you mean 'cifar10_full'?"),
+    ({"brief": {"base": "cifar10_full", "dataset": 3}}, "tracks/brief/track.yaml does not validate: dataset: "),
+    ({"brief": {"seconds": 3.0}}, "tracks/brief/track.yaml does not validate: dataset: Field required"),
+    ({"one": {"base": "two"}, "two": {"base": "one"}}, "tracks/one/track.yaml: base: one → two → one is a circle"),
+    ({"digits": {"base": "cifar10_full"}}, "tracks/digits/track.yaml: track 'digits' stands in params.yaml too: keep one"),
+    ({"brief": "- a"}, "tracks/brief/track.yaml does not validate: the top level"),
+    ({"brief": ""}, "tracks/brief/track.yaml does not validate: the top level"),
+    ({"brief": "base: [1]"}, "tracks/brief/track.yaml: base: unknown track '[1]'"),
+    ({"brief": "a: 1\na: 2"}, "tracks/brief/track.yaml is not valid YAML: the key a stands twice"),
+    ({"bri-ef": {"base": "digits"}}, "names are lower-case letters"),
+]
+
+
+@pytest.mark.parametrize(("tracks", "said"), BAD_TRACKS, ids=lambda value: None if isinstance(value, str) else next(iter(value)))
+def test_a_file_of_a_track_that_is_wrong_is_one_line_that_names_it(tmp_path, tracks, said):
+    with pytest.raises(UserError) as error:
+        load_params(write(tmp_path, GOOD, **tracks))
+    assert said in str(error.value) and "\n" not in str(error.value)
