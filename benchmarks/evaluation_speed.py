@@ -36,8 +36,8 @@ from harness.data import splits
 from harness.latency.runtimes import processor
 from harness.models.pretrained import load_reference
 from harness.point import store
+from harness.point.batch_independence import BATCH
 from harness.point.device import seeded
-from harness.point.worker import BATCH
 from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.params import ModelParams, load_params
 

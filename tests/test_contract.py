@@ -2,7 +2,11 @@
 
 import copy
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import floor
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -54,19 +58,68 @@ def test_the_identity_setting_equals_dense(name, model_name, make_model, make_br
 def test_the_strongest_setting_keeps_the_contract(name, model_name, make_model, make_brief_data, track_data, tmp_path):
     method, dense = registry.configure(name, dict(registry.load(name).strongest)), make_model(model_name)
     applicable(method, dense)
-    before, images = splits.digest(dense.state_dict()), track_data.validation.images[:32]
-    compressed = compressed_by(method, dense, make_brief_data(model_name))
+    assert_contract_kept(method, dense, lambda seed: make_brief_data(model_name, seed=seed), track_data.validation.images[:32], tmp_path)
+
+
+@dataclass(frozen=True)
+class Times(Method):
+    """Multiply every second row of a prunable layer's weights by 0.0, which leaves the sign of what was there."""
+
+    family: ClassVar[str] = "pruning"
+    paper: ClassVar[str] = "none"
+    needs: ClassVar[str] = "data-free"
+    realisation: ClassVar[str] = "masked"
+    stochastic: ClassVar[bool] = False
+    identity: ClassVar[dict[str, object]] = {}
+    strongest: ClassVar[dict[str, object]] = {}
+
+    def compress(self, model, data):
+        for layer in prunable(model).values():
+            layer.weight.data[::2] *= 0.0
+        return model
+
+
+class Assigned(Times):
+    """Do the same by assignment."""
+
+    def compress(self, model, data):
+        for layer in prunable(model).values():
+            layer.weight.data[::2] = 0.0
+        return model
+
+
+@pytest.mark.parametrize("model_name", MODELS)
+def test_a_weight_pruned_by_multiplication_takes_no_more_bytes_than_one_set_to_zero(model_name, make_model, make_brief_data, track_data, tmp_path):
+    dense, images, written = make_model(model_name), track_data.validation.images[:32], []
+
+    def seen(seed):
+        return make_brief_data(model_name, seed=seed)
+
+    for method in (Times(), Assigned()):
+        folder = tmp_path / type(method).__name__
+        folder.mkdir()
+        assert_contract_kept(method, dense, seen, images, folder)
+        written.append((folder / store.WEIGHTS).read_bytes())
+    assert written[0] == written[1]
+    left = torch.cat([layer.weight.flatten() for layer in prunable(Times().compress(copy.deepcopy(dense), seen(0))).values()])
+    assert torch.signbit(left[left == 0]).any(), "else this tests nothing"
+
+
+def assert_contract_kept(method: Method, dense: torch.nn.Module, seen: Callable[[int], MethodData], images: torch.Tensor, folder: Path) -> None:
+    """Check what every method owes at every setting; seen: what a method sees of the data, by seed."""
+    before = splits.digest(dense.state_dict())
+    compressed = compressed_by(method, dense, seen(0))
     with torch.no_grad():
         output = compressed(images)
     assert splits.digest(dense.state_dict()) == before, "dense was changed"
     assert output.shape == dense(images).shape and torch.isfinite(output).all()
-    same = compressed_by(method, dense, make_brief_data(model_name))
+    same = compressed_by(method, dense, seen(0))
     assert splits.digest(same.state_dict()) == splits.digest(compressed.state_dict()), "same seed, other result"
     if not method.stochastic:
-        other = compressed_by(method, dense, make_brief_data(model_name, seed=1), seed=1)
+        other = compressed_by(method, dense, seen(1), seed=1)
         assert splits.digest(other.state_dict()) == splits.digest(compressed.state_dict()), "declares stochastic = False, but the seed matters"
-    assert_budget_met(method, dense, compressed, make_brief_data(model_name))
-    assert_artefact_equals(compressed, output, images, tmp_path)
+    assert_budget_met(method, dense, compressed, seen(0))
+    assert_artefact_equals(compressed, output, images, folder)
 
 
 def assert_budget_met(method: Method, dense: torch.nn.Module, compressed: torch.nn.Module, seen: MethodData) -> None:

@@ -12,7 +12,6 @@ from typing import get_args
 
 import numpy as np
 
-from harness.point.batch_independence import same_in_batches
 from harness.point.worker import PREDICTIONS, Job, evaluate_point
 from harness.run.guard import guarded_compress
 from harness.run.paths import Paths
@@ -24,8 +23,6 @@ from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import Params
 from leaderboard.records.results import Predictions, TrackResults, read_records
 from leaderboard.records.schema import Measured
-
-STEPS = [guarded_compress, evaluate_point, same_in_batches]  # the last only here: it reads every artefact once more
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def _run(params: Params, paths: Paths, track: str, points: Sequence[Recorded], l
     found: dict[Path, Comparison] = {}
     with workers(params.run.workers) as pool:
         todo = [_job(params, paths, track, recorded, folder) for folder, recorded in jobs.items()]
-        for job, outcomes in run_all(pool, todo, STEPS, params.track(track).seconds):
+        for job, outcomes in run_all(pool, todo, [guarded_compress, evaluate_point], params.track(track).seconds):
             found[job.folder] = _compared(jobs[job.folder], job.folder, outcomes, labels)
     return tuple(Rerun(method=recorded.method, id=recorded.point.id, **found[folder].model_dump()) for folder, recorded in jobs.items())
 

@@ -8,6 +8,8 @@ runtime depends on its weights (integers, 2:4 zeros).
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from leaderboard.records import files
 from leaderboard.records.params import HardwareParams, Params
 from leaderboard.records.schema import DENSE
 
-BRANCH = b"torch.ops.higher_order.cond"  # in the graph of a program that branches
+BRANCH = "torch.ops.higher_order.cond"  # in a program that branches
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,23 @@ def _point(params: Params, paths: Paths, track: str, method: str, record: dict[s
 
 def program_of(point: TimedPoint, runtime: Runtime) -> str:
     """Return what two points share if one timing is right for both: the model and the graph, or nothing but itself (see the module)."""
-    operators = graph(point.folder)
+    text = graph(point.folder)
+    operators = frozenset(targets(json.loads(text)))
     if BRANCH in operators or runtime.alone(point.folder, operators):
         return str(point.folder)
-    return f"{point.model} {hashlib.sha256(operators).hexdigest()}"
+    return f"{point.model} {hashlib.sha256(text).hexdigest()}"
+
+
+def targets(text: Any) -> Iterator[str]:
+    """Yield the operator of every node in the parsed text of a program, those in branches too."""
+    if isinstance(text, dict) and isinstance(text.get("target"), str):
+        yield text["target"]
+    for part in text.values() if isinstance(text, dict) else text if isinstance(text, list) else ():
+        yield from targets(part)
 
 
 def graph(folder: Path) -> bytes:
-    """Return the operators of an artefact's program with all their arguments, without its weights; raise UserError if it has none."""
+    """Return the text of an artefact's program: its operators with all their arguments, and no weights; raise UserError if it has none."""
     with files.reading(folder), ZipFile(folder / store.PROGRAM) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("/models/model.json"))
         return archive.read(name)

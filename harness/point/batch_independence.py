@@ -1,36 +1,86 @@
-"""Whether an artefact does for one image what it does for many: work is counted, and latency timed, at one batch size, accuracy at another."""
+"""Predictions and counts of an artefact, refused unless it does for one image what it does for many, and the same for every image.
+
+Work is counted, and latency timed, at one batch size, accuracy at another; and programs without a branch are timed once, whatever their weights. So the
+first batch of the test split is predicted under the counter: each operator must cost as often as there are images what it costs for one image alone, or
+exactly that, which is work done once whatever the images (a product of weights). What does other work for some of these images (nonzero, masked_select)
+shows there, if `harness.point.store.export` has not refused it. Work that depends on the image must say so by torch.cond; then every image is counted alone.
+"""
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
 import torch
+from torch import Tensor, nn
 
 from harness.data import splits
 from harness.point import counter, store
-from harness.point.worker import BATCH, CPU, PREDICTIONS, Job, Refused
+from leaderboard.records.errors import Refused
 
-ALONE = 64  # test images that are run one by one
+CPU = torch.device("cpu")
+BATCH = 256  # test images evaluated at a time
+ALONE = 20  # test images, spread over the split, that are also run one by one
 AGREEING = 0.95  # of them must be classified as they were in a batch; kernels for other shapes round otherwise, which decides near ties
 
 
 @torch.inference_mode()
-def same_in_batches(job: Job) -> dict[str, Any]:
-    """Run the evaluated artefact in `job.folder` one image at a time and a batch at a time; return nothing.
+def evaluated(artefact: store.Artefact, test: splits.TestSplit, device: torch.device) -> tuple[Tensor, list[counter.Count]]:
+    """Return the logits (N, classes) of all test images, on the CPU, and the counts of images alone: of one, or of each if the program branches.
 
-    Raises Refused if an image costs more MACs in a batch of 256 than alone (where the program branches on images, which take other paths together, this is
-    not asked), or if images are classified otherwise alone than they were together.
+    Raises Refused if a logit is not finite, if what an image costs depends on its batch or, without a branch, on the image, and if images are classified
+    otherwise alone than together.
     """
-    artefact, test = store.read(job.folder), splits.TestSplit.read(job.data)
-    if not artefact.branches:
-        alone, together = next(test.batches(1, CPU)), next(test.batches(BATCH, CPU))
-        one, many = (counter.count(artefact.module, images, artefact.bits).macs for images in (alone, together))
-        if many > one:
-            raise Refused(f"an image costs {many:,.0f} MACs in a batch of {len(together)}, {one:,.0f} alone: the work depends on the batch")
-    predicted = [int(artefact.module(image).argmax()) for image in islice(test.batches(1, CPU), ALONE)]
-    same = int((np.load(job.folder / PREDICTIONS, allow_pickle=False)[: len(predicted)] == predicted).sum())
-    if same < AGREEING * len(predicted):
-        raise Refused(f"{len(predicted) - same} of {len(predicted)} test images are classified otherwise alone than in a batch")
-    return {}
+    return _branching(artefact, test, device) if artefact.branches else _straight(artefact, test, device)
+
+
+def _branching(artefact: store.Artefact, test: splits.TestSplit, device: torch.device) -> tuple[Tensor, list[counter.Count]]:
+    module = artefact.on(device)
+    logits = _finite([module(batch) for batch in test.batches(BATCH, device)])
+    alone, counts = zip(*(counter.run(artefact.module, image, artefact.bits) for image in test.batches(1, CPU)), strict=True)
+    _same_classes(torch.cat(alone), logits)
+    return logits, list(counts)
+
+
+def _straight(artefact: store.Artefact, test: splits.TestSplit, device: torch.device) -> tuple[Tensor, list[counter.Count]]:
+    module, bits = artefact.on(device), artefact.bits
+    picked = torch.arange(0, len(test.labels), max(1, len(test.labels) // ALONE))[:ALONE]
+    first, *others = replace(test, pixels=test.pixels[picked], labels=test.labels[picked]).batches(1, CPU)
+    alone, count = counter.run(artefact.module, first, bits)
+    batches = test.batches(BATCH, device)
+    batch = next(batches)
+    together, counted = counter.run(module, batch, bits)
+    if not _same_work(count, counted, len(batch)):
+        raise Refused(_difference(module, batch, count, counted))
+    logits = _finite([together, *(module(rest) for rest in batches)])
+    _same_classes(torch.cat([alone, *(artefact.module(image) for image in others)]), logits[picked])
+    return logits, [count]
+
+
+def _finite(batches: Sequence[Tensor]) -> Tensor:
+    logits = torch.cat(list(batches)).cpu()
+    if not torch.isfinite(logits).all():
+        raise Refused("the artefact returns NaN or infinity on test images")
+    return logits
+
+
+def _same_work(alone: counter.Count, together: counter.Count, images: int) -> bool:
+    """Say whether `images` cost together what they cost alone; work done once must be the same operator's."""
+    if len(alone.operators) != len(together.operators):  # other operators for other shapes
+        return together.macs == images * alone.macs
+    return all(b.macs in (images * a.macs, a.macs) for a, b in zip(alone.operators, together.operators, strict=True))
+
+
+def _difference(module: nn.Module, batch: Tensor, alone: counter.Count, together: counter.Count) -> str:
+    """Say whether it is the image or the batch that work depends on."""
+    for image in batch.split(1):
+        _, found = counter.run(module, image, {})
+        if found.macs != alone.macs:
+            return f"one test image costs {found.macs:,} MACs, another {alone.macs:,}: work may depend on the image only by torch.cond"
+    return f"an image costs {together.macs / len(batch):,.0f} MACs in a batch of {len(batch)}, {alone.macs:,} alone: the work depends on the batch"
+
+
+def _same_classes(alone: Tensor, together: Tensor) -> None:
+    same = int((alone.argmax(1) == together.argmax(1)).sum())
+    if same < AGREEING * len(alone):
+        raise Refused(f"{len(alone) - same} of {len(alone)} test images are classified otherwise alone than in a batch")

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 aten = torch.ops.aten
-LARGE = 1024  # elements; an unknown operator on less than this and no parameter cannot matter
+LARGE = 1024  # elements an image; an unknown operator on less than this and no parameter cannot matter
 
 FREE_NAMES = """
     _adaptive_avg_pool2d _assert_async _assert_tensor_metadata _local_scalar_dense _log_softmax _native_batch_norm_legit
@@ -58,7 +58,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Count:
-    """Multiply-accumulates of one run. FLOPs = 2 x MACs; effective MACs skip zero weights; bit operations = MACs x weight bits x 32."""
+    """Multiply-accumulates of one image, or of all in a batch. FLOPs = 2 x MACs; effective MACs skip zero weights; bit operations = MACs x weight bits x 32."""
 
     operators: tuple[Operator, ...]
 
@@ -83,10 +83,16 @@ def count(model: nn.Module, images: Tensor, bits: Mapping[str, int] | None = Non
 
     bits: stored bits per parameter name where they are not 32. Raises UnknownOperator.
     """
-    counter = _Counter(model, bits or {})
+    _, counted = run(model, images, bits or {})
+    return Count(tuple(_per_image(operator, len(images)) for operator in counted.operators))
+
+
+def run(model: nn.Module, images: Tensor, bits: Mapping[str, int]) -> tuple[Tensor, Count]:
+    """Return what `model` makes of `images`, and the count of all of them together; otherwise as `count`."""
+    counter = _Counter(model, bits, LARGE * len(images))
     with torch.no_grad(), counter:
-        model(images)
-    return Count(tuple(_per_image(operator, len(images)) for operator in counter.seen))
+        output = model(images)
+    return output, Count(tuple(counter.seen))
 
 
 def _per_image(operator: Operator, images: int) -> Operator:
@@ -98,10 +104,11 @@ def _per_image(operator: Operator, images: int) -> Operator:
 class _Counter(TorchDispatchMode):
     supports_higher_order_operators = True
 
-    def __init__(self, model: nn.Module, bits: Mapping[str, int]) -> None:
+    def __init__(self, model: nn.Module, bits: Mapping[str, int], large: int) -> None:
         super().__init__()
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self.bits = {_address(tensor): bits.get(name, 32) for name, tensor in tensors.items()}
+        self.large = large
         self.seen: list[Operator] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -141,7 +148,7 @@ class _Counter(TorchDispatchMode):
 
     def _refuse_if_it_matters(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         for tensor in tree_leaves((args, kwargs, result)):
-            if isinstance(tensor, Tensor) and (tensor.numel() >= LARGE or _address(tensor) in self.bits):
+            if isinstance(tensor, Tensor) and (tensor.numel() >= self.large or _address(tensor) in self.bits):
                 raise UnknownOperator(
                     f"the cost of operator {func} on a tensor of shape {tuple(tensor.shape)} is unknown: add its formula (or add it to those that "
                     f"multiply nothing) in {__name__}"

@@ -1,11 +1,13 @@
 """The artefact of a point: a torch.export program and the file of its weights, from which it is evaluated.
 
-`program.pt2` is complete and runs with torch alone. `weights.safetensors` (see `harness.point.weights_file`) holds the same tensors. Reading takes the graph
-from the program and every tensor from the weights file, so that what is evaluated is what was counted.
+`program.pt2` is complete and runs with torch alone; equal programs are equal files, for it says nothing of the code that it was made of.
+`weights.safetensors` (see `harness.point.weights_file`) holds the same tensors. Reading takes the graph from the program and every tensor from the
+weights file, so that what is evaluated is what was counted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,17 @@ from zipfile import BadZipFile
 import torch
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from harness.point.archive import refuse_pickles
-from harness.point.weights_file import decode, encode
-from leaderboard.records.errors import UserError
+from harness.point.program_text import NO_TRACE
+from harness.point.weights_file import decode, encode, without_signed_zeros
+from leaderboard.records.errors import Refused, UserError
 from methods import Codebook, Codes
 from methods.parts.network.batchnorm import fold_batchnorms
 
 PROGRAM, WEIGHTS = "program.pt2", "weights.safetensors"
+ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")  # what torch writes of a node beside what it does
 
 
 @dataclass(frozen=True)
@@ -56,15 +61,42 @@ def _on_cpu(codes: Codes | Codebook) -> Codes | Codebook:
 
 
 def export(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
-    """Return `model` (eval mode) as a program for any batch size, its foldable BatchNorms folded, as for deployment; `images` needs two or more."""
+    """Return `model` (eval mode) as a program for any batch size, its foldable BatchNorms folded, as for deployment; `images` needs two or more.
+
+    Raises Refused if a shape depends on the images themselves, and with it the work: a program that is not seen to branch must do the same for every image.
+    """
     model = fold_batchnorms(model, images[:1])
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    for node in _nodes(program):
+        found = node.meta.get("val")
+        if isinstance(found, Tensor) and free_unbacked_symbols(found.shape):
+            raise Refused(f"the shape of what {node.target} returns depends on the image: work may depend on the image only by torch.cond")
+    return _without_origins(program)
+
+
+def _nodes(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
+    """Yield every node of `program`, those in branches too."""
+    for part in program.graph_module.modules():
+        assert isinstance(part, torch.fx.GraphModule)
+        yield from part.graph.nodes
+
+
+def _without_origins(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Take from `program`, in place, what it does not compute with: where each node comes from, in branches too, and the images that it was traced with."""
+    program.graph_module.meta.pop("custom", None)
+    for node in _nodes(program):
+        for origin in ORIGINS:
+            node.meta.pop(origin, None)
+        node.meta["stack_trace"] = NO_TRACE
+    program.example_inputs = (tuple(torch.zeros_like(image) for image in program.example_inputs[0]), {})
+    return program
 
 
 def write(folder: Path, program: torch.export.ExportedProgram, codes: dict[str, Codes | Codebook]) -> None:
-    """Write the artefact into the existing, empty `folder`."""
+    """Write the artefact into the existing, empty `folder`; -0.0 becomes 0.0 in the tensors of `program`, so that both files agree in every bit."""
+    _put(program, {name: without_signed_zeros(tensor) for name, tensor in _tensors(program).items()})
     (folder / WEIGHTS).write_bytes(encode(_tensors(program), codes))
     torch.export.save(program, folder / PROGRAM)
 
@@ -72,6 +104,13 @@ def write(folder: Path, program: torch.export.ExportedProgram, codes: dict[str, 
 def _tensors(program: torch.export.ExportedProgram) -> dict[str, Tensor]:
     constants = {name: value for name, value in program.constants.items() if isinstance(value, Tensor)}
     return {**program.state_dict, **constants}
+
+
+def _put(program: torch.export.ExportedProgram, tensors: dict[str, Tensor]) -> None:
+    """Let `tensors` take the place of those of `program` that have their names."""
+    for name, tensor in tensors.items():
+        home = program.state_dict if name in program.state_dict else program.constants
+        home[name] = nn.Parameter(tensor, requires_grad=False) if isinstance(home[name], nn.Parameter) else tensor
 
 
 def read(folder: Path) -> Artefact:
@@ -85,8 +124,6 @@ def read(folder: Path) -> Artefact:
         raise UserError(f"artefact {folder.name} cannot be read: {' '.join(str(error).split())[:160]}: delete {folder} and run again") from error
     if set(tensors) != set(_tensors(program)):
         raise UserError(f"artefact {folder.name}: weights file and program disagree on tensor names: delete {folder} and run again")
-    for name, tensor in tensors.items():
-        home = program.state_dict if name in program.state_dict else program.constants
-        home[name] = nn.Parameter(tensor, requires_grad=False) if isinstance(home[name], nn.Parameter) else tensor
+    _put(program, tensors)
     parameters = sum(tensor.numel() for name, tensor in tensors.items() if name in program.state_dict)
     return Artefact(program.module(), bits, len(content), parameters, program)

@@ -2,7 +2,7 @@
 
 Forms, named in the file's metadata: plain; `mask` = one bit per entry and the non-zero values; `codes` = integers at their bit width with float16
 scales and uint8 zero points per group (see `methods.Codes`); `codebook` = float16 centroids and the indices into them (see `methods.Codebook`), at their
-bit width or Huffman-coded, whichever is shorter.
+bit width or Huffman-coded, whichever is shorter. A zero is stored without its sign, which `w *= mask` leaves and no layer's output tells.
 """
 
 from __future__ import annotations
@@ -21,6 +21,14 @@ from harness.point.huffman import huffman, unhuffman
 from methods import Codebook, Codes
 
 FORMAT = "shrinkmark.v1"  # names the forms in the file's metadata, and which forms there are
+SIGNED_ZEROS = {  # float types that have a -0.0, and the integers whose smallest has its bits
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+    torch.float8_e4m3fn: torch.int8,
+    torch.float8_e5m2: torch.int8,
+}
 HEADER = 160  # bytes that two more entries cost in the file's header; a mask must save more than that
 
 Shape = list[Annotated[int, Field(ge=0)]]
@@ -74,12 +82,21 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     return torch.from_numpy((planes.astype(np.uint16) << np.arange(bits, dtype=np.uint16)).sum(1, dtype=np.int64))
 
 
+def without_signed_zeros(tensor: Tensor) -> Tensor:
+    """Return `tensor` with 0.0 for every -0.0 and all other bits as they are: itself if it has none."""
+    if tensor.dtype not in SIGNED_ZEROS:
+        return tensor
+    bits = tensor.detach().view(SIGNED_ZEROS[tensor.dtype])
+    negative = bits == torch.iinfo(bits.dtype).min
+    return bits.masked_fill(negative, 0).view(tensor.dtype) if negative.any() else tensor
+
+
 def encode(tensors: dict[str, Tensor], codes: dict[str, Codes | Codebook]) -> bytes:
     """Return the weights file of `tensors`; raise ValueError if a weight differs from what its codes decode to."""
     entries: dict[str, Tensor] = {}
     forms: dict[str, Masked | Coded | Indexed] = {}
     for name, tensor in tensors.items():
-        tensor = tensor.detach().contiguous()
+        tensor = without_signed_zeros(tensor.detach()).contiguous()
         if name in codes:
             if not torch.equal(codes[name].decode(tensor.shape), tensor):
                 raise ValueError(f"the codes of {name} do not decode to its weight: the weight was changed after store_as_codes()")
@@ -88,7 +105,7 @@ def encode(tensors: dict[str, Tensor], codes: dict[str, Codes | Codebook]) -> by
             forms[name], parts = _masked(tensor)
         else:
             parts = {"": tensor}
-        entries |= {f"{name}|{part}" if part else name: value.contiguous() for part, value in parts.items()}
+        entries |= {f"{name}|{part}" if part else name: without_signed_zeros(value).contiguous() for part, value in parts.items()}
     text = json.dumps({name: form.model_dump() for name, form in forms.items()}, sort_keys=True, separators=(",", ":"))
     return safetensors.torch.save(entries, metadata={FORMAT: text})
 
@@ -124,7 +141,7 @@ def _mask_pays(tensor: Tensor) -> bool:
 
 
 def _masked(tensor: Tensor) -> tuple[Masked, dict[str, Tensor]]:
-    kept = _raw(tensor) != 0  # by bits, so that -0.0 is kept
+    kept = _raw(tensor) != 0
     return Masked(form="mask", shape=list(tensor.shape)), {"mask": pack(kept.to(torch.uint8), 1), "values": tensor.flatten()[kept]}
 
 
@@ -134,7 +151,7 @@ def decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, int]]:
         entries = safetensors.torch.load(content)
         length = int.from_bytes(content[:8], "little")
         forms = Forms.validate_json(json.loads(content[8 : 8 + length])["__metadata__"][FORMAT])
-        coded = {name: _read(entries, name, form) for name, form in forms.items()}
+        coded = {name: without_signed_zeros(_read(entries, name, form)) for name, form in forms.items()}
     except (safetensors.SafetensorError, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"not a weights file of shrinkmark, or damaged ({' '.join(str(error).split())[:120]})") from error
     plain = {name: tensor for name, tensor in entries.items() if "|" not in name}

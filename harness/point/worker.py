@@ -23,17 +23,16 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from harness.data import splits
 from harness.models import build
-from harness.point import counter, store
+from harness.point import store
+from harness.point.batch_independence import CPU, evaluated
 from harness.point.device import seeded
 from harness.point.method_data import MethodData
 from harness.run import registry
-from leaderboard.records.errors import UserError
+from leaderboard.records.errors import Refused, UserError
 from leaderboard.records.params import TrackParams
 
 PREDICTIONS, EXPECTED = "predictions.npy", "expected.npy"
 PROBE = 16  # calibration images on which the model that a method returned is compared with the artefact read back
-CPU = torch.device("cpu")
-BATCH = 256  # test images evaluated at a time
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,6 @@ class Job:
     dense: Path
     folder: Path
     gibibytes: float
-
-
-class Refused(Exception):
-    """The method returned something that cannot be a compressed model."""
 
 
 def load_dense(job: Job, learn: splits.Learn) -> nn.Module:
@@ -140,7 +135,10 @@ def _same(found: Tensor, expected: Tensor) -> None:
 
 @torch.inference_mode()
 def evaluate_point(job: Job) -> dict[str, Any]:
-    """Read the artefact back, predict the test split, count, and return the measured part of the record; writes the predictions beside it."""
+    """Read the artefact back, predict the test split, count, and return the measured part of the record; writes the predictions beside it.
+
+    Raises Refused where what is read back is not what the method returned, or what it does depends on the batch or, without a branch, on the image.
+    """
     device = seeded(job.track.device, job.seed)
     start = time.perf_counter()
     artefact = store.read(job.folder)
@@ -148,11 +146,7 @@ def evaluate_point(job: Job) -> dict[str, Any]:
     _same(artefact.module(probe), torch.from_numpy(np.load(job.folder / EXPECTED, allow_pickle=False)))
     (job.folder / EXPECTED).unlink()
     test = splits.TestSplit.read(job.data)
-    counted = [counter.count(artefact.module, image, artefact.bits) for image in (test.batches(1, CPU) if artefact.branches else [probe[:1]])]
-    module = artefact.on(device)
-    logits = torch.cat([module(batch) for batch in test.batches(BATCH, device)]).cpu()
-    if not torch.isfinite(logits).all():
-        raise Refused("the artefact returns NaN or infinity on test images")
+    logits, counted = evaluated(artefact, test, device)
     predictions = logits.argmax(1)
     correct = int((predictions == test.labels).sum())
     np.save(job.folder / PREDICTIONS, predictions.numpy().astype(np.uint8))

@@ -17,6 +17,10 @@ class UnknownName(UserError):
     """A name that there is not."""
 
 
+class Refused(Exception):
+    """A method returned something that cannot be a compressed model: the message says why in one line."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     """Return the error for a misspelt `name`, with the nearest of `known`."""
     names = sorted(known)

@@ -11,7 +11,7 @@ import importlib.metadata
 import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -62,8 +62,8 @@ class Runtime(ABC):
         """Return by artefact of a track what `load` takes of it: the folder itself; or, as a string, what it is not, e.g. "not exported to ONNX: why"."""
         return {folder: folder for folder in folders}
 
-    def alone(self, folder: Path, operators: bytes) -> bool:
-        """Say whether the time of the artefact in `folder`, whose graph is `operators`, depends on its weights: then it stands for no other's."""
+    def alone(self, folder: Path, operators: Collection[str]) -> bool:
+        """Say whether the time of the artefact in `folder`, whose program has the `operators`, depends on its weights: then it stands for no other's."""
         return False
 
     def as_evaluated(self, profile: HardwareParams) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from harness.run.paths import Paths
 from leaderboard.records import files
 from leaderboard.records.params import HardwareParams, Params
 
-ROUND = b"torch.ops.aten.round.default"  # in the graph of a program that rounds activations
+ROUND = "torch.ops.aten.round.default"  # in a program that rounds activations
 
 
 class OfOnnx(Runtime):
@@ -40,6 +40,6 @@ class OfOnnx(Runtime):
         models = exported(params, paths, track, folders)
         return {folder: model if isinstance(model, Path) else f"not exported to ONNX: {model}" for folder, model in models.items()}
 
-    def alone(self, folder: Path, operators: bytes) -> bool:
+    def alone(self, folder: Path, operators: Collection[str]) -> bool:
         """Where activations are rounded, the runtime has kernels for integers, and which of them it takes depends on the weights."""
         return ROUND in operators

@@ -5,6 +5,7 @@ Mishra et al. 2021, arXiv 2104.08378; torch.sparse.to_sparse_semi_structured, wh
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,7 +28,7 @@ class SemiStructured(Runtime):
     place: ClassVar[str] = "runs on device cuda in precision bf16"
     zeros: ClassVar[str | None] = "2:4"
 
-    def alone(self, folder: Path, operators: bytes) -> bool:
+    def alone(self, folder: Path, operators: Collection[str]) -> bool:
         """Which layers are sparse depends on the weights."""
         return has_fitting(folder)
 

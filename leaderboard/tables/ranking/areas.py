@@ -81,9 +81,12 @@ def find_curves(rows: Sequence[Row], hits: Mapping[RowKey, Correct], chance: flo
 def areas(curves: Sequence[Curve], dense: Mapping[str, Floats]) -> list[tuple[list[Curve], Estimate]]:
     """Return the curves of each method and cost with their area over that of dense, the mean over models; dense: share of seeds right (images,).
 
-    All rest on the same resamples. The rows of a front are chosen on all test images and kept in every resample: the interval is of these rows'
-    accuracies, and that the most accurate of several equals was chosen by the test images flatters every method a little.
+    A share of nothing is none: curves on a model whose dense gets no image right are left out, and so are resamples in which a dense gets none right (a
+    method that no resample is left for has no area). All rest on the same resamples. The rows of a front are chosen on all test images and kept in every
+    resample: the interval is of these rows' accuracies, and that the most accurate of several equals was chosen by the test images flatters every method a
+    little.
     """
+    curves = [curve for curve in curves if dense[curve.model].any()]
     if not curves:
         return []
     columns = np.stack([curve.scores for curve in curves] + [dense[curve.model] for curve in curves], axis=1)
@@ -91,8 +94,13 @@ def areas(curves: Sequence[Curve], dense: Mapping[str, Floats]) -> list[tuple[li
     together: dict[tuple[str, Cost], list[int]] = {}
     for index, curve in enumerate(curves):
         together.setdefault((curve.method.name, curve.cost), []).append(index)
-    means = {key: (score[:, mine] / reference[:, mine]).mean(axis=1) for key, mine in together.items()}
-    return [([curves[index] for index in mine], percentiles(float(means[key][0]), means[key][1:])) for key, mine in together.items()]
+    found = []
+    for mine in together.values():
+        defined = (reference[:, mine] > 0).all(axis=1)  # the first, of all test images, always is
+        value, *resampled = (score[defined][:, mine] / reference[defined][:, mine]).mean(axis=1)
+        if resampled:
+            found.append(([curves[index] for index in mine], percentiles(float(value), np.array(resampled))))
+    return found
 
 
 def _curve(rows: Sequence[Row], cost: Cost, hits: Mapping[RowKey, Correct], chance: float) -> Curve:

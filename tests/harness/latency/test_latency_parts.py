@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness.latency import memory, onnx_files
+from harness.latency import memory, onnx_files, runtimes
 from harness.latency.benchmark import AGREEMENT, Differs, agreement, warm
 from harness.latency.memory import peak_mib
+from harness.latency.plan import TimedPoint, program_of
+from harness.point import store
 from harness.point.worker import PREDICTIONS
 
 CLASSES = 4
@@ -86,3 +88,46 @@ def test_a_model_is_exported_once_and_again_when_the_artefact_changes(small, tmp
     (folder / "weights.safetensors").write_text("other")
     second = onnx_files.exported(params, here, "digits", [folder])
     assert done == ["point", "point"] and not first[folder].exists() and second[folder].exists()
+
+
+class Layer(torch.nn.Module):
+    """A layer; whatever its class is named and its lines say, only what it does makes its program."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 4)
+
+    def forward(self, images):
+        return self.layer(images.flatten(1))
+
+
+class OtherWords(Layer):
+    """The same, in other lines of another class that speak of torch.ops.higher_order.cond and of torch.ops.aten.round.default."""
+
+    def forward(self, images):
+        flat = images.flatten(1)  # torch.ops.higher_order.cond, torch.ops.aten.round.default
+        return self.layer(flat)
+
+
+class RoundsInABranch(Layer):
+    def forward(self, images):
+        return torch.cond(images.sum() > 0, lambda x: x.flatten(1).round(), lambda x: x.flatten(1) @ self.layer.weight, (images,))
+
+
+class Rounds(Layer):
+    def forward(self, images):
+        return super().forward(images.round())
+
+
+def test_equal_programs_are_timed_once_whatever_their_source_and_what_depends_on_images_or_weights_each(tmp_path):
+    found = {}
+    for model in (Layer, OtherWords, Rounds, RoundsInABranch):
+        folder = tmp_path / model.__name__
+        folder.mkdir()
+        store.write(folder, store.export(model().eval(), torch.ones(2, 1, 2, 2)), {})
+        found[model] = TimedPoint("m", "p", "model", {}, 0, "f", folder, folder)
+    torch_only, onnx = runtimes.named("eager"), runtimes.named("onnxruntime")
+    assert program_of(found[Layer], torch_only) == program_of(found[OtherWords], torch_only) != program_of(found[Rounds], torch_only)
+    assert program_of(found[Layer], onnx) == program_of(found[OtherWords], onnx)
+    assert program_of(found[Rounds], onnx) == str(found[Rounds].folder)
+    assert {program_of(found[RoundsInABranch], one) for one in (torch_only, onnx)} == {str(found[RoundsInABranch].folder)}

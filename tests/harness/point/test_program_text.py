@@ -2,7 +2,11 @@
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
@@ -13,6 +17,7 @@ from hypothesis import strategies as st
 from harness.point import store
 from harness.point.program_text import refuse_code
 from leaderboard.records.errors import UserError
+from tests.conftest import ROOT
 from tests.harness.point.test_store import rewritten
 
 RUN = "__import__('pathlib').Path('ran').touch()"
@@ -121,6 +126,27 @@ def in_a_shape_of_a_tensor_named_as_notes_are(text):
     text["graph_module"]["graph"]["tensor_values"]["metadata"] = {"sizes": [shape]}
 
 
+def note(name, value):
+    """Return what writes a note on the first node."""
+
+    def hide(text):
+        text["graph_module"]["graph"]["nodes"][0]["metadata"][name] = value
+
+    hide.__name__ = f"as_{name}"
+    return hide
+
+
+NOTES = [
+    note("stack_trace", 'File "/home/me/model.py", line 1, in forward'),
+    note("stack_trace", "model"),
+    note("nn_module_stack", "L__self__"),
+    note("source_fn_stack", "a"),
+    note("torch_fn", "linear_1"),
+    note("from_node", "null"),
+    note("custom", "a"),
+]
+
+
 def by_a_number_without_end(text):
     path = next(path for path in leaves(text) if path[-1] == "expr_str")
     put(text, path, "Pow(Integer(9), Pow(Integer(9), Integer(99)))")
@@ -140,6 +166,7 @@ HOSTILE = [
     as_the_name_of_a_file,
     in_a_shape_of_a_tensor_named_as_notes_are,
     by_a_number_without_end,
+    *NOTES,
 ]
 
 
@@ -179,9 +206,7 @@ def test_a_program_that_branches_and_folds_its_batch_is_accepted(tmp_path):
 @given(st.data())
 def test_code_put_in_place_of_any_word_is_refused(text, data):
     content = json.loads(text)
-    shown = ("stack_trace", "nn_module_stack", "torch_fn")
-    paths = [path for path in leaves(content) if path[-1] not in shown]
-    put(content, data.draw(st.sampled_from(paths)), data.draw(st.sampled_from([RUN, f"x={RUN}", "lambda: 0", "a;b", "f('x')", "\n"])))
+    put(content, data.draw(st.sampled_from(list(leaves(content)))), data.draw(st.sampled_from([RUN, f"x={RUN}", "lambda: 0", "a;b", "f('x')", "\n"])))
     with pytest.raises(ValueError, match="which torch would not write"):
         refuse_code(json.dumps(content).encode())
 
@@ -199,3 +224,67 @@ def test_an_expression_is_accepted_only_if_it_calls_nothing_but_sympys_arithmeti
 def test_a_text_that_is_no_json_is_refused(text):
     with pytest.raises((ValueError, RecursionError)):
         refuse_code(text)
+
+
+EXPORTS = """
+import sys
+from pathlib import Path
+
+import torch
+
+from harness import models, store
+from leaderboard.records.params import load_params
+
+root, target, before, name = sys.argv[1:]
+track = load_params(Path(root) / "params.yaml").tracks["digits"]
+images = torch.ones(2, 1, 16, 16)
+for _ in range(int(before)):  # other work in the same process
+    store.export(models.build(track.models["mixer"], 1, 10).eval(), images)
+torch.manual_seed(0)
+if name == "exits":
+    from exits import Early
+
+    model, images = Early(), torch.randn(2, 1, 4, 4) + int(before)
+else:
+    model = models.build(track.models[name], 1, 10)
+store.write(Path(target), store.export(model.eval(), images), {})
+"""
+EARLY = """
+import torch
+
+
+class Early(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(16, 16), torch.nn.Linear(16, 16)
+
+    def forward(self, x):
+        x = self.first(x.flatten(1))
+        return torch.cond(x[0, 0] > 0, lambda x: x @ self.second.weight, lambda x: x.clone(), (x,))
+"""
+
+
+def exported(home, name, before, seed):
+    """Export the model `name` in a process of its own that works in the folder `home`; return the bytes of the program."""
+    (home / "target").mkdir(parents=True)
+    (home / "exits.py").write_text("\n" * before + EARLY)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(home)]), "PYTHONHASHSEED": str(seed)}
+    command = [sys.executable, "-c", EXPORTS, str(ROOT), str(home / "target"), str(before), name]
+    subprocess.run(command, cwd=home, env=environment, check=True)
+    return (home / "target" / store.PROGRAM).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["exits", "vit"])
+def test_equal_programs_are_equal_files_that_name_no_file_wherever_they_were_made(tmp_path, name):
+    first, second = exported(tmp_path / "here", name, 0, 1), exported(tmp_path / "far" / "away", name, 1, 2)
+    assert first == second
+    with ZipFile(io.BytesIO(first)) as archive:
+        content = b"".join(archive.read(entry) for entry in archive.namelist() if "/weight_" not in entry)
+    paths = [str(tmp_path), str(ROOT), str(Path(torch.__file__).parents[1]), "site-packages", ".py", "eval_with_key", "forward", "Early", "Linear"]
+    assert not [path for path in paths if path.encode() in content.replace(b"forward_arg_names", b"")]
+
+
+def test_a_program_keeps_none_of_the_images_that_it_was_traced_with():
+    program = store.export(Exits().eval(), torch.randn(5, 1, 4, 4)[:2])
+    ((images,), _) = torch.export.load(io.BytesIO(_saved(program).getvalue())).example_inputs
+    assert images.shape == (2, 1, 4, 4) and not images.any()

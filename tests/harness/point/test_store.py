@@ -34,7 +34,7 @@ def test_four_bits_put_the_lower_code_into_the_lower_half_and_three_bits_put_eig
 @given(st.integers(1, 400), st.floats(0, 1), st.sampled_from([torch.float32, torch.float16, torch.float64]))
 def test_sparse_tensors_are_read_back_bit_for_bit_and_never_stored_larger_than_plain(size, density, dtype):
     generator = torch.Generator().manual_seed(size)
-    tensor = torch.randn(size, generator=generator).to(dtype) * (torch.rand(size, generator=generator) < density)
+    tensor = torch.randn(size, generator=generator).to(dtype) * (torch.rand(size, generator=generator) < density) + 0.0
     plain = weights_file.encode({"w": torch.ones_like(tensor)}, {})
     content = weights_file.encode({"w": tensor}, {})
     (back,), _ = weights_file.decode(content)[0].values(), None
@@ -42,11 +42,78 @@ def test_sparse_tensors_are_read_back_bit_for_bit_and_never_stored_larger_than_p
     assert len(content) <= len(plain)
 
 
-def test_negative_zero_nan_and_infinity_survive():
-    tensor = torch.zeros(4000)
-    tensor[:4] = torch.tensor([-0.0, float("nan"), float("inf"), 1e-45])
+FLOATS = {
+    torch.float64: (torch.int64, 0x7FF0000000000BAD),
+    torch.float32: (torch.int32, 0x7F800BAD),
+    torch.float16: (torch.int16, 0x7C0B),
+    torch.bfloat16: (torch.int16, 0x7F8B),
+}
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [5, 4000])
+def test_negative_zero_becomes_zero_and_all_other_bits_survive(dtype, size):
+    integers, payload = FLOATS[dtype]
+    tensor = torch.zeros(size, dtype=dtype)
+    tensor[:5] = torch.tensor([-0.0, 0.0, float("inf"), float("-inf"), -1.0])
+    bits = tensor.view(integers)
+    bits[1:3] = torch.tensor([payload, 1], dtype=integers)  # a NaN with a payload, and the smallest number above 0
+    content = weights_file.encode({"w": tensor}, {})
+    back = weights_file.decode(content)[0]["w"]
+    expected = torch.tensor([0, *bits[1:].tolist()], dtype=integers)
+    assert torch.equal(back.view(integers), expected) and bits[0] != 0, "what was given is not changed"
+    assert content == weights_file.encode({"w": expected.view(dtype)}, {})
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_negative_zero_in_a_byte_becomes_zero(dtype):
+    tensor = torch.tensor([-0.0, -1.0, 0.0, 2.0]).to(dtype)
     back = weights_file.decode(weights_file.encode({"w": tensor}, {}))[0]["w"]
-    assert torch.equal(weights_file._raw(back), weights_file._raw(tensor))
+    assert back.view(torch.uint8).tolist() == [0, *tensor.view(torch.uint8)[1:].tolist()]
+
+
+def test_no_codes_decode_to_a_negative_zero():
+    codes = Codes(torch.tensor([[3, 0]], dtype=torch.uint8), torch.tensor([[-0.5]]).half(), torch.tensor([[3]], dtype=torch.uint8), 3, 2)
+    table = Codebook(torch.tensor([0, 1]), torch.tensor([[-0.0], [2.0]]).half())
+    for form in (codes, table):
+        weight = form.decode(torch.Size([1, 2]))
+        assert torch.signbit(weight).tolist()[0][0], "else this tests nothing"
+        back = weights_file.decode(weights_file.encode({"w": weight}, {"w": form}))[0]["w"]
+        assert torch.equal(back, weight) and not torch.signbit(back[0, 0])
+
+
+class Zeros(torch.nn.Module):
+    """Has -0.0 in a weight, a bias, buffers of three types and a constant."""
+
+    def __init__(self, zero):
+        super().__init__()
+        self.layer = torch.nn.Linear(16, 16)
+        for tensor in self.layer.parameters():
+            tensor.data[::2] = zero
+        for name, dtype in {"b16": torch.float16, "b32": torch.float32, "b64": torch.float64}.items():
+            self.register_buffer(name, torch.full((16,), zero, dtype=dtype))
+        self.zero = zero
+
+    def forward(self, images):
+        return self.layer(images.flatten(1)) + self.b16 + self.b32 + self.b64 + torch.tensor([self.zero])
+
+
+def test_program_and_weights_file_have_no_negative_zero_and_agree_bit_for_bit(tmp_path):
+    written = []
+    for zero in (0.0, -0.0):
+        torch.manual_seed(0)
+        folder = tmp_path / str(zero)
+        folder.mkdir()
+        store.write(folder, store.export(Zeros(zero).eval(), torch.ones(2, 1, 4, 4)), {})
+        complete = torch.export.load(folder / store.PROGRAM)
+        tensors, _ = weights_file.decode((folder / store.WEIGHTS).read_bytes())
+        found = {**complete.state_dict, **complete.constants}
+        assert set(found) == set(tensors) and len(found) == 6
+        for name, tensor in found.items():
+            assert torch.equal(weights_file._raw(tensor.detach()), weights_file._raw(tensors[name])), name
+            assert not torch.signbit(tensor[tensor == 0]).any()
+        written.append([(folder / name).read_bytes() for name in (store.WEIGHTS, store.PROGRAM)])
+    assert written[0] == written[1]
 
 
 def test_a_mostly_zero_tensor_takes_a_bit_per_entry_and_its_values():
