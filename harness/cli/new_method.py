@@ -50,7 +50,7 @@ TEST = '''"""TITLE: a worked example, a limiting case, and the paper's claim in 
 
 import pytest
 
-from harness import registry
+from harness.run import registry
 
 
 def test_a_worked_example_by_hand():

@@ -232,21 +232,22 @@ from pathlib import Path
 
 import torch
 
-from harness import models, store
+from harness.models import build
+from harness.point import store
 from leaderboard.records.params import load_params
 
 root, target, before, name = sys.argv[1:]
 track = load_params(Path(root) / "params.yaml").tracks["digits"]
 images = torch.ones(2, 1, 16, 16)
 for _ in range(int(before)):  # other work in the same process
-    store.export(models.build(track.models["mixer"], 1, 10).eval(), images)
+    store.export(build.build(track.models["mixer"], 1, 10).eval(), images)
 torch.manual_seed(0)
 if name == "exits":
     from exits import Early
 
     model, images = Early(), torch.randn(2, 1, 4, 4) + int(before)
 else:
-    model = models.build(track.models[name], 1, 10)
+    model = build.build(track.models[name], 1, 10)
 store.write(Path(target), store.export(model.eval(), images), {})
 """
 EARLY = """
