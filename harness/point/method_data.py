@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +15,43 @@ from harness.models import build
 from harness.point import counter
 from harness.point.augment import cropped, cut_out, warped
 from leaderboard.records.params import TrackParams
-from methods import Data, Schedule, Split
+from leaderboard.records.errors import Refused
+from methods import Data, Needs, Schedule, Split
+
+CLASSES: tuple[Needs, ...] = get_args(Needs)  # of budgets, each with all that those before it have
 
 
 class MethodData(Data):
-    """What a method sees of a track, for one model and one seed, on the device of `learn`; counts the images drawn in `images_seen`."""
+    """What a method sees of a track, for one model and one seed, on the device of `learn`; counts the images drawn in `images_seen`.
 
-    def __init__(self, learn: Learn, params: TrackParams, model: str, seed: int) -> None:
-        self.scratch, self.fine_tune = params.scratch_of(model).schedule(), params.fine_tune_of(model).schedule()
+    needs: the budget class of the method: what a higher class uses raises Refused, for a point's fingerprint knows of what its class uses alone.
+    """
+
+    def __init__(self, learn: Learn, params: TrackParams, model: str, seed: int, needs: Needs) -> None:
+        self._scratch, self._fine_tune = (Schedule(**recipe.model_dump()) for recipe in (params.scratch_of(model), params.fine_tune_of(model)))
+        self._needs: Needs = needs
         channels, height, width = learn.tensors["train.images"].shape[1:]
         self.image_shape = (channels, height, width)
         self.images_seen = 0
         self._learn, self._augment, self._model, self._seed, self._calls = learn, params.augment, params.models[model], seed, 0
 
+    def _only_for(self, least: Needs, what: str) -> None:
+        if CLASSES.index(self._needs) < CLASSES.index(least):
+            raise Refused(f'the method says needs = "{self._needs}" and asks for data.{what}: say needs = "{least}"')
+
+    @property
+    def scratch(self) -> Schedule:  # type: ignore[override]  # of the contract, where it reads as what it is
+        self._only_for("scratch", "scratch")
+        return self._scratch
+
+    @property
+    def fine_tune(self) -> Schedule:  # type: ignore[override]
+        self._only_for("fine-tune", "fine_tune")
+        return self._fine_tune
+
     @property
     def calibration(self) -> Tensor:
+        self._only_for("calibration", "calibration")
         pixels = self._learn.tensors["calibration"]
         self.images_seen += len(pixels)
         return self._learn.normalised(pixels)
@@ -42,11 +65,13 @@ class MethodData(Data):
         return self._split("validation")
 
     def _split(self, name: str) -> Split:
+        self._only_for("labels", name)
         pixels, labels = self._learn.tensors[f"{name}.images"], self._learn.tensors[f"{name}.labels"]
         self.images_seen += len(pixels)
         return Split(self._learn.normalised(pixels), labels.clone())
 
     def batches(self, schedule: Schedule) -> Iterator[tuple[Tensor, Tensor]]:
+        self._only_for("fine-tune", "batches")
         pixels, labels = self._learn.tensors["train.images"], self._learn.tensors["train.labels"]
         generator = self.generator(f"batches {self._calls}")
         self._calls += 1
@@ -69,6 +94,7 @@ class MethodData(Data):
         return counter.count(model, self._learn.probe(1)).macs
 
     def narrower(self, width: float) -> nn.Module:
+        self._only_for("scratch", "narrower")
         return build.build(self._model, self._learn.channels, self._learn.classes, width).to(self._learn.device)
 
     def generator(self, name: str) -> torch.Generator:

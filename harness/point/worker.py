@@ -23,15 +23,15 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from harness.data import splits
 from harness.models import build
-from harness.point import store
+from harness.point import predictions, store
 from harness.point.batch_independence import CPU, evaluated
 from harness.point.device import seeded
 from harness.point.method_data import MethodData
-from harness.run import registry
 from leaderboard.records.errors import Refused, UserError
 from leaderboard.records.params import TrackParams
+from methods import Method
 
-PREDICTIONS, EXPECTED = "predictions.npy", "expected.npy"
+EXPECTED = "expected.npy"
 PROBE = 16  # calibration images on which the model that a method returned is compared with the artefact read back
 
 
@@ -61,28 +61,26 @@ def load_dense(job: Job, learn: splits.Learn) -> nn.Module:
     return model.eval()
 
 
-def compress_point(job: Job) -> dict[str, Any]:
-    """Run the method on a private copy of dense and write the artefact; return status, reason, cost and timings."""
+def compress_point(job: Job, method: Method) -> dict[str, Any]:
+    """Run the job's method, at its setting, on a private copy of dense and write the artefact; return status, reason, work and what was spent."""
     device = seeded(job.track.device, job.seed)
     _limit_memory(job)
     learn = splits.Learn.read(job.data, device)
     dense = load_dense(job, learn)
-    method = registry.configure(job.method, job.setting)
     reason = method.skip(copy.deepcopy(dense))
     if reason is not None:
         return {"status": "skipped", "reason": reason}
-    seen = MethodData(learn, job.track, job.model, job.seed)
+    seen = MethodData(learn, job.track, job.model, job.seed, method.needs)
     before = splits.digest(dense.state_dict())
     private = copy.deepcopy(dense).to(device)
-    compressed, cost = _measured(lambda: method.compress(private, seen), seen)
+    compressed, work, spent = _measured(lambda: method.compress(private, seen), seen)
     if splits.digest(dense.state_dict()) != before:
         raise Refused("the method changed the dense model: change only the model passed to compress()")
     start = time.perf_counter()
     probe = learn.probe(PROBE)
     np.save(job.folder / EXPECTED, _check(compressed, dense, probe).numpy())
     store.write(job.folder, store.export(compressed, probe[:2]), store.codes_of(compressed))
-    timings = {"compress": cost["seconds"], "export": round(time.perf_counter() - start, 3)}
-    return {"status": "ok", "reason": None, "cost": cost, "timings": timings}
+    return {"status": "ok", "work": work, "spent": spent | {"export": round(time.perf_counter() - start, 3)}}
 
 
 def _limit_memory(job: Job) -> None:
@@ -93,7 +91,8 @@ def _limit_memory(job: Job) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + int(job.gibibytes * 2**30), hard))
 
 
-def _measured(compress: Callable[[], nn.Module], seen: MethodData) -> tuple[nn.Module, dict[str, Any]]:
+def _measured(compress: Callable[[], nn.Module], seen: MethodData) -> tuple[nn.Module, dict[str, int], dict[str, float]]:
+    """Return what `compress` returns, how many images it drew and optimiser steps it took, and seconds and memory."""
     steps = 0
 
     def count(*_: Any) -> None:
@@ -103,9 +102,9 @@ def _measured(compress: Callable[[], nn.Module], seen: MethodData) -> tuple[nn.M
     handle = register_optimizer_step_post_hook(count)
     memory, start = _peak_mib(), time.perf_counter()
     compressed = compress()
-    cost = {"seconds": round(time.perf_counter() - start, 3), "peak_mib": round(_peak_mib() - memory, 1), "images": seen.images_seen, "steps": steps}
+    spent = {"seconds": round(time.perf_counter() - start, 3), "peak_mib": round(_peak_mib() - memory, 1)}
     handle.remove()
-    return compressed, cost
+    return compressed, {"images": seen.images_seen, "steps": steps}, spent
 
 
 def _peak_mib() -> float:
@@ -147,17 +146,17 @@ def evaluate_point(job: Job) -> dict[str, Any]:
     (job.folder / EXPECTED).unlink()
     test = splits.TestSplit.read(job.data)
     logits, counted = evaluated(artefact, test, device)
-    predictions = logits.argmax(1)
-    correct = int((predictions == test.labels).sum())
-    np.save(job.folder / PREDICTIONS, predictions.numpy().astype(np.uint8))
+    found = predictions.predictions(logits, test.labels)
+    predictions.write(job.folder, found)
+    correct = int((found["rank"] == 0).sum())
     return {
-        "accuracy": correct / len(predictions),
+        "accuracy": correct / len(logits),
         "correct": correct,
-        "images": len(predictions),
+        "images": len(logits),
         "bytes": artefact.bytes,
         "parameters": artefact.parameters,
         "macs": round(fmean(count.macs for count in counted)),
         "effective_macs": round(fmean(count.effective_macs for count in counted)),
         "bit_operations": round(fmean(count.bit_operations for count in counted)),
-        "evaluate": round(time.perf_counter() - start, 3),
+        "spent": {"evaluate": round(time.perf_counter() - start, 3)},
     }

@@ -17,6 +17,7 @@ from landlockpy import AccessFS, Ruleset, Scope
 
 from harness.data import splits
 from harness.point.worker import Job, compress_point
+from harness.run import registry
 from harness.run.paths import data_folder
 from leaderboard.records.errors import UserError
 
@@ -24,10 +25,15 @@ DATASETS = ("cifar10", "cifar-10-batches-py", "cifar-10-python.tar.gz")  # what 
 
 
 def guarded_compress(job: Job, closed: Path | None = None) -> dict[str, Any]:
-    """Do `compress_point` in this process, which from then on cannot do what the module says; `closed`: one more folder that it cannot read."""
+    """Run the method in this process, which from then on cannot do what the module says; `closed`: one more folder that it cannot read."""
     if landlockpy.supported():
         close([*with_test_images(job), *([closed] if closed else [])])
-    return compress_point(job)
+    return unguarded_compress(job)
+
+
+def unguarded_compress(job: Job) -> dict[str, Any]:
+    """Import the method, and do `compress_point`."""
+    return compress_point(job, registry.configure(job.method, job.setting))
 
 
 def with_test_images(job: Job) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import platformdirs
 
 from leaderboard.records.errors import UserError
+from leaderboard.records.results import track_folder
 
 FOLDER_VARIABLE = "SHRINKMARK_DATA"
 
@@ -32,13 +33,17 @@ class Paths:
         """Return the folder of the artefacts of a method, one folder a point."""
         return self.root / "artefacts" / track / "points" / method
 
-    def code(self, name: str) -> Path:
-        """Return a file about the code: the hashes `shared` and `chains`, or the docstrings of `methods`."""
-        return self.root / "results" / self.version / "code" / f"{name}.json"
+    def spent(self, track: str, method: str, point: str) -> Path:
+        """Return the file about what a point took here."""
+        return self.root / "artefacts" / track / "spent" / method / f"{point}.json"
+
+    def spent_on_dense(self, track: str, model: str) -> Path:
+        """Return the file about what a dense model took here."""
+        return self.root / "artefacts" / track / "spent" / f"{model}.json"
 
     def records(self, track: str) -> Path:
         """Return the folder of what is committed of a track."""
-        return self.root / "results" / self.version / "records" / track
+        return track_folder(self.root / "results", self.version, track)
 
     def points(self, track: str, method: str) -> Path:
         """Return the file of a method's point records."""
@@ -47,6 +52,10 @@ class Paths:
     def predictions(self, track: str, method: str) -> Path:
         """Return the file of a method's test predictions."""
         return self.records(track) / "predictions" / f"{method}.safetensors"
+
+    def costs(self, track: str) -> Path:
+        """Return the folder of what points took, one file for each machine, named after its fingerprint."""
+        return self.records(track) / "costs"
 
     def latency(self, track: str, hardware: str) -> Path:
         """Return the folder of the pytest-benchmark files of a hardware profile, one for each machine, named after its fingerprint."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+from pydantic import BaseModel
 from safetensors import SafetensorError
 
 from leaderboard.records.errors import UserError
@@ -39,6 +40,11 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON with a trailing newline."""
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_record(path: Path, record: BaseModel) -> None:
+    """Write a typed record as indented JSON."""
+    write_json(path, record.model_dump(mode="json"))
 
 
 def read_json(path: Path) -> Any:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from leaderboard.records.strict import Strict
-
-if TYPE_CHECKING:
-    from methods import Schedule  # imports torch, which a command that only checks names need not wait for
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -25,12 +22,6 @@ class ScheduleParams(Strict):
     weight_decay: Annotated[float, Field(ge=0)]
     warmup: Share
     label_smoothing: Share
-
-    def schedule(self) -> Schedule:
-        """Return the schedule that methods see."""
-        from methods import Schedule
-
-        return Schedule(**self.model_dump())
 
     def lasting(self, epochs: float) -> ScheduleParams:
         """Return the schedule stretched or cut to so many epochs."""

@@ -41,12 +41,14 @@ class Trained(Frozen):
     """A dense model, where it came from, and the epochs that a method may train what is made from it."""
 
     timm: str
-    parameters: Positive
-    test_accuracy: float
     dense: str
     scratch_epochs: NonNegativeFloat
     fine_tune_epochs: NonNegativeFloat
+    parameters: Positive
+    validation_accuracy: float | None = None
+    test_accuracy: float
     weights_sha256: str = ""
+    fingerprint: str = ""  # of all that decides it
 
     @property
     def from_reference(self) -> bool:
@@ -80,11 +82,9 @@ class MethodInfo(Frozen):
     scratch_epochs: NonNegativeFloat | None = None  # in place of the track's
 
 
-class Cost(Frozen):
-    """What the method itself used."""
+class Work(Frozen):
+    """What a method used, the same on every machine: images drawn, steps of an optimiser taken."""
 
-    seconds: NonNegativeFloat
-    peak_mib: NonNegativeFloat
     images: Count
     steps: Count
 
@@ -112,7 +112,7 @@ class Measured(Point):
     macs: Count
     effective_macs: NonNegativeFloat
     bit_operations: NonNegativeFloat
-    cost: Cost
+    work: Work
 
 
 class Unmeasured(Point):
@@ -140,3 +140,46 @@ class MethodPoints(Stamp):
     method: MethodInfo
     points: tuple[AnyPoint, ...]
     origin: Origin | None = None  # of results that were not made here
+
+
+class Maker(Frozen):
+    """The machine on which points were made; `instructions`: the widest that its processor lent to torch, by which training takes other paths."""
+
+    cpu: str
+    cores: Positive
+    instructions: str
+    torch: str
+    python: str
+    system: str
+    fingerprint: str
+
+
+class Spent(Frozen):
+    """What making and evaluating a point took: seconds of the method, of writing and of evaluating its artefact, and MiB of memory at the method's peak."""
+
+    fingerprint: str  # of the point
+    seconds: NonNegativeFloat
+    peak_mib: NonNegativeFloat
+    export: NonNegativeFloat
+    evaluate: NonNegativeFloat
+
+    @property
+    def whole(self) -> float:
+        """Return all its seconds."""
+        return self.seconds + self.export + self.evaluate
+
+
+class TrainedIn(Frozen):
+    """What training a dense model took."""
+
+    fingerprint: str  # of the dense model
+    seconds: NonNegativeFloat
+
+
+class Costs(Stamp):
+    """costs/<fingerprint of the machine>.json: what no two runs share."""
+
+    machine: Maker
+    dense: dict[str, TrainedIn] = {}  # by model
+    points: dict[str, dict[str, Spent]] = {}  # by method and id
+    origin: Origin | None = None  # of what was not made here

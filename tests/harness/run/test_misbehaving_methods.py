@@ -5,7 +5,8 @@ import pytest
 
 from harness.data.cifar10_files import CIFAR10
 from harness.data.splits import TEST
-from harness.point.worker import Job, compress_point
+from harness.point.worker import Job
+from harness.run.guard import unguarded_compress
 from harness.run.compress import compress
 from harness.run.guard import with_test_images
 from leaderboard.records import files
@@ -57,7 +58,7 @@ def test_a_method_can_read_no_test_image_by_whatever_way(small, with_methods, mo
     _, paths = small
     reaching = with_methods({"outside_reads_the_test_split": [{}]})
     with monkeypatch.context() as unguarded:
-        unguarded.setattr("harness.run.compress.guarded_compress", compress_point)
+        unguarded.setattr("harness.run.compress.guarded_compress", unguarded_compress)
         compress(reaching, paths, "digits", "outside_reads_the_test_split")
     assert only_record(paths, "outside_reads_the_test_split")["reason"] == f"RuntimeError: worked: {WAYS}"
     assert compress(reaching, paths, "digits", "outside_reads_the_test_split").failed == 0
