@@ -31,11 +31,11 @@ def build_command(
 ) -> None:
     """Write the tables, tiers.csv, areas.csv, metrics.json, curves.csv and digest.md of each track, and the README's digest of all tracks built so far."""
     with one_line_errors():
-        from leaderboard.records.experiment import read_experiment
+        from leaderboard.records.outline import read_outline
         from leaderboard.tables.build import build  # here, because scipy takes a second to import and --help needs none of it
 
-        experiment = read_experiment(params)
-        for page in build(results, experiment.chosen_version(version), tracks or [], readme if digest else None, experiment):
+        outline = read_outline(params)
+        for page in build(results, outline.chosen_version(version), tracks or [], readme if digest else None, outline):
             typer.echo(page.as_posix())
 
 

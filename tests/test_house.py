@@ -31,7 +31,7 @@ def test_methods_keep_the_rules_on_their_text(path):
     assert rules.breaches(path.read_text(), allowed=MAY.get(path.stem, frozenset())) == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "leaderboard").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "leaderboard").rglob("*.py")), ids=lambda path: path.stem)
 def test_the_leaderboard_imports_neither_methods_nor_harness_nor_torch(path):
     assert not {name.split(".")[0] for name in imports(path)} & {"methods", "harness", "torch", "timm"}
 

@@ -28,7 +28,7 @@ import typer
 import yaml
 
 from benchmarks.tiny_pipeline import copy_checkout
-from leaderboard.records.experiment import read_experiment
+from leaderboard.records.outline import read_outline
 from leaderboard.tables.build import build
 from tests.bad_input.project import PARAMS
 
@@ -149,7 +149,7 @@ def outcome(folder: Path) -> dict[str, str]:
         shutil.copytree(folder / "results", copy, ignore=shutil.ignore_patterns("tables", "latency"))
         for path in copy.rglob("*.json"):
             path.write_text(json.dumps(_steady(json.loads(path.read_text()))))
-        about = read_experiment(folder / "params.yaml")
+        about = read_outline(folder / "params.yaml")
         build(copy, about.chosen_version(None), [], None, about)
         files = {path.relative_to(temporary).as_posix(): path for path in copy.rglob("*") if path.is_file()}
         files |= {path.relative_to(folder).as_posix(): path for path in folder.glob("artefacts/digits/**/*.safetensors")}

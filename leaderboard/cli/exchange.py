@@ -47,9 +47,9 @@ def merge(bundle: BundleFile, results: Results = Path("results"), params: Params
     """Check a bundle again and add the machines and methods that we lack, marked with where they came from; what we have is never overwritten."""
     with one_line_errors():
         from leaderboard.exchange.merge import merge as run
-        from leaderboard.records.experiment import read_experiment
+        from leaderboard.records.outline import read_outline
 
-        for line in run(bundle, results, read_experiment(params).chosen_version(None)):
+        for line in run(bundle, results, read_outline(params).chosen_version(None)):
             typer.echo(line)
 
 

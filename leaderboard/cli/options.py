@@ -34,9 +34,9 @@ def one_line_errors() -> Iterator[None]:
 
 def chosen(results: Path, version: str | None, params: Path, track: str | None, hardware: str | None) -> tuple[Choice, str]:
     """Return the table that the options of a command ask for, and its version."""
-    from leaderboard.records.experiment import read_experiment
+    from leaderboard.records.outline import read_outline
     from leaderboard.tables.terminal import choose, find_tables
 
-    experiment = read_experiment(params)
-    asked = experiment.chosen_version(version)
-    return choose(find_tables(results, asked, experiment), experiment, track, hardware), asked
+    outline = read_outline(params)
+    asked = outline.chosen_version(version)
+    return choose(find_tables(results, asked, outline), outline, track, hardware), asked

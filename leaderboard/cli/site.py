@@ -21,8 +21,8 @@ def site(
 ) -> None:
     """Write the static site: tables, plots, a page per method and model; open its index.html in a browser."""
     with one_line_errors():
-        from leaderboard.records.experiment import read_experiment
+        from leaderboard.records.outline import read_outline
         from leaderboard.site.site import build_site  # here, because scipy takes a second to import and --help needs none of it
 
-        experiment = read_experiment(params)
-        typer.echo(build_site(results, experiment.chosen_version(version), into, experiment).as_posix())
+        outline = read_outline(params)
+        typer.echo(build_site(results, outline.chosen_version(version), into, outline).as_posix())

@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from leaderboard.records.errors import UserError, one_line
-from leaderboard.records.experiment import read_experiment
+from leaderboard.records.outline import read_outline
+from leaderboard.records.params import read_version
 from leaderboard.records.results import RECORDS
 
 
@@ -54,7 +55,7 @@ def _of_folder(name: str, folder: Path, home: Home) -> Side:
     versions = sorted(path.parent.name for path in folder.glob(f"*/{RECORDS}"))
     if not versions:
         raise UserError(f"folder {name} holds no results: neither {RECORDS}/ nor <version>/{RECORDS}/ lies in it")
-    chosen = versions[0] if len(versions) == 1 else read_experiment(home.params).version
+    chosen = versions[0] if len(versions) == 1 else read_outline(home.params).version
     if chosen not in versions:
         raise UserError(f"folder {name} holds the versions {', '.join(versions)}: name one, e.g. {folder / versions[-1]}")
     return Side(name, folder, chosen)
@@ -66,7 +67,7 @@ def _of_revision(name: str, folder: Path, home: Home) -> Side:
     commit = _git(home.results, name, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
     if not version:
         (folder / "params.yaml").write_bytes(_git(home.params, name, "show", f"{commit}:./{home.params.name}"))
-        version = read_experiment(folder / "params.yaml").chosen_version(None)
+        version = read_version(folder / "params.yaml")
     wanted = f"{home.results.name}/{version}/{RECORDS}"
     with tarfile.open(fileobj=io.BytesIO(_git(home.results, name, "archive", "--format=tar", commit, wanted))) as archive:
         archive.extractall(folder, filter="data")

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from leaderboard.records.errors import UserError, describe, unknown
+from leaderboard.records.errors import UserError, describe, one_line, unknown
 from leaderboard.records.hardware_profiles import HardwareParams
 from leaderboard.records.method_settings import MethodPlan, Plan, TrackPlan
 from leaderboard.records.recipes import AugmentParams, NormaliseParams, ScheduleParams
 from leaderboard.records.strict import JOIN, Name, Strict
 from leaderboard.records.yaml_files import OnceLoader
 
-Document = TypeVar("Document", bound=Strict)
+Document = TypeVar("Document", bound=BaseModel)
+Version = Annotated[str, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")]
 
 
 class ModelParams(Strict):
@@ -75,7 +76,7 @@ class RunParams(Strict):
 class Params(Strict):
     """The whole experiment."""
 
-    version: Annotated[str, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")]
+    version: Version
     run: RunParams
     tracks: dict[Name, TrackParams]
     methods: dict[Name, MethodPlan]
@@ -180,6 +181,15 @@ def _upon_base(name: str, own: dict[str, Any], tracks: dict[str, Any], files: di
     return {key: value for key, value in merged.items() if key != "base"}
 
 
+def read_version(path: Path) -> str:
+    """Return the version that a params.yaml of any form names, such as that of another revision."""
+    return _valid(path, _Version, _read(path)).version
+
+
+class _Version(BaseModel):
+    version: Version
+
+
 def _read(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(), OnceLoader)
@@ -188,7 +198,7 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not valid YAML: {one_line(str(error))}") from None
 
 
 def _valid(path: Path, kind: type[Document], content: Any) -> Document:

@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from leaderboard.records.errors import UserError
-from leaderboard.records.experiment import Experiment
 from leaderboard.records.files import write_text
+from leaderboard.records.outline import Outline
 from leaderboard.site.docstrings import read_docstrings
 from leaderboard.site.pages import Site, pages
 from leaderboard.site.tracks import read_site_tracks
@@ -19,12 +19,12 @@ ASSETS = "assets"
 MARK = ".nojekyll"  # tells GitHub Pages to take the files as they are, and this command that a folder is its own
 
 
-def build_site(results: Path, version: str, into: Path, experiment: Experiment) -> Path:
+def build_site(results: Path, version: str, into: Path, outline: Outline) -> Path:
     """Write the site of a version's results into the folder `into`, which it replaces; return the page to open."""
     if into.exists() and not (into / MARK).is_file() and (not into.is_dir() or any(into.iterdir())):
         raise UserError(f"{into} exists and is not a site of this command: name an empty or new folder with --into")
     docstrings = read_docstrings(results / version / "code" / "methods.json")
-    return write_site(Site(version, read_site_tracks(results, version, experiment), docstrings), into)
+    return write_site(Site(version, read_site_tracks(results, version, outline), docstrings), into)
 
 
 def write_site(site: Site, into: Path) -> Path:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leaderboard.records.errors import UserError
-from leaderboard.records.experiment import Experiment
 from leaderboard.records.files import read_text
+from leaderboard.records.outline import Outline
 from leaderboard.records.schema import TrackInfo
 from leaderboard.site.names import model_page, table_page
 from leaderboard.tables.build import chosen_tracks, shown_table, track_tables
@@ -54,11 +54,11 @@ class SiteTrack:
         return {name: model_page(self.info.track, name) for name in self.info.models}
 
 
-def read_site_tracks(results: Path, version: str, experiment: Experiment) -> tuple[SiteTrack, ...]:
+def read_site_tracks(results: Path, version: str, outline: Outline) -> tuple[SiteTrack, ...]:
     """Return every track that has results, in the order of params.yaml."""
     tracks = []
-    for name in chosen_tracks(results, version, [], experiment):
-        tables = tuple(track_tables(results, version, name, experiment))
+    for name in chosen_tracks(results, version, [], outline):
+        tables = tuple(track_tables(results, version, name, outline))
         tracks.append(SiteTrack(tables[0].info, tables, _statistics(results / version / "tables" / name)))
     return tuple(tracks)
 

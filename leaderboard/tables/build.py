@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from leaderboard.records.errors import UserError, unknown
-from leaderboard.records.experiment import Experiment, in_order
 from leaderboard.records.files import write_folder
 from leaderboard.records.latency import read_latency
+from leaderboard.records.outline import Outline, in_order
 from leaderboard.records.results import RECORDS, Correct, TrackResults, find_tracks, read_track
 from leaderboard.tables.digest import DIGEST, check_readme, digest_text, update_readme
 from leaderboard.tables.groups import find_hits
@@ -21,56 +21,51 @@ from leaderboard.tables.rows import RowKey
 from leaderboard.tables.summary import curves_text, metrics_text
 from leaderboard.tables.table import Table, csv_text, make_table
 
-UNMEASURED = "unmeasured"  # names the table of results that no hardware was asked to time
 
-
-def build(results: Path, version: str, asked: Sequence[str], readme: Path | None, experiment: Experiment) -> tuple[Path, ...]:
+def build(results: Path, version: str, asked: Sequence[str], readme: Path | None, outline: Outline) -> tuple[Path, ...]:
     """Write tables/<track>/ of every track in `asked`, by default of all, then the digest of all built so far into `readme`; return the tables' pages."""
     if readme is not None:
         check_readme(readme)
     folder = results / version / "tables"
-    contents = {track: read_track(results, version, track) for track in chosen_tracks(results, version, asked, experiment)}
-    tables = {track: make_tables(content, experiment) for track, content in contents.items()}
+    contents = {track: read_track(results, version, track) for track in chosen_tracks(results, version, asked, outline)}
+    tables = {track: make_tables(content, outline) for track, content in contents.items()}
     for track, group in tables.items():
         write_folder(folder / track, _texts(group, find_hits(contents[track])))
     if readme is not None:
-        update_readme(readme, folder, experiment)
+        update_readme(readme, folder, outline)
     return tuple(folder / track / f"{table.hardware}.md" for track, group in tables.items() for table in group)
 
 
-def chosen_tracks(results: Path, version: str, asked: Sequence[str], experiment: Experiment) -> list[str]:
+def chosen_tracks(results: Path, version: str, asked: Sequence[str], outline: Outline) -> list[str]:
     """Return the tracks asked for, by default all that have results, in the order of params.yaml; one that has none is an error."""
     found = find_tracks(results, version)
     for track in asked:
-        if track not in {*found, *experiment.tracks}:
-            raise unknown("track", track, {*found, *experiment.tracks})
+        if track not in {*found, *outline.tracks}:
+            raise unknown("track", track, {*found, *outline.tracks})
         if track not in found:
             run = f"`dvc repro leaderboard@{track}`, or without DVC `python -m harness run {track}`"
             raise UserError(f"track '{track}' has no results of version '{version}' yet: run {run}")
     if not asked and not found:
         raise UserError(f"{results / version / RECORDS} holds no <track>/track.json: run `dvc repro`")
-    return in_order(list(dict.fromkeys(asked)) or found, list(experiment.tracks))
+    return in_order(list(dict.fromkeys(asked)) or found, outline.tracks)
 
 
-def track_tables(results: Path, version: str, track: str, experiment: Experiment) -> list[Table]:
+def track_tables(results: Path, version: str, track: str, outline: Outline) -> list[Table]:
     """Read a track and return its tables."""
-    return make_tables(read_track(results, version, track), experiment)
+    return make_tables(read_track(results, version, track), outline)
 
 
-def make_tables(content: TrackResults, experiment: Experiment) -> list[Table]:
+def make_tables(content: TrackResults, outline: Outline) -> list[Table]:
     """Return a track's tables, one per hardware profile and machine that measured, at least one; machines are told apart by name where there are several."""
     measured = sorted({path.parent.name for path in (content.folder / "latency").glob("*/*.json")})
-    order = [*experiment.methods, *experiment.chains]
     if not measured:
-        first = next(iter(experiment.hardware), UNMEASURED)
-        batches = experiment.hardware[first].batches if first in experiment.hardware else (1,)
-        return [make_table(content, first, None, batches, order)]
+        return [make_table(content, outline.untimed, None, outline.batches, outline.methods)]
     tables = []
-    for hardware in in_order(measured, [*experiment.hardware, *experiment.hardware_on_request]):
+    for hardware in in_order(measured, outline.hardware):
         runs = [read_latency(path, content.decided) for path in sorted((content.folder / "latency" / hardware).glob("*.json"))]
         for run in runs:
             name = hardware if len(runs) == 1 else f"{hardware}_{run.machine.fingerprint}"
-            tables.append(make_table(content, name, run, (1,), order))
+            tables.append(make_table(content, name, run, (1,), outline.methods))
     return tables
 
 

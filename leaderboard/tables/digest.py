@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leaderboard.records.errors import UserError
-from leaderboard.records.experiment import Experiment, in_order
 from leaderboard.records.files import read_text, write_text
+from leaderboard.records.outline import Outline, in_order
 from leaderboard.records.schema import DENSE
 from leaderboard.tables.caption import machine_text, origin
 from leaderboard.tables.github import escape, github_table
@@ -35,16 +35,16 @@ def check_readme(readme: Path) -> None:
     updated(read_text(readme), "", readme)
 
 
-def update_readme(readme: Path, folder: Path, experiment: Experiment) -> None:
+def update_readme(readme: Path, folder: Path, outline: Outline) -> None:
     """Write the sections of all tracks whose tables lie in `folder` into the README, in the order of params.yaml."""
-    tracks = in_order([path.parent.name for path in folder.glob(f"*/{DIGEST}")], list(experiment.tracks))
-    sections = [f"{read_text(folder / track / DIGEST).strip()}\n\n{_links(readme, folder / track, experiment)}" for track in tracks]
+    tracks = in_order([path.parent.name for path in folder.glob(f"*/{DIGEST}")], outline.tracks)
+    sections = [f"{read_text(folder / track / DIGEST).strip()}\n\n{_links(readme, folder / track, outline)}" for track in tracks]
     write_text(readme, updated(read_text(readme), "\n\n".join(sections), readme))
 
 
-def _links(readme: Path, folder: Path, experiment: Experiment) -> str:
+def _links(readme: Path, folder: Path, outline: Outline) -> str:
     """Return the links to the pages of one track, as seen from the README."""
-    pages = in_order([path.stem for path in folder.glob("*.md") if path.name != DIGEST], [*experiment.hardware, *experiment.hardware_on_request])
+    pages = in_order([path.stem for path in folder.glob("*.md") if path.name != DIGEST], outline.hardware)
     link = Path(os.path.relpath(folder, readme.parent)).as_posix()
     return f"All rows: {', '.join(f'[{escape(folder.name)}/{escape(page)}.md]({link}/{page}.md)' for page in pages)}"
 

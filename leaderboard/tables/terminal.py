@@ -11,8 +11,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from leaderboard.records.errors import UserError, one_line, unknown
-from leaderboard.records.experiment import Experiment, in_order
 from leaderboard.records.files import read_text
+from leaderboard.records.outline import Outline, in_order
 from leaderboard.tables.cells import Record, cut, fixed, speedup_cell, whole
 from leaderboard.tables.precision import accuracy_digits
 
@@ -31,7 +31,7 @@ class Choice:
     path: Path
 
 
-def find_tables(results: Path, version: str, experiment: Experiment) -> list[Choice]:
+def find_tables(results: Path, version: str, outline: Outline) -> list[Choice]:
     """Return the tables that `build` wrote, in the order of params.yaml."""
     if not results.is_dir():
         raise UserError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
@@ -41,16 +41,16 @@ def find_tables(results: Path, version: str, experiment: Experiment) -> list[Cho
     found = [Choice(path.parent.name, path.stem, path) for path in paths]
     if not found:
         raise UserError(f"{results / version} holds no tables: run `python -m leaderboard build`")
-    tracks = in_order([choice.track for choice in found], list(experiment.tracks))
-    hardware = in_order([choice.hardware for choice in found], [*experiment.hardware, *experiment.hardware_on_request])
+    tracks = in_order([choice.track for choice in found], outline.tracks)
+    hardware = in_order([choice.hardware for choice in found], outline.hardware)
     return sorted(found, key=lambda choice: (tracks.index(choice.track), hardware.index(choice.hardware)))
 
 
-def choose(tables: Sequence[Choice], experiment: Experiment, track: str | None, hardware: str | None) -> Choice:
+def choose(tables: Sequence[Choice], outline: Outline, track: str | None, hardware: str | None) -> Choice:
     """Return the table asked for, by default the first; raise UnknownName with the nearest name."""
     built = {choice.track for choice in tables}
-    if track is not None and track not in {*built, *experiment.tracks}:
-        raise unknown("track", track, {*built, *experiment.tracks})
+    if track is not None and track not in {*built, *outline.tracks}:
+        raise unknown("track", track, {*built, *outline.tracks})
     if track is not None and track not in built:
         raise UserError(f"track '{track}' has no tables yet: run `python -m leaderboard build {track}`")
     of_track = [choice for choice in tables if choice.track == (track or tables[0].track)]

@@ -3,7 +3,7 @@
 import numpy as np
 from safetensors.numpy import save
 
-from tests.bad_input.edits import DROP, LAUGHS, Case, cut, field, folder, gone, header, raw, replaced, text
+from tests.bad_input.edits import DROP, LAUGHS, Case, cut, field, folder, gone, header, params, raw, replaced, text
 
 RECORDS = "results/v1/records/digits"
 TRACK, RTN, PREDICTIONS, LATENCY = (
@@ -87,9 +87,13 @@ READ = [  # of the leaderboard: what is damaged, how, what the line says
     ),
     ("latency that is a folder", folder(LATENCY), "cannot read"),
     ("params.yaml is a folder", folder("params.yaml"), "params.yaml"),
-    ("params.yaml has a list of tracks", text("params.yaml", "version: v1\ntracks: [digits]\n"), "params.yaml does not validate: tracks"),
-    ("params.yaml is a billion laughs", text("params.yaml", f"{LAUGHS}tracks: *h\n"), "params.yaml does not validate: tracks"),
-    ("params.yaml has no version", text("params.yaml", "tracks: {digits: {}}\n"), "no version"),
+    ("params.yaml has a list of tracks", params("tracks", ["digits"]), "params.yaml does not validate: tracks"),
+    (
+        "params.yaml is a billion laughs",
+        text("params.yaml", f"{LAUGHS}version: v1\nrun: {{workers: 1, gibibytes: 4}}\ntracks: *h\n"),
+        "params.yaml does not validate: tracks",
+    ),
+    ("params.yaml has no version", params("version", DROP), "params.yaml does not validate: version"),
     ("the README has no markers", text("README.md", "# Tiny\n"), "lacks the lines"),
     ("the README is not UTF-8", raw("README.md", b"\xff"), "README.md"),
     ("the README is a folder", folder("README.md"), "README.md"),

@@ -12,7 +12,7 @@ import yaml
 from harness.run.compress import sweep
 from harness.run.paths import Paths
 from harness.run.train import train_track
-from leaderboard.records.experiment import read_experiment
+from leaderboard.records.outline import read_outline
 from leaderboard.records.params import load_params
 from leaderboard.tables.build import build
 from tests.conftest import ROOT
@@ -71,7 +71,7 @@ def make(root: Path) -> None:
         train_track(params, paths, "digits")
         sweep(params, paths, "digits")
     _time(paths)
-    build(root / "results", "v1", [], root / "README.md", read_experiment(root / "params.yaml"))
+    build(root / "results", "v1", [], root / "README.md", read_outline(root / "params.yaml"))
 
 
 def _time(paths: Paths) -> None:

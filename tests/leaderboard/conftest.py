@@ -4,10 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import save_file
+
+from tests.conftest import ROOT
 
 IMAGES = 200
 ROUNDS = 31
+COMMITTED = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
 class Results:
@@ -23,9 +27,11 @@ class Results:
         self.write_params("digits")
 
     def write_params(self, *tracks):
-        listed = ", ".join(f"{track}: {{}}" for track in tracks)
-        rest = "methods: {dense: {}, wanda: {}, rtn: {}}\nhardware: {cpu: {batches: [1, 32]}}\n"
-        self.params.write_text(f"version: v1\ntracks: {{{listed}}}\n{rest}")
+        """Write the committed params cut down to three methods and one hardware, with `tracks` that are all as digits."""
+        methods = {name: {"settings": COMMITTED["methods"][name]["settings"]} for name in ("dense", "wanda", "rtn")}
+        hardware = {"cpu": {**COMMITTED["hardware"]["cpu"], "batches": [1, 32]}}
+        content = {"version": "v1", "run": COMMITTED["run"], "tracks": dict.fromkeys(tracks, COMMITTED["tracks"]["digits"])}
+        self.params.write_text(yaml.safe_dump(content | {"methods": methods, "hardware": hardware}, sort_keys=False))
 
     def folder(self, track="digits"):
         return self.root / "v1" / "records" / track

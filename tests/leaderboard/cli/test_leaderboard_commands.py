@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from leaderboard.__main__ import app
-from leaderboard.records.experiment import Experiment
+from leaderboard.records.outline import Outline
 from leaderboard.tables.terminal import find_tables
 
 
@@ -73,7 +73,7 @@ def test_show_takes_the_first_track_of_params_that_was_built(built):
 
 
 def test_curves_are_no_table_to_show(built):
-    assert [(table.track, table.hardware) for table in find_tables(built.root, "v1", Experiment())] == [("digits", "cpu")]
+    assert [(table.track, table.hardware) for table in find_tables(built.root, "v1", Outline())] == [("digits", "cpu")]
 
 
 def test_tables_of_the_old_layout_are_not_shown(filled):

@@ -176,12 +176,16 @@ def test_the_page_can_be_written_into_a_file(filled, other, tmp_path):
     assert (tmp_path / "moved.md").read_text() == text
 
 
+def commit(folder, tag="before"):
+    """Commit all of a folder."""
+    for command in ("init --quiet", "add --all", "-c user.name=n -c user.email=e commit --quiet --message=first", f"tag {tag}"):
+        subprocess.run(["git", "-C", str(folder), *command.split()], check=True, capture_output=True)
+
+
 @pytest.fixture
 def repository(filled):
     """The filled results in a git repository, committed; then rtn at 8 bits is made smaller, uncommitted."""
-    folder = filled.root.parent
-    for command in ("init --quiet", "add --all", "-c user.name=n -c user.email=e commit --quiet --message=first", "tag before"):
-        subprocess.run(["git", "-C", str(folder), *command.split()], check=True, capture_output=True)
+    commit(filled.root.parent)
     return filled
 
 
@@ -192,6 +196,18 @@ def test_a_revision_is_compared_with_what_lies_in_the_folder(repository, point):
         text = ask(name, "v1", *where).stdout
         assert text.startswith(f"## {name} (") and table(text, "Bytes") == [("resnet", "rtn", "bits=8", "250", "200", "-20.00 %")]
     assert "nothing moved" in ask("before", "HEAD", *where).stdout
+
+
+def test_of_another_revision_the_version_alone_must_be_readable(filled):
+    good = filled.params.read_text()
+    filled.params.write_text("version: v1\nseed: 3\n")  # as if written for other code
+    commit(filled.root.parent)
+    filled.params.write_text(good)
+    where = ("--results", filled.root, "--params", filled.params)
+    assert "nothing moved" in ask("before", "v1", *where).stdout
+    filled.params.write_text("seed: 3\n")
+    commit(filled.root.parent, "nameless")
+    assert_fails(ask("nameless", "v1", *where), 1, "params.yaml does not validate: version: Field required")
 
 
 def test_a_name_that_is_nothing_says_so_on_one_line(repository):

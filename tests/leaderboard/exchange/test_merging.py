@@ -12,7 +12,7 @@ from leaderboard.__main__ import app
 from leaderboard.exchange.agreement import Rerun, Verification
 from leaderboard.exchange.labels import comparable
 from leaderboard.records.errors import UserError
-from leaderboard.records.experiment import read_experiment
+from leaderboard.records.outline import read_outline
 from leaderboard.records.results import read_track
 from leaderboard.tables.build import build
 from tests.leaderboard.exchange.bundles import RECORDS, assert_refused, elsewhere, entries, packed, run, stamp, tree
@@ -55,7 +55,7 @@ def assert_merge_refused(ours, theirs, params, tmp_path, *words):
 
 def pages(results):
     """Build the tables and return the text of each file by name."""
-    build(results.root, "v1", [], None, read_experiment(results.params))
+    build(results.root, "v1", [], None, read_outline(results.params))
     return {path.name: path.read_text() for path in results.tables().iterdir()}
 
 

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.__main__ import app as harness
-from leaderboard.records.experiment import read_experiment
 from leaderboard.records.files import write_folder
+from leaderboard.records.outline import read_outline
 from leaderboard.records.results import read_track
 from leaderboard.tables.build import make_tables
 from leaderboard.tables.markdown import markdown_text
@@ -21,7 +21,7 @@ from tests.leaderboard.cli.test_leaderboard_commands import assert_fails, run
 @pytest.fixture
 def built(filled):
     """The filled results with their table and its metrics, without the plots that a build takes its time for."""
-    table = make_tables(read_track(filled.root, "v1", "digits"), read_experiment(filled.params))[0]
+    table = make_tables(read_track(filled.root, "v1", "digits"), read_outline(filled.params))[0]
     write_folder(filled.tables(), {"cpu.csv": csv_text(table), "cpu.md": markdown_text(table), "metrics.json": metrics_text([table])})
     return filled
 

@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from leaderboard.records.errors import UserError
-from leaderboard.records.experiment import Experiment
 from leaderboard.records.latency import STALE, read_latency
+from leaderboard.records.outline import Outline
 from leaderboard.records.results import find_tracks, read_track
 from leaderboard.tables.build import chosen_tracks
 
@@ -47,7 +47,7 @@ def test_a_misspelt_version_is_corrected(filled):
 def test_a_version_without_tracks_is_refused(results):
     (results.root / "v1").mkdir(parents=True)
     with pytest.raises(UserError, match=r"holds no <track>/track\.json: run `dvc repro`"):
-        chosen_tracks(results.root, "v1", [], Experiment())
+        chosen_tracks(results.root, "v1", [], Outline())
 
 
 def test_truncated_json_is_refused(filled):

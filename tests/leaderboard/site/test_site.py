@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from leaderboard.__main__ import app
 from leaderboard.records.errors import UserError
-from leaderboard.records.experiment import read_experiment
+from leaderboard.records.outline import read_outline
 from leaderboard.site.data import asked_table, page_table
 from leaderboard.site.docstrings import arxiv, parsed
 from leaderboard.site.names import page_name
@@ -28,7 +28,7 @@ def site(results):
 
 
 def rows_of(results, method):
-    rows = track_tables(results.root, "v1", "digits", read_experiment(results.params))[0].rows
+    rows = track_tables(results.root, "v1", "digits", read_outline(results.params))[0].rows
     return [row for row in rows if row.method.name == method], rows
 
 
@@ -97,7 +97,7 @@ def test_statistics_that_lie_beside_the_tables_are_shown_and_a_broken_one_is_nam
 
 
 def test_page_data_are_the_values_of_the_csv_and_what_is_no_number_is_missing(filled):
-    table = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))[0]
+    table = track_tables(filled.root, "v1", "digits", read_outline(filled.params))[0]
     data = json.loads(json.dumps(page_table(table, table.rows, "../").json(), allow_nan=False))
     for row, values in zip(table.rows, data["rows"], strict=True):
         for key, value in zip(data["keys"], values, strict=True):

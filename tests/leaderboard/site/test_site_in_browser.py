@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from leaderboard.recommend.recommend import VERDICTS, Question, recommend
-from leaderboard.records.experiment import read_experiment
+from leaderboard.records.outline import read_outline
 from leaderboard.site.docstrings import read_docstrings
 from leaderboard.site.pages import Site
 from leaderboard.site.site import build_site, write_site
@@ -60,14 +60,14 @@ class Committed:
 def committed(tmp_path_factory):
     """The site of the committed results of digits: on a CPU, in another runtime, and as if the CPU's larger batch alone had been timed."""
     folder = tmp_path_factory.mktemp("committed")
-    experiment = read_experiment(ROOT / "params.yaml")
-    source = ROOT / "results" / experiment.version
-    copied = folder / experiment.version / "records" / "digits"
+    outline = read_outline(ROOT / "params.yaml")
+    source = ROOT / "results" / outline.version
+    copied = folder / outline.version / "records" / "digits"
     others = [path.name for path in (source / "records" / "digits" / "latency").iterdir() if path.name not in ("cpu", "cpu_ort")]
     shutil.copytree(source / "records" / "digits", copied, ignore=shutil.ignore_patterns(*others))
     keep_larger_batch(copied / "latency")
-    tracks = read_site_tracks(folder, experiment.version, experiment)
-    site = Site(experiment.version, tracks, read_docstrings(source / "code" / "methods.json"))
+    tracks = read_site_tracks(folder, outline.version, outline)
+    site = Site(outline.version, tracks, read_docstrings(source / "code" / "methods.json"))
     write_site(site, folder / "site")
     return Committed(site, folder / "site")
 
@@ -92,7 +92,7 @@ def hostile(filled_once):
     filled_once.write_method(EVIL, [bare, gone], family=LONG, paper=LONG, realisation=EVIL, needs=EVIL)
     filled_once.write_json(filled_once.root / "v1" / "code" / "methods.json", {EVIL: f"{LONG}\n\n`{LONG}\nChecked against: {EVIL}"})
     into = filled_once.root.parent / "site"
-    build_site(filled_once.root, "v1", into, read_experiment(filled_once.params))
+    build_site(filled_once.root, "v1", into, read_outline(filled_once.params))
     return into
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaderboard.records.experiment import read_experiment
+from leaderboard.records.outline import read_outline
 from leaderboard.records.results import read_track
 from leaderboard.records.schema import MethodInfo
 from leaderboard.tables.build import make_tables
@@ -27,7 +27,7 @@ def method(name):
 def text_of(results):
     """Return areas.csv of the track digits."""
     content = read_track(results.root, "v1", "digits")
-    return areas_text(make_tables(content, read_experiment(results.params))[0], find_hits(content))
+    return areas_text(make_tables(content, read_outline(results.params))[0], find_hits(content))
 
 
 def frame(results):

@@ -5,13 +5,13 @@ import shutil
 import pytest
 
 from leaderboard.records.errors import UserError
-from leaderboard.records.experiment import read_experiment
+from leaderboard.records.outline import read_outline
 from leaderboard.tables.build import build
 
 
 def build_tracks(results, *tracks):
     """Build some tracks, or without a name all of them."""
-    return build(results.root, "v1", tracks, results.readme, read_experiment(results.params))
+    return build(results.root, "v1", tracks, results.readme, read_outline(results.params))
 
 
 def sections(results):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from leaderboard.records.errors import UserError
-from leaderboard.records.experiment import read_experiment
+from leaderboard.records.outline import read_outline
 from leaderboard.tables.build import build
 from leaderboard.tables.digest import updated
 
@@ -15,7 +15,7 @@ from leaderboard.tables.digest import updated
 @pytest.fixture
 def built(filled):
     """The filled results with everything made of them."""
-    build(filled.root, "v1", [], filled.readme, read_experiment(filled.params))
+    build(filled.root, "v1", [], filled.readme, read_outline(filled.params))
     return filled
 
 
@@ -34,7 +34,7 @@ def test_a_line_says_what_a_method_reaches_without_a_significant_loss(built):
 
 def test_a_method_that_always_loses_shows_its_mildest_loss(filled, point):
     filled.write_method("rtn", [point("a", range(60), setting={"bits": 2}), point("b", range(40), setting={"bits": 3})])
-    build(filled.root, "v1", [], filled.readme, read_experiment(filled.params))
+    build(filled.root, "v1", [], filled.readme, read_outline(filled.params))
     assert line_of(filled.readme, "rtn")[4:] == ["- (-18.0)", ""]
 
 
@@ -50,13 +50,13 @@ def test_tiers_of_one_dataset_differ_in_what_their_sections_say(filled):
         filled.write_dense_alone(track)
         path = filled.folder(track) / "track.json"
         path.write_text(path.read_text().replace('"scratch_epochs": 30', f'"scratch_epochs": {epochs}'))
-        build(filled.root, "v1", [track], filled.readme, read_experiment(filled.params))
+        build(filled.root, "v1", [track], filled.readme, read_outline(filled.params))
         assert f"6 of fine-tuning, {epochs} from scratch" in (filled.tables(track) / "digest.md").read_text()
 
 
 def test_ten_thousand_images_show_a_hundredth_of_a_point_in_the_digest(large, point):
     large.write_method("wanda", [point("w", range(900), size=300, images=10_000)])
-    build(large.root, "v1", [], large.readme, read_experiment(large.params))
+    build(large.root, "v1", [], large.readme, read_outline(large.params))
     assert line_of(large.readme, "dense")[4:] == ["92.60 %"]
     assert line_of(large.readme, "wanda")[4:] == ["- (-1.60)"]
 
@@ -69,7 +69,7 @@ def test_only_the_text_between_the_markers_is_replaced(built):
 
 def test_the_digest_is_rewritten_to_the_same_text(built):
     before = built.readme.read_bytes()
-    build(built.root, "v1", [], built.readme, read_experiment(built.params))
+    build(built.root, "v1", [], built.readme, read_outline(built.params))
     assert built.readme.read_bytes() == before
 
 
@@ -87,7 +87,7 @@ def test_missing_markers_are_an_error(text):
 def test_nothing_is_written_when_the_readme_has_no_markers(filled):
     filled.readme.write_text("# Title\n")
     with pytest.raises(UserError):
-        build(filled.root, "v1", [], filled.readme, read_experiment(filled.params))
+        build(filled.root, "v1", [], filled.readme, read_outline(filled.params))
     assert not (filled.root / "v1" / "tables").exists()
 
 

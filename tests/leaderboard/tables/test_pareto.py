@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaderboard.records.experiment import read_experiment
+from leaderboard.records.outline import read_outline
 from leaderboard.tables.build import track_tables
 from leaderboard.tables.ranking.pareto import front
 
@@ -42,7 +42,7 @@ def test_noise_never_empties_the_front(points, noise):
 @pytest.fixture
 def rows(filled):
     """The rows of the filled results by (model, method, setting)."""
-    table = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))[0]
+    table = track_tables(filled.root, "v1", "digits", read_outline(filled.params))[0]
     return {(row.model, row.method.name, row.setting): row for row in table.rows}
 
 
@@ -80,7 +80,7 @@ def test_speedups_within_the_floor_of_the_best_share_its_mark(filled, point):
     filled.time("slim", "s", 0.5002)
     filled.time("slim", "t", 0.6)
     filled.write_latency()
-    table = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))[0]
+    table = track_tables(filled.root, "v1", "digits", read_outline(filled.params))[0]
     speed = {(row.method.name, row.setting) for row in table.rows if "speed" in row.best}
     assert speed == {("l1_channels", "keep=0.5"), ("slim", "")}
 
@@ -88,7 +88,7 @@ def test_speedups_within_the_floor_of_the_best_share_its_mark(filled, point):
 def test_a_row_significantly_above_dense_may_be_best(filled, point):
     filled.write_method("dense", [point("d-r", range(60)), point("d-v", range(4), "vit")])
     filled.write_method("slim", [point("s", range(4), size=400)], needs="scratch")
-    rows = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))[0].rows
+    rows = track_tables(filled.root, "v1", "digits", read_outline(filled.params))[0].rows
     slim = next(row for row in rows if row.method.name == "slim")
     assert slim.measured.quality.adjusted_p < 0.001
     assert slim.best == ("size",)

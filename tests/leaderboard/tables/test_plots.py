@@ -2,7 +2,7 @@
 
 import pytest
 
-from leaderboard.records.experiment import read_experiment
+from leaderboard.records.outline import read_outline
 from leaderboard.tables.build import build, track_tables
 from leaderboard.tables.plots.accuracy import accuracy_plot
 from leaderboard.tables.plots.promised import size_plot, speed_plot
@@ -29,7 +29,7 @@ def test_a_setting_promises_what_it_says_of_bits_and_zeros(setting, ratio):
 
 
 def table_of(filled):
-    return track_tables(filled.root, "v1", "digits", read_experiment(filled.params))[0]
+    return track_tables(filled.root, "v1", "digits", read_outline(filled.params))[0]
 
 
 def test_plots_are_the_same_bytes_each_time_and_escape_what_they_name(filled, point):
@@ -54,5 +54,5 @@ def test_the_plot_of_accuracy_has_a_panel_for_each_model_with_its_front_and_ever
 
 
 def test_the_plot_of_accuracy_is_built_with_the_tables(filled):
-    build(filled.root, "v1", [], None, read_experiment(filled.params))
+    build(filled.root, "v1", [], None, read_outline(filled.params))
     assert (filled.tables() / "accuracy.svg").read_text() == accuracy_plot(table_of(filled))

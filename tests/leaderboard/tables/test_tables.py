@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from leaderboard.records.experiment import Experiment, read_experiment
+from leaderboard.records.outline import Outline, read_outline
 from leaderboard.tables.build import track_tables
 from leaderboard.tables.github import escape
 from leaderboard.tables.markdown import markdown_text
@@ -15,9 +15,9 @@ from leaderboard.tables.precision import accuracy_digits, number
 from leaderboard.tables.table import csv_text
 
 
-def table_of(results, experiment=None):
+def table_of(results, outline=None):
     """Return the first table of the track digits."""
-    return track_tables(results.root, "v1", "digits", experiment or read_experiment(results.params))[0]
+    return track_tables(results.root, "v1", "digits", outline or read_outline(results.params))[0]
 
 
 def frame(table):
@@ -38,7 +38,7 @@ def test_rows_stand_by_model_then_params_order_then_setting(cells):
 
 
 def test_without_an_order_dense_is_first_and_methods_follow_by_needs(filled):
-    table = table_of(filled, Experiment())
+    table = table_of(filled, Outline())
     assert list(dict.fromkeys(row.method.name for row in table.rows)) == ["dense", "wanda", "rtn", "l1_channels"]
 
 
@@ -142,18 +142,18 @@ def test_a_hardware_without_latency_still_has_its_table(filled):
 
 def test_results_without_any_hardware_have_one_table(filled):
     shutil.rmtree(filled.folder() / "latency")
-    assert table_of(filled, Experiment()).hardware == "unmeasured"
+    assert table_of(filled, Outline()).hardware == "unmeasured"
 
 
 def test_every_hardware_measured_has_a_table(filled):
     filled.write_latency("laptop")
-    tables = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))
+    tables = track_tables(filled.root, "v1", "digits", read_outline(filled.params))
     assert [table.hardware for table in tables] == ["cpu", "laptop"]
 
 
 def test_two_machines_have_a_table_each_and_never_one_together(filled):
     filled.write_latency(machine="beef")
-    tables = track_tables(filled.root, "v1", "digits", read_experiment(filled.params))
+    tables = track_tables(filled.root, "v1", "digits", read_outline(filled.params))
     assert [(table.hardware, table.run.machine.fingerprint) for table in tables] == [("cpu_beef", "beef"), ("cpu_f00d", "f00d")]
 
 

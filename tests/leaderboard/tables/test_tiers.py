@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaderboard.records.experiment import read_experiment
+from leaderboard.records.outline import read_outline
 from leaderboard.records.results import read_track
 from leaderboard.records.schema import MethodInfo
 from leaderboard.records.statistics import adjust, sign_flip_p
@@ -32,7 +32,7 @@ def places(*contenders):
 def text_of(results):
     """Return tiers.csv of the track digits."""
     content = read_track(results.root, "v1", "digits")
-    return tiers_text(make_tables(content, read_experiment(results.params))[0], find_hits(content))
+    return tiers_text(make_tables(content, read_outline(results.params))[0], find_hits(content))
 
 
 def frame(results):
