@@ -135,7 +135,7 @@ def last_step(model: nn.Module, units: Sequence[Unit], budget: float, slack: flo
     return below
 
 
-def prune_to_macs(model: nn.Module, ratio: float, steps: int, data: Data) -> nn.Module:
+def prune_in_steps(model: nn.Module, ratio: float, steps: int, data: Data) -> nn.Module:
     """Return `model` with at most `ratio` of its MACs, its units removed in steps of 1/`steps` of all. Raises ValueError if the floors are in the way."""
     dense, scores = data.macs(model), norms(model, data)
     floors = {name: ceil(LEAST * len(score)) for name, score in scores.items()}
@@ -168,4 +168,4 @@ class Depgraph(Method):
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.macs == 1:
             return model
-        return train(prune_to_macs(model, self.macs, self.steps, data), data, data.fine_tune)
+        return train(prune_in_steps(model, self.macs, self.steps, data), data, data.fine_tune)

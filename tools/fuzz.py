@@ -30,7 +30,7 @@ from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.latency import read_latency
 from leaderboard.records.params import load_params
-from leaderboard.records.results import read_json, read_track
+from leaderboard.records.results import read_record, read_track
 from leaderboard.records.schema import MethodPoints, TrackInfo
 from tests.bad_input import project
 
@@ -63,8 +63,8 @@ RECORDS, POINT = "results/v1/records/digits", "artefacts/digits/points/rtn/mixer
 READERS = [
     Reader("weights", f"{POINT}/weights.safetensors", lambda path: weights_file.decode(path.read_bytes()), (ValueError,)),
     Reader("program", f"{POINT}/program.pt2", archive.refuse_pickles, (ValueError, RuntimeError, OSError, BadZipFile)),
-    Reader("records", f"{RECORDS}/points/rtn.json", lambda path: read_json(path, MethodPoints), (UserError,)),
-    Reader("track", f"{RECORDS}/track.json", lambda path: read_json(path, TrackInfo), (UserError,)),
+    Reader("records", f"{RECORDS}/points/rtn.json", lambda path: read_record(path, MethodPoints), (UserError,)),
+    Reader("track", f"{RECORDS}/track.json", lambda path: read_record(path, TrackInfo), (UserError,)),
     Reader("json", f"{RECORDS}/track.json", files.read_json, (UserError,)),
     Reader("predictions", f"{RECORDS}/predictions/rtn.safetensors", _track, (UserError,)),
     Reader("latency", f"{RECORDS}/latency/cpu/f00d.json", lambda path: read_latency(path, {}), (UserError,)),

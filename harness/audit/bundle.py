@@ -1,4 +1,4 @@
-"""What one machine measured of a track, packed into one file for others to check and add: `python -m leaderboard verify` reads it."""
+"""What one machine measured of a track, packed into one file for others to check and add: `python -m leaderboard check-bundle` reads it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from leaderboard.exchange.plausible import latency_files
 from leaderboard.records.errors import UserError
 from leaderboard.records.latency import Report
 from leaderboard.records.params import Params
-from leaderboard.records.results import read_json, read_track
+from leaderboard.records.results import read_record, read_track
 
 PACKAGES = (
     *LIBRARIES,
@@ -62,7 +62,7 @@ def _files(params: Params, paths: Paths, params_file: Path, track: str) -> dict[
     """Return what is packed by its name in the bundle: whole results that were made here, the code they rest on, and params.yaml."""
     records = paths.records(track)
     found = read_track(paths.root / "results", params.version, track)
-    latency = [path for path in latency_files(records) if read_json(path, Report).origin is None]
+    latency = [path for path in latency_files(records) if read_record(path, Report).origin is None]
     own = [method.method.name for method in found.methods if method.origin is None]
     of_methods = [path for name in own for path in (paths.points(track, name), paths.predictions(track, name)) if path.exists()]
     code = sorted(paths.code("x").parent.glob("*.json"))

@@ -18,7 +18,7 @@ from harness.run.paths import Paths
 from harness.run.pool import Outcome, run_all, workers
 from harness.run.track import Selection, selected
 from harness.run.train import train_track
-from leaderboard.exchange.agreement import Comparison, Rerun, Verdict, Verification, compare
+from leaderboard.exchange.agreement import Agreement, Rerun, Verdict, Verification, agreement_of
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import Params
 from leaderboard.records.results import Predictions, TrackResults, read_records
@@ -43,7 +43,7 @@ class Recorded:
     predictions: Predictions
 
 
-def verify(params: Params, records: Path, track: str, sample: Sample) -> Verification:
+def rerun(params: Params, records: Path, track: str, sample: Sample) -> Verification:
     """Run a sample of the `ok` points in the folder `records` again in a temporary folder; no other point is run, nothing is written elsewhere.
 
     Raises UserError where the records are broken, of other data or of another version, or hold no point that params.yaml can run.
@@ -94,7 +94,7 @@ def drawn(points: Sequence[Recorded], sample: Sample) -> list[Recorded]:
 def _run(params: Params, paths: Paths, track: str, points: Sequence[Recorded], labels: np.ndarray) -> tuple[Rerun, ...]:
     """Run the points in worker processes and compare each with its record; ids of a record name no folder, for they may be a stranger's."""
     jobs = {paths.artefacts(track, recorded.method) / str(index): recorded for index, recorded in enumerate(points)}
-    found: dict[Path, Comparison] = {}
+    found: dict[Path, Agreement] = {}
     with workers(params.run.workers) as pool:
         todo = [_job(params, paths, track, recorded, folder) for folder, recorded in jobs.items()]
         for job, outcomes in run_all(pool, todo, [guarded_compress, evaluate_point], params.track(track).seconds):
@@ -109,13 +109,11 @@ def _job(params: Params, paths: Paths, track: str, recorded: Recorded, folder: P
     return Job(about, recorded.method, point.model, dict(point.setting), point.seed, paths.data(track), dense, folder, params.run.gibibytes)
 
 
-def _compared(recorded: Recorded, folder: Path, outcomes: Sequence[Outcome], labels: np.ndarray) -> Comparison:
+def _compared(recorded: Recorded, folder: Path, outcomes: Sequence[Outcome], labels: np.ndarray) -> Agreement:
     reason = next((outcome.reason for outcome in outcomes if outcome.reason is not None), None)
     record = {key: value for outcome in outcomes for key, value in (outcome.value or {}).items()}
     if reason is not None or record["status"] != "ok":
-        return Comparison(
-            verdict="different", reason=f"recorded as ok, here {'failed' if reason else record['status']}: {reason or record['reason']}"
-        )
+        return Agreement(verdict="different", reason=f"recorded as ok, here {'failed' if reason else record['status']}: {reason or record['reason']}")
     about = recorded.point.model_dump(include={"id", "model", "setting", "seed"})
     again = Measured.model_validate(about | record)
-    return compare((recorded.point, recorded.predictions), (again, np.load(folder / PREDICTIONS, allow_pickle=False)), labels)
+    return agreement_of((recorded.point, recorded.predictions), (again, np.load(folder / PREDICTIONS, allow_pickle=False)), labels)

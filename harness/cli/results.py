@@ -34,7 +34,7 @@ def bundle(
 
 
 @app.command()
-def verify(
+def rerun(
     track: Track,
     method: Annotated[list[str] | None, typer.Option(help="only this method or chain (may be given again)")] = None,
     model: Annotated[list[str] | None, typer.Option(help="only this model (may be given again)")] = None,
@@ -46,14 +46,14 @@ def verify(
 ) -> None:
     """Train dense anew, run a sample of the recorded points again, and say of each whether it came out the same; exit 1 if one is different.
 
-    Example: python -m harness verify digits --method wanda --model vit --share 0.2
+    Example: python -m harness rerun digits --method wanda --model vit --share 0.2
     """
     loaded, paths = opened(params)
     from harness.run.pool import start_server
 
     start_server()
     from harness.audit.rerun import Sample, verdicts
-    from harness.audit.rerun import verify as run
+    from harness.audit.rerun import rerun as run
     from harness.run.track import Selection
     from leaderboard.records import files
 

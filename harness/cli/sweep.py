@@ -63,9 +63,9 @@ def sweep(
         if address is None:
             lines = _here(loaded, paths, tracks, methods)
         else:
-            from harness.cluster.sweep_at import Asked, Shape, sweep_at
+            from harness.cluster.sweep_at import Asked, TaskShape, sweep_at
 
-            lines = sweep_at(address, loaded, paths, Asked(tracks, methods, measure or [], remote, Shape(cpus, gpus, memory)))
+            lines = sweep_at(address, loaded, paths, Asked(tracks, methods, measure or [], remote, TaskShape(cpus, gpus, memory)))
         for line in lines:
             typer.echo(line)
 

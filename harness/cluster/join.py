@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError
 
 from harness.cluster.revision import unpack_revision
-from harness.cluster.sweep_at import Shape
+from harness.cluster.sweep_at import TaskShape
 from leaderboard.records.errors import UserError
 
 NODE = "ray.io/node-id"  # Ray's own label
@@ -73,13 +73,13 @@ def nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def fits(shape: Shape, refused: set[str]) -> bool:
+def fits(shape: TaskShape, refused: set[str]) -> bool:
     """Say whether a node that is alive and not `refused` is large enough for `shape`, were it idle."""
     found = [node["Resources"] for node in nodes() if node["NodeID"] not in refused]
     return any(all(node.get(name, 0) >= asked for name, asked in shape.resources.items()) for node in found)
 
 
-def demand(shape: Shape) -> None:
+def demand(shape: TaskShape) -> None:
     """Raise UserError if no node is large enough for `shape`: Ray would wait for one for ever."""
     if fits(shape, set()):
         return

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from harness.cluster.inputs import given_for
 from harness.cluster.join import NODE, demand, fits
 from harness.cluster.remote import POINTS, WHOLE, Remote, receive
-from harness.cluster.sweep_at import Shape
-from harness.cluster.tasks import Failed, Given, Refused, Result, run_point
+from harness.cluster.sweep_at import TaskShape
+from harness.cluster.tasks import FailedOnNode, Given, RefusedNode, Result, run_point
 from harness.run.compress import RECORD, Item, Ran, Summary, place, record_of, swept, temporary
 from harness.run.paths import Paths
 from harness.run.points import Point
@@ -40,12 +40,12 @@ class Handed:
     refused: dict[str, str] = field(default_factory=dict)  # nodes, with the reason
 
 
-def sweep_on_cluster(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str], remote: Remote, shape: Shape) -> Summary:
+def sweep_on_cluster(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str], remote: Remote, shape: TaskShape) -> Summary:
     """Do what `swept` does on the cluster that this process has joined; `shape` is what a point asks for, its GPUs only on tracks of device cuda."""
     return swept(params, paths, tracks, methods, lambda todo: _run(params, paths, todo, remote, shape))
 
 
-def _run(params: Params, paths: Paths, todo: list[Item], remote: Remote, shape: Shape) -> Iterator[Ran]:
+def _run(params: Params, paths: Paths, todo: list[Item], remote: Remote, shape: TaskShape) -> Iterator[Ran]:
     """Yield each point with its record: first those that an earlier sweep has left in the remote, then those that the cluster computes, as they end."""
     if not todo:
         return
@@ -81,7 +81,7 @@ def _put_back(paths: Paths, remote: Remote, point: Point, record: dict[str, Any]
     return point, found
 
 
-def _computed(given: Given, todo: list[Item], shape: Shape, bar: tqdm[Any]) -> Iterator[tuple[Point, Result]]:
+def _computed(given: Given, todo: list[Item], shape: TaskShape, bar: tqdm[Any]) -> Iterator[tuple[Point, Result]]:
     """Yield each point with its result as it ends; raise UserError if no node is large enough for one, or none is left that may run them."""
     asked = {track: shape if given.params.track(track).device == "cuda" else shape.without_gpus for track in given.records}
     for each in set(asked.values()):
@@ -105,7 +105,7 @@ def _computed(given: Given, todo: list[Item], shape: Shape, bar: tqdm[Any]) -> I
         bar.set_postfix_str(f"{_doing(handed, shape)}, {failed} failed")
 
 
-def _hand_over(handed: Handed, shared: Any, tasks: dict[str, Any], asked: dict[str, Shape]) -> None:
+def _hand_over(handed: Handed, shared: Any, tasks: dict[str, Any], asked: dict[str, TaskShape]) -> None:
     """Give Ray as many of the points that wait as it may hold."""
     while handed.waiting and len(handed.running) < WINDOW:
         point, wanted = handed.waiting.popleft()
@@ -114,7 +114,7 @@ def _hand_over(handed: Handed, shared: Any, tasks: dict[str, Any], asked: dict[s
         handed.running[tasks[point.track].options(**elsewhere).remote(shared, point, wanted)] = (point, wanted)
 
 
-def _avoided(handed: Handed, wanted: str, shape: Shape) -> set[str]:
+def _avoided(handed: Handed, wanted: str, shape: TaskShape) -> set[str]:
     """Return the nodes that may not run a point: those that are refused, and those where it failed, unless no other is large enough."""
     refused, failed_on = set(handed.refused), handed.failed_on.get(wanted, set())
     if failed_on and not fits(shape, refused | failed_on):
@@ -123,7 +123,7 @@ def _avoided(handed: Handed, wanted: str, shape: Shape) -> set[str]:
     return refused | failed_on
 
 
-def _take_back(handed: Handed, asked: dict[str, Shape]) -> None:
+def _take_back(handed: Handed, asked: dict[str, TaskShape]) -> None:
     """Take back what waits for a node other than those where it failed if the last such node has gone."""
     others: dict[tuple[str, frozenset[str]], bool] = {}
     for reference, (point, wanted) in list(handed.running.items()):
@@ -135,7 +135,7 @@ def _take_back(handed: Handed, asked: dict[str, Shape]) -> None:
             handed.waiting.appendleft(handed.running.pop(reference))
 
 
-def _end_if_all_are_refused(handed: Handed, asked: dict[str, Shape]) -> None:
+def _end_if_all_are_refused(handed: Handed, asked: dict[str, TaskShape]) -> None:
     """Raise UserError if every node that is large enough for a point that is left has been refused: nobody would add another to them and wait."""
     left = {point.track: point for point, _ in chain(handed.waiting, handed.running.values())} if handed.refused else {}
     for track, point in left.items():
@@ -144,7 +144,7 @@ def _end_if_all_are_refused(handed: Handed, asked: dict[str, Shape]) -> None:
             raise UserError(f"no node is left for {point.method} {point.id}; the last was refused: {last}")
 
 
-def on_node(given: Given, point: Point, wanted: str) -> Result | Refused | Failed:
+def on_node(given: Given, point: Point, wanted: str) -> Result | RefusedNode | FailedOnNode:
     """Run `point` on the node that this is."""
     return run_point(given, point, wanted, ray.get_runtime_context().get_node_id())
 
@@ -152,12 +152,12 @@ def on_node(given: Given, point: Point, wanted: str) -> Result | Refused | Faile
 def _result(handed: Handed, reference: Any, item: Item) -> Result | None:
     """Return what came of a point handed over, or None if it is to be tried again."""
     try:
-        found: Result | Refused | Failed = ray.get(reference)
+        found: Result | RefusedNode | FailedOnNode = ray.get(reference)
     except RayError as error:
         return _lost(handed, item, f"{type(error).__name__}: {' '.join(str(error).split())[:240]}")
     if isinstance(found, Result):
         return found
-    if isinstance(found, Failed):
+    if isinstance(found, FailedOnNode):
         handed.failed_on[item[1]].add(found.node)
         return _lost(handed, item, found.reason)
     if found.node not in handed.refused:
@@ -175,7 +175,7 @@ def _lost(handed: Handed, item: Item, reason: str) -> Result | None:
     return Result(record_of(point, [Outcome(None, f"tried {AGAIN + 1} times on the cluster, at last: {reason}")], wanted), None)
 
 
-def _doing(handed: Handed, shape: Shape) -> str:
+def _doing(handed: Handed, shape: TaskShape) -> str:
     """Return how many points run, by the processors in use, which may be those of others on the cluster, or that none can."""
     used: float = ray.cluster_resources().get("CPU", 0) - ray.available_resources().get("CPU", 0)
     running = min(len(handed.running), round(used / shape.cpus))

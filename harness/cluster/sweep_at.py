@@ -15,7 +15,7 @@ from leaderboard.records.params import Params
 
 
 @dataclass(frozen=True)
-class Shape:
+class TaskShape:
     """What a point asks of a node: processors and GPUs, fractions too, and GiB of memory (0: it is not counted)."""
 
     cpus: float
@@ -26,7 +26,7 @@ class Shape:
         return f"{self.cpus:g} CPUs, {self.gpus:g} GPUs and {self.gibibytes:g} GiB"
 
     @property
-    def without_gpus(self) -> Shape:
+    def without_gpus(self) -> TaskShape:
         """Return the same without GPUs."""
         return replace(self, gpus=0)
 
@@ -49,7 +49,7 @@ class Asked:
     methods: Sequence[str]
     hardware: Sequence[str]
     remote: str | None
-    shape: Shape
+    shape: TaskShape
 
 
 def sweep_at(address: str, params: Params, paths: Paths, asked: Asked) -> Iterator[str]:

@@ -51,7 +51,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedNode:
     """Why a node may not run a point of this sweep."""
 
     node: str
@@ -59,7 +59,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedOnNode:
     """Why a point could not be run on a node: its inputs could not be had, its artefact not be sent, the disk was full; it is not the point's fault."""
 
     node: str
@@ -71,13 +71,13 @@ def torch_build() -> str:
     return f"{importlib.metadata.version('torch')} ({torch.version.git_version[:10]})"
 
 
-def run_point(given: Given, point: Point, wanted: str, node: str) -> Result | Refused | Failed:
+def run_point(given: Given, point: Point, wanted: str, node: str) -> Result | RefusedNode | FailedOnNode:
     """Run `point`, whose fingerprint here must be `wanted`, on this node."""
     try:
         reason = _foreign(given, point, wanted)
-        return _ran(given, point, wanted) if reason is None else Refused(node, reason)
+        return _ran(given, point, wanted) if reason is None else RefusedNode(node, reason)
     except Exception as error:  # whatever it is, the point is tried on another node
-        return Failed(node, reason_of(error))
+        return FailedOnNode(node, reason_of(error))
 
 
 def _ran(given: Given, point: Point, wanted: str) -> Result:

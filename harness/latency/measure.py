@@ -21,8 +21,8 @@ from harness.data import splits
 from harness.latency import benchmark, runtimes
 from harness.latency.clock import CLOCKS
 from harness.latency.job import LatencyJob
-from harness.latency.plan import Plan, TimedPoint, plan_of
-from harness.latency.plugin import Latency
+from harness.latency.plan import TimedPoint, TimingPlan, plan_of
+from harness.latency.plugin import LatencyPlugin
 from harness.run.paths import Paths
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
@@ -32,7 +32,7 @@ OPTIONS = ["--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet", "-
 
 
 @dataclass(frozen=True)
-class Measured:
+class TimingOutcome:
     """Why nothing was measured, or the file that was written and the reasons for which single points are not in it."""
 
     skipped: str | None
@@ -40,14 +40,14 @@ class Measured:
     failed: dict[str, str]
 
 
-def measure(params: Params, paths: Paths, track: str, hardware: str) -> Measured:
+def measure(params: Params, paths: Paths, track: str, hardware: str) -> TimingOutcome:
     """Time every job and write pytest-benchmark's JSON; where the machine cannot serve the profile, leave everything as it is."""
     profile, folder = params.profile(hardware), paths.latency(track, hardware)
     runtimes.check({hardware: profile})
     folder.mkdir(parents=True, exist_ok=True)
     lacking = runtimes.missing(profile)
     if lacking is not None:
-        return Measured(lacking, None, {})
+        return TimingOutcome(lacking, None, {})
     plan = plan_of(params, paths, track, profile)
     jobs, refused = jobs_of(params, paths, track, profile, plan)
     with files.reading(paths.data(track) / splits.TEST):
@@ -55,15 +55,17 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> Measured
     if max(profile.batches) > len(test.labels):
         raise UserError(f"hardware '{hardware}' asks for a batch of {max(profile.batches)}, the test split has {len(test.labels)} images: lower it")
     images = test.images(max(benchmark.COMPARED, *profile.batches)).to(torch.device(profile.device))
-    plugin = Latency(jobs, profile, images, f"{track}: latency {hardware}")
+    plugin = LatencyPlugin(jobs, profile, images, f"{track}: latency {hardware}")
     report = timed(plugin, profile)
     file = folder / f"{report['machine_info']['shrinkmark']['fingerprint']}.json"
     failed = [{**point.name, "reason": reason} for point, reason in refused] + plugin.failed
     files.write_json(file, {**report, "same_program": plan.same_program, "failed": failed})
-    return Measured(None, file, {f"{entry['method']} {entry['id']}": entry["reason"] for entry in failed})
+    return TimingOutcome(None, file, {f"{entry['method']} {entry['id']}": entry["reason"] for entry in failed})
 
 
-def jobs_of(params: Params, paths: Paths, track: str, profile: HardwareParams, plan: Plan) -> tuple[list[LatencyJob], list[tuple[TimedPoint, str]]]:
+def jobs_of(
+    params: Params, paths: Paths, track: str, profile: HardwareParams, plan: TimingPlan
+) -> tuple[list[LatencyJob], list[tuple[TimedPoint, str]]]:
     """Return the jobs of `plan`, point by point, and the points that the runtime cannot be given, with the reason."""
     wanted = [folder for point in plan.timed for folder in (point.dense, point.folder)]
     made = runtimes.of(profile).prepare_track(params, paths, track, wanted)
@@ -77,7 +79,7 @@ def jobs_of(params: Params, paths: Paths, track: str, profile: HardwareParams, p
     return jobs, refused
 
 
-def timed(plugin: Latency, profile: HardwareParams) -> Any:
+def timed(plugin: LatencyPlugin, profile: HardwareParams) -> Any:
     """Run the benchmark of the plugin's jobs in this process and return pytest-benchmark's report."""
     with tempfile.TemporaryDirectory() as temporary:
         written, empty = Path(temporary) / "latency.json", Path(temporary) / "pytest.ini"

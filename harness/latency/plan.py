@@ -46,14 +46,14 @@ class TimedPoint:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TimingPlan:
     """The points that are timed, and those that need not be, because they run the program of one that is (of dense, if they can)."""
 
     timed: list[TimedPoint]
     same_program: list[dict[str, Any]]
 
 
-def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -> Plan:
+def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -> TimingPlan:
     """Return what is to be timed, model by model, dense (the A/A control) first, and what is not."""
     runtime = runtimes.of(profile)
     timed, same_program = [], []
@@ -74,7 +74,7 @@ def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -
             else:
                 same_program.append({**point.name, "timed": twin.name})
     order = list(params.track(track).models)
-    return Plan(sorted(timed, key=lambda point: (order.index(point.model), point.method != DENSE)), same_program)
+    return TimingPlan(sorted(timed, key=lambda point: (order.index(point.model), point.method != DENSE)), same_program)
 
 
 def _records(path: Path) -> tuple[str, list[dict[str, Any]]]:

@@ -13,7 +13,7 @@ from harness.latency.job import LatencyJob
 from leaderboard.records.params import HardwareParams
 
 
-class Latency:
+class LatencyPlugin:
     """Jobs by name, the profile and the test images as fixtures; the machine's fingerprint in the report; a progress bar; reasons of failures."""
 
     def __init__(self, jobs: list[LatencyJob], profile: HardwareParams, images_: Tensor, title: str) -> None:

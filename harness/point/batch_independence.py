@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harness.data import splits
 from harness.point import counter, store
-from leaderboard.records.errors import Refused
+from leaderboard.records.errors import BrokenContract
 
 CPU = torch.device("cpu")
 BATCH = 256  # test images evaluated at a time
@@ -28,7 +28,7 @@ AGREEING = 0.95  # of them must be classified as they were in a batch; kernels f
 def evaluated(artefact: store.Artefact, test: splits.TestSplit, device: torch.device) -> tuple[Tensor, list[counter.Count]]:
     """Return the logits (N, classes) of all test images, on the CPU, and the counts of images alone: of one, or of each if the program branches.
 
-    Raises Refused if a logit is not finite, if what an image costs depends on its batch or, without a branch, on the image, and if images are classified
+    Raises BrokenContract if a logit is not finite, if what an image costs depends on its batch or, without a branch, on the image, and if images are classified
     otherwise alone than together.
     """
     return _branching(artefact, test, device) if artefact.branches else _straight(artefact, test, device)
@@ -51,7 +51,7 @@ def _straight(artefact: store.Artefact, test: splits.TestSplit, device: torch.de
     batch = next(batches)
     together, counted = counter.run(module, batch, bits)
     if not _same_work(count, counted, len(batch)):
-        raise Refused(_difference(module, batch, count, counted))
+        raise BrokenContract(_difference(module, batch, count, counted))
     logits = _finite([together, *(module(rest) for rest in batches)])
     _same_classes(torch.cat([alone, *(artefact.module(image) for image in others)]), logits[picked])
     return logits, [count]
@@ -60,7 +60,7 @@ def _straight(artefact: store.Artefact, test: splits.TestSplit, device: torch.de
 def _finite(batches: Sequence[Tensor]) -> Tensor:
     logits = torch.cat(list(batches)).cpu()
     if not torch.isfinite(logits).all():
-        raise Refused("the artefact returns NaN or infinity on test images")
+        raise BrokenContract("the artefact returns NaN or infinity on test images")
     return logits
 
 
@@ -83,4 +83,4 @@ def _difference(module: nn.Module, batch: Tensor, alone: counter.Count, together
 def _same_classes(alone: Tensor, together: Tensor) -> None:
     same = int((alone.argmax(1) == together.argmax(1)).sum())
     if same < AGREEING * len(alone):
-        raise Refused(f"{len(alone) - same} of {len(alone)} test images are classified otherwise alone than in a batch")
+        raise BrokenContract(f"{len(alone) - same} of {len(alone)} test images are classified otherwise alone than in a batch")

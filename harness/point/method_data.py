@@ -15,7 +15,7 @@ from harness.models import build
 from harness.point import counter
 from harness.point.augment import cropped, cut_out, warped
 from leaderboard.records.params import TrackParams
-from leaderboard.records.errors import Refused
+from leaderboard.records.errors import BrokenContract
 from methods import Data, Needs, Schedule, Split
 
 CLASSES: tuple[Needs, ...] = get_args(Needs)  # of budgets, each with all that those before it have
@@ -24,7 +24,7 @@ CLASSES: tuple[Needs, ...] = get_args(Needs)  # of budgets, each with all that t
 class MethodData(Data):
     """What a method sees of a track, for one model and one seed, on the device of `learn`; counts the images drawn in `images_seen`.
 
-    needs: the budget class of the method: what a higher class uses raises Refused, for a point's fingerprint knows of what its class uses alone.
+    needs: the budget class of the method: what a higher class uses raises BrokenContract, for a point's fingerprint knows of what its class uses alone.
     """
 
     def __init__(self, learn: Learn, params: TrackParams, model: str, seed: int, needs: Needs) -> None:
@@ -37,7 +37,7 @@ class MethodData(Data):
 
     def _only_for(self, least: Needs, what: str) -> None:
         if CLASSES.index(self._needs) < CLASSES.index(least):
-            raise Refused(f'the method says needs = "{self._needs}" and asks for data.{what}: say needs = "{least}"')
+            raise BrokenContract(f'the method says needs = "{self._needs}" and asks for data.{what}: say needs = "{least}"')
 
     @property
     def scratch(self) -> Schedule:  # type: ignore[override]  # of the contract, where it reads as what it is

@@ -21,7 +21,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from harness.point.archive import refuse_pickles
 from harness.point.program_text import NO_TRACE
 from harness.point.weights_file import decode, encode, without_signed_zeros
-from leaderboard.records.errors import Refused, UserError
+from leaderboard.records.errors import BrokenContract, UserError
 from methods import Codebook, Codes
 from methods.parts.network.batchnorm import fold_batchnorms
 
@@ -63,7 +63,7 @@ def _on_cpu(codes: Codes | Codebook) -> Codes | Codebook:
 def export(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     """Return `model` (eval mode) as a program for any batch size, its foldable BatchNorms folded, as for deployment; `images` needs two or more.
 
-    Raises Refused if a shape depends on the images themselves, and with it the work: a program that is not seen to branch must do the same for every image.
+    Raises BrokenContract if a shape depends on the images themselves, and with it the work: a program that is not seen to branch must do the same for every image.
     """
     model = fold_batchnorms(model, images[:1])
     for parameter in model.parameters():
@@ -72,7 +72,7 @@ def export(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     for node in _nodes(program):
         found = node.meta.get("val")
         if isinstance(found, Tensor) and free_unbacked_symbols(found.shape):
-            raise Refused(f"the shape of what {node.target} returns depends on the image: work may depend on the image only by torch.cond")
+            raise BrokenContract(f"the shape of what {node.target} returns depends on the image: work may depend on the image only by torch.cond")
     return _without_origins(program)
 
 

@@ -27,7 +27,7 @@ from harness.point import predictions, store
 from harness.point.batch_independence import CPU, evaluated
 from harness.point.device import seeded
 from harness.point.method_data import MethodData
-from leaderboard.records.errors import Refused, UserError
+from leaderboard.records.errors import BrokenContract, UserError
 from leaderboard.records.params import TrackParams
 from methods import Method
 
@@ -75,7 +75,7 @@ def compress_point(job: Job, method: Method) -> dict[str, Any]:
     private = copy.deepcopy(dense).to(device)
     compressed, work, spent = _measured(lambda: method.compress(private, seen), seen)
     if splits.digest(dense.state_dict()) != before:
-        raise Refused("the method changed the dense model: change only the model passed to compress()")
+        raise BrokenContract("the method changed the dense model: change only the model passed to compress()")
     start = time.perf_counter()
     probe = learn.probe(PROBE)
     np.save(job.folder / EXPECTED, _check(compressed, dense, probe).numpy())
@@ -113,30 +113,30 @@ def _peak_mib() -> float:
 
 @torch.no_grad()
 def _check(compressed: Any, dense: nn.Module, images: Tensor) -> Tensor:
-    """Return the logits (N, classes) of what the method returned; raise Refused if it cannot be a compressed model."""
+    """Return the logits (N, classes) of what the method returned; raise BrokenContract if it cannot be a compressed model."""
     if not isinstance(compressed, nn.Module):
-        raise Refused(f"compress() returned {type(compressed).__name__}, not a torch.nn.Module")
+        raise BrokenContract(f"compress() returned {type(compressed).__name__}, not a torch.nn.Module")
     compressed.eval().cpu()
     output, expected = compressed(images), dense(images)
     if not isinstance(output, Tensor) or output.shape != expected.shape:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise Refused(f"the compressed model returns {found}, dense returns {tuple(expected.shape)}")
+        raise BrokenContract(f"the compressed model returns {found}, dense returns {tuple(expected.shape)}")
     if not torch.isfinite(output).all():
-        raise Refused("the compressed model returns NaN or infinity")
+        raise BrokenContract("the compressed model returns NaN or infinity")
     return output
 
 
 def _same(found: Tensor, expected: Tensor) -> None:
     difference = float((found - expected).abs().max())
     if difference > 1e-3 * max(1.0, float(expected.abs().max())):
-        raise Refused(f"the artefact read back differs from the model that the method returned: logits by up to {difference:.2g}")
+        raise BrokenContract(f"the artefact read back differs from the model that the method returned: logits by up to {difference:.2g}")
 
 
 @torch.inference_mode()
 def evaluate_point(job: Job) -> dict[str, Any]:
     """Read the artefact back, predict the test split, count, and return the measured part of the record; writes the predictions beside it.
 
-    Raises Refused where what is read back is not what the method returned, or what it does depends on the batch or, without a branch, on the image.
+    Raises BrokenContract where what is read back is not what the method returned, or what it does depends on the batch or, without a branch, on the image.
     """
     device = seeded(job.track.device, job.seed)
     start = time.perf_counter()

@@ -20,7 +20,7 @@ COMPILED = "a method and what it imports of its own package are there as text"
 
 
 @dataclass(frozen=True)
-class Refused(Method):
+class RefusedMethod(Method):
     """Stand for a method that is never imported, for its text breaks the rules: each of its points, at whatever setting, fails for `reason`."""
 
     reason: ClassVar[str]
@@ -43,7 +43,7 @@ class Refused(Method):
 
 
 @dataclass(frozen=True)
-class Part:
+class ModuleFile:
     """A module of a package, and its file."""
 
     module: str
@@ -71,20 +71,20 @@ def refusal(method: str, module: str) -> str | None:
     return f"method '{method}' is refused: {part.name} line {first.line}: {' '.join(first.text.split())[:80]}: {first.rule}{more}"
 
 
-def refused(reason: str) -> type[Method]:
+def stand_in(reason: str) -> type[Method]:
     """Return the stand-in for a method that is refused for `reason`."""
-    return type("Refused", (Refused,), {"reason": reason, "__module__": __name__})
+    return type("RefusedMethod", (RefusedMethod,), {"reason": reason, "__module__": __name__})
 
 
-def _breaches(part: Part) -> list[rules.Breach]:
+def _breaches(part: ModuleFile) -> list[rules.Breach]:
     if part.path.suffix not in SOURCE_SUFFIXES:
         return [rules.Breach(1, part.path.name, COMPILED)]
     return rules.breaches(part.path.read_bytes(), part.package)
 
 
-def parts(module: str) -> list[Part]:
+def parts(module: str) -> list[ModuleFile]:
     """Return what importing `module` runs of its own package, found without importing: itself, the packages that it lies in, and what they import."""
-    waiting, found = [module], list[Part]()
+    waiting, found = [module], list[ModuleFile]()
     while waiting:
         for part in _along(waiting.pop()):
             if part not in found:
@@ -93,21 +93,21 @@ def parts(module: str) -> list[Part]:
     return found
 
 
-def _of_own(part: Part) -> list[str]:
+def _of_own(part: ModuleFile) -> list[str]:
     own = part.module.split(".")[0]
     text = part.path.read_bytes() if part.path.suffix in SOURCE_SUFFIXES else b""
     return [one.name for one in rules.imports(text, part.package) if one.name.split(".")[0] == own]
 
 
-def _along(name: str) -> Iterator[Part]:
+def _along(name: str) -> Iterator[ModuleFile]:
     """Yield the package of a dotted name, the packages inside it and the module on the way; what is no file, as a function in a module, is passed over."""
     package, *rest = name.split(".")
     spec = importlib.util.find_spec(package)
     folders = [Path(place) for place in (spec.submodule_search_locations if spec else None) or []]
     if spec and spec.has_location and spec.origin:
-        yield Part(package, Path(spec.origin))
+        yield ModuleFile(package, Path(spec.origin))
     for depth in range(1, len(rest) + 1):
         inner = rest[:depth]
         choices = [folder.joinpath(*inner) for folder in folders]
         files = [file for base in choices for suffix in all_suffixes() for file in (base / f"__init__{suffix}", base.with_name(base.name + suffix))]
-        yield from (Part(".".join([package, *inner]), file) for file in files if file.is_file())
+        yield from (ModuleFile(".".join([package, *inner]), file) for file in files if file.is_file())

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import methods
 from harness.point import chain
-from harness.run.foreign_methods import Refused, refusal, refused
+from harness.run.foreign_methods import RefusedMethod, refusal, stand_in
 from leaderboard.records.errors import UserError, describe, unknown
 from methods import Method
 
@@ -39,7 +39,7 @@ def load(name: str) -> type[Method]:
 def refusals(names: Iterable[str]) -> Iterator[str]:
     """Yield the line that says why, for each method of another package among the methods and steps of chains `names` that breaks the rules."""
     loaded = {step: _load(step) for name in names for step in chain.steps_of(name)}
-    yield from (method.reason for method in loaded.values() if issubclass(method, Refused))
+    yield from (method.reason for method in loaded.values() if issubclass(method, RefusedMethod))
 
 
 def _load(name: str) -> type[Method]:
@@ -61,14 +61,14 @@ def _from_file(name: str) -> type[Method]:
         raise UserError(f"methods/{name}.py must hold exactly one class derived from Method, found {len(found)}: keep one")
     home = found[0].__module__
     reason = None if home == module.__name__ else refusal(name, home)  # a file that hands on a class of another package
-    return found[0] if reason is None else refused(reason)
+    return found[0] if reason is None else stand_in(reason)
 
 
 def _from_entry_point(name: str) -> type[Method]:
     (entry,) = entry_points(group=GROUP, name=name)
     reason = refusal(name, entry.module)
     if reason is not None:
-        return refused(reason)
+        return stand_in(reason)
     found = entry.load()
     if not (inspect.isclass(found) and issubclass(found, Method)):
         raise UserError(f"entry point '{name}' of group {GROUP} is {found!r}, not a class derived from methods.Method")
@@ -92,7 +92,7 @@ def configure(name: str, setting: dict[str, Any]) -> Method:
 
 def _configure(name: str, setting: dict[str, Any]) -> Method:
     method = load(name)
-    if issubclass(method, Refused):  # what it could be set to is not known
+    if issubclass(method, RefusedMethod):  # what it could be set to is not known
         return method()
     fields = list(inspect.signature(method).parameters)
     for key in setting:

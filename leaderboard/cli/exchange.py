@@ -20,15 +20,14 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Draws the points that are
 Into = Annotated[Path | None, typer.Option(help="The folder to write the schemas into; by default they are printed.")]
 
 
-@app.command(epilog="Example: python -m leaderboard verify digits-v2.zip --rerun 0.02")
-def verify(
+@app.command("check-bundle", epilog="Example: python -m leaderboard check-bundle digits-v2.zip --rerun 0.02")
+def check_bundle_command(
     bundle: BundleFile, rerun: Share = None, seed: Seed = None, results: Results = Path("results"), params: ParamsFile = Path("params.yaml")
 ) -> None:
     """Check a bundle from elsewhere, run a sample again if asked, label each point in <BUNDLE>.labels.json; exit 1 if it is refused or contradicted."""
     with one_line_errors(), tempfile.TemporaryDirectory() as temporary:
         from leaderboard.exchange.checked import check_bundle
-        from leaderboard.exchange.labels import Again, counted, labels_file, self_reported
-        from leaderboard.exchange.labels import rerun as run_again
+        from leaderboard.exchange.labels import Again, counted, labels_file, run_again, self_reported
         from leaderboard.records.files import write_text
 
         outside = check_bundle(bundle, results, Path(temporary))

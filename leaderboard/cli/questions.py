@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from leaderboard.cli.options import OPTIONS, Hardware, ParamsFile, Results, Track, Version, chosen, one_line_errors
-from leaderboard.tables.ranking.costs import Cost
+from leaderboard.tables.ranking.savings import Saving
 
 app = typer.Typer(**OPTIONS)
 
@@ -16,7 +16,7 @@ app = typer.Typer(**OPTIONS)
 @app.command("recommend", epilog="Example: python -m leaderboard recommend --track digits --model vit --max-drop 1 --optimise latency")
 def recommend_command(
     model: Annotated[str, typer.Option(help="The model to compress.")],
-    optimise: Annotated[Cost, typer.Option(help="What should become small; latency is that of the smallest batch.")],
+    optimise: Annotated[Saving, typer.Option(help="What should become small; latency is that of the smallest batch.")],
     max_drop: Annotated[float, typer.Option(min=0, help="The loss of accuracy to bear at most, in points.")] = 1.0,
     needs: Annotated[list[str] | None, typer.Option(help="Only methods of this budget class, e.g. calibration (may be given again).")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many rows to print.")] = 5,

@@ -20,14 +20,14 @@ RULE = (
 Verdict = Literal["identical", "within tolerance", "different"]
 
 
-class Comparison(Frozen):
+class Agreement(Frozen):
     """A verdict, and for any but `identical` what differs."""
 
     verdict: Verdict
     reason: str = ""
 
 
-class Rerun(Comparison):
+class Rerun(Agreement):
     """What running a point again gave."""
 
     method: str
@@ -35,29 +35,29 @@ class Rerun(Comparison):
 
 
 class Verification(Frozen):
-    """What `python -m harness verify` writes: whether each dense model came out the same to the bit, and every point that was run again."""
+    """What `python -m harness rerun` writes: whether each dense model came out the same to the bit, and every point that was run again."""
 
     dense: dict[str, bool]
     points: tuple[Rerun, ...]
 
 
-def compare(recorded: tuple[Measured, Predictions], again: tuple[Measured, Predictions], labels: NDArray[np.int_]) -> Comparison:
+def agreement_of(recorded: tuple[Measured, Predictions], again: tuple[Measured, Predictions], labels: NDArray[np.int_]) -> Agreement:
     """Compare two runs of a point, each its numbers and its (images,) predictions, by the rule above; labels: (images,)."""
     (old, before), (new, after) = recorded, again
     if before.shape != after.shape:
-        return Comparison(verdict="different", reason=f"{len(after)} predictions, recorded are {len(before)}")
+        return Agreement(verdict="different", reason=f"{len(after)} predictions, recorded are {len(before)}")
     counts = {name: (float(getattr(old, name)), float(getattr(new, name))) for name in TOLERANCES}
     changed = int((before != after).sum())
     if not changed and all(found == wanted for wanted, found in counts.values()):
-        return Comparison(verdict="identical")
+        return Agreement(verdict="identical")
     far = [_said(name, *pair) for name, pair in counts.items() if abs(pair[1] - pair[0]) > TOLERANCES[name] * pair[0]]
     p = sign_flip_p((after == labels)[None], (before == labels)[None])
     if p < LEVEL:
         far.append(f"{int((after == labels).sum())} correct, recorded are {old.correct} (p = {p:.2g})")
     if far:
-        return Comparison(verdict="different", reason="; ".join(far))
+        return Agreement(verdict="different", reason="; ".join(far))
     near = [_said(name, *pair) for name, pair in counts.items() if pair[0] != pair[1]]
-    return Comparison(verdict="within tolerance", reason="; ".join([*near, *([f"{changed} of {len(labels)} predictions"] if changed else [])]))
+    return Agreement(verdict="within tolerance", reason="; ".join([*near, *([f"{changed} of {len(labels)} predictions"] if changed else [])]))
 
 
 def _said(name: str, recorded: float, found: float) -> str:

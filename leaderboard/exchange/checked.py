@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from leaderboard.exchange.agreement import Comparison, compare
+from leaderboard.exchange.agreement import Agreement, agreement_of
 from leaderboard.exchange.bundle import Bundle, read_bundle, refused
 from leaderboard.exchange.plausible import findings
 from leaderboard.records.errors import UserError, one_line
@@ -39,18 +39,18 @@ def check_bundle(path: Path, results: Path, folder: Path) -> Outside:
     return Outside(bundle, track, ours)
 
 
-def difference(theirs: Measured | Unmeasured, of: MethodResults, ours: MethodResults, track: TrackResults) -> Comparison:
+def difference(theirs: Measured | Unmeasured, of: MethodResults, ours: MethodResults, track: TrackResults) -> Agreement:
     """Compare a point of a bundle with the one of ours that has its id: `different` where we lack it or were given other code, params or dense weights."""
     mine = next((point for point in ours.points if point.id == theirs.id), None)
     if mine is None:
-        return Comparison(verdict="different", reason="we have no such point")
+        return Agreement(verdict="different", reason="we have no such point")
     if theirs.fingerprint != mine.fingerprint:
-        return Comparison(verdict="different", reason="made by other code, params or dense weights (its fingerprint is not ours)")
+        return Agreement(verdict="different", reason="made by other code, params or dense weights (its fingerprint is not ours)")
     if isinstance(theirs, Measured) and isinstance(mine, Measured):
-        return compare((mine, ours.predictions[mine.id]), (theirs, of.predictions[theirs.id]), track.labels)
+        return agreement_of((mine, ours.predictions[mine.id]), (theirs, of.predictions[theirs.id]), track.labels)
     if theirs.status != mine.status:
-        return Comparison(verdict="different", reason=f"{theirs.status}, ours is {mine.status}")
-    return Comparison(verdict="identical")
+        return Agreement(verdict="different", reason=f"{theirs.status}, ours is {mine.status}")
+    return Agreement(verdict="identical")
 
 
 def dense_difference(theirs: TrackResults, ours: TrackResults) -> str | None:
@@ -60,7 +60,7 @@ def dense_difference(theirs: TrackResults, ours: TrackResults) -> str | None:
         if point.model not in mine:
             return f"we have no model '{one_line(point.model)[:40]}'"
         old = (mine[point.model], ours.by_name[DENSE].predictions[mine[point.model].id])
-        found = compare(old, (point, theirs.by_name[DENSE].predictions[point.id]), ours.labels)
+        found = agreement_of(old, (point, theirs.by_name[DENSE].predictions[point.id]), ours.labels)
         if found.verdict == "different":
             return f"dense {one_line(point.model)[:40]} is not ours: {found.reason}"
     return None

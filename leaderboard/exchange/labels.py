@@ -12,7 +12,7 @@ from pathlib import Path
 from leaderboard.exchange.agreement import Rerun, Verdict, Verification
 from leaderboard.exchange.checked import Outside
 from leaderboard.records.errors import UserError
-from leaderboard.records.results import TrackResults, read_json
+from leaderboard.records.results import TrackResults, read_record
 from leaderboard.records.schema import WEAKEST_FIRST, Frozen, Label, Sha256
 
 BY_VERDICT: dict[Verdict, Label] = {"identical": "reproduced", "within tolerance": "within tolerance", "different": "contradicted"}
@@ -46,19 +46,19 @@ def self_reported(outside: Outside) -> Labels:
     return Labels(bundle=outside.bundle.sha256, share=None, seed=None, points=_labelled(outside.track, ()))
 
 
-def rerun(outside: Outside, again: Again) -> tuple[Labels, tuple[Rerun, ...]]:
+def run_again(outside: Outside, again: Again) -> tuple[Labels, tuple[Rerun, ...]]:
     """Run a sample of the points again through the harness, in a process of its own; return the labels and what each comparable one gave."""
     seed = (
         int(outside.bundle.sha256[:8], 16) if again.seed is None else again.seed
     )  # nobody can fit the rest of a bundle to a sample drawn from all of it
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.json"
-        what = ["verify", outside.track.info.track, "--records", str(outside.track.folder), "--params", str(again.params)]
+        what = ["rerun", outside.track.info.track, "--records", str(outside.track.folder), "--params", str(again.params)]
         how = ["--share", str(again.share), "--seed", str(seed), "--report", str(report)]
         done = subprocess.run([sys.executable, "-m", "harness", *what, *how], stdout=subprocess.DEVNULL, check=False)
         if done.returncode not in (0, 1) or not report.exists():
             raise UserError(f"running points again ended with exit code {done.returncode}: see the line above")
-        found = comparable(read_json(report, Verification), outside.track)
+        found = comparable(read_record(report, Verification), outside.track)
     return Labels(bundle=outside.bundle.sha256, share=again.share, seed=seed, points=_labelled(outside.track, found)), found
 
 
@@ -73,10 +73,10 @@ def stored(path: Path, outside: Outside) -> Labels:
     file = labels_file(path)
     if not file.exists():
         return self_reported(outside)
-    labels = read_json(file, Labels)
+    labels = read_record(file, Labels)
     measured = {method.method.name: {point.id for point in method.measured} for method in outside.track.methods}
     if labels.bundle != outside.bundle.sha256 or {name: set(points) for name, points in labels.points.items()} != measured:
-        raise UserError(f"{file.name} is not about {path.name} as it is now: run `python -m leaderboard verify {path.name}` again")
+        raise UserError(f"{file.name} is not about {path.name} as it is now: run `python -m leaderboard check-bundle {path.name}` again")
     return labels
 
 

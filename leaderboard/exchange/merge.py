@@ -14,7 +14,7 @@ from leaderboard.exchange.plausible import latency_files
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.files import write_bytes
 from leaderboard.records.latency import Report
-from leaderboard.records.results import MethodResults, TrackResults, read_json
+from leaderboard.records.results import MethodResults, TrackResults, read_record
 from leaderboard.records.schema import DENSE, MethodPoints, Origin
 
 Writes = dict[Path, bytes]
@@ -89,7 +89,7 @@ def _method_files(method: MethodResults, source: Path, target: Path, origin: Ori
     name = method.method.name
     if method.predictions:
         yield target / "predictions" / f"{name}.safetensors", save(dict(method.predictions))
-    yield target / "points" / f"{name}.json", _with_origin(read_json(source / "points" / f"{name}.json", MethodPoints), origin)
+    yield target / "points" / f"{name}.json", _with_origin(read_record(source / "points" / f"{name}.json", MethodPoints), origin)
 
 
 def _with_origin(content: MethodPoints | Report, origin: Origin) -> bytes:
@@ -108,12 +108,12 @@ def _latency(outside: Outside, ours: TrackResults, decided: Mapping[tuple[str, s
         elif strange is not None:
             lines.append(f"left out latency {where}: it timed {strange}, which is not ours (other code, params or dense weights)")
         else:
-            writes[target] = _with_origin(read_json(file, Report), Origin(bundle=outside.bundle.sha256))
+            writes[target] = _with_origin(read_record(file, Report), Origin(bundle=outside.bundle.sha256))
             lines.append(f"added latency {where}")
     return writes, lines
 
 
 def _strange(file: Path, decided: Mapping[tuple[str, str], str]) -> str | None:
     """Return the first point that was timed for an artefact which is not in our results."""
-    strange = (point.key for point in read_json(file, Report).named if not point.fingerprint or decided.get(point.key) != point.fingerprint)
+    strange = (point.key for point in read_record(file, Report).named if not point.fingerprint or decided.get(point.key) != point.fingerprint)
     return next((one_line(" ".join(key))[:80] for key in strange), None)

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from leaderboard.records.errors import one_line
 from leaderboard.records.latency import LatencyRun, Report, read_latency
-from leaderboard.records.results import MethodResults, TrackResults, read_json
+from leaderboard.records.results import MethodResults, TrackResults, read_record
 from leaderboard.records.schema import DENSE, Measured
 from leaderboard.tables.promised_size import claimed_ratio
 
@@ -71,7 +71,7 @@ def _of_point(point: Measured, dense: Measured | None) -> Iterator[str]:
 
 
 def _of_latency(path: Path, track: TrackResults) -> Iterator[str]:
-    report, run = read_json(path, Report), read_latency(path, track.decided)
+    report, run = read_record(path, Report), read_latency(path, track.decided)
     if report.origin is not None:
         yield "is from elsewhere already (it has an `origin`): a bundle holds what its maker measured"
     if report.machine_info.shrinkmark.fingerprint != path.stem:

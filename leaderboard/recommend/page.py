@@ -11,11 +11,11 @@ from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.files import read_text
 from leaderboard.tables.cells import Record, cut, fixed, real, speedup_cell, whole
 from leaderboard.tables.precision import accuracy_digits
-from leaderboard.tables.ranking.costs import Cost
+from leaderboard.tables.ranking.savings import Saving
 from leaderboard.tables.terminal import Choice, read_table
 
-FIRST = {Cost.BYTES: "the smallest", Cost.MACS: "the fewest MACs", Cost.LATENCY: "the fastest"}
-GAIN = {Cost.BYTES: "is smaller", Cost.MACS: "has fewer MACs", Cost.LATENCY: "is faster"}
+FIRST = {Saving.BYTES: "the smallest", Saving.MACS: "the fewest MACs", Saving.LATENCY: "the fastest"}
+GAIN = {Saving.BYTES: "is smaller", Saving.MACS: "has fewer MACs", Saving.LATENCY: "is faster"}
 TEXT_COLUMNS = ("method", "setting", "needs", "realisation", "loss", "beside the first")
 
 
@@ -24,7 +24,7 @@ def recommend_text(choice: Choice, question: Question, top: int) -> str:
     records = read_table(choice.path)
     answer = recommend(records, question)
     batch = smallest_batch(records)
-    floor = _noise_floor(choice, batch) if question.cost is Cost.LATENCY else 0.0
+    floor = _noise_floor(choice, batch) if question.cost is Saving.LATENCY else 0.0
     first, shown = answer.ranked[0], answer.ranked[:top]
     lines = [_line(found, batch) | {"beside the first": "" if found is first else "tied" * found.tied(first, floor)} for found in shown]
     align = ["left" if name in TEXT_COLUMNS else "right" for name in lines[0]]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from leaderboard.records.errors import UserError, one_line, unknown
 from leaderboard.records.schema import DENSE
 from leaderboard.tables.cells import Record, real
-from leaderboard.tables.ranking.costs import Cost
+from leaderboard.tables.ranking.savings import Saving
 
-GAIN = {Cost.BYTES: "compression_ratio", Cost.MACS: "theoretical_speedup"}  # the column of what is ranked
+GAIN = {Saving.BYTES: "compression_ratio", Saving.MACS: "theoretical_speedup"}  # the column of what is ranked
 VERDICTS = ("faster", "tie", "slower")  # best first; any other says why a row has no time of its own
 UNTIMED = {"as dense": "run dense's own program", "failed": "could not be timed"}
 
@@ -24,7 +24,7 @@ class Question:
     model: str
     needs: tuple[str, ...]
     max_drop: float
-    cost: Cost
+    cost: Saving
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Answer:
 def recommend(records: Sequence[Record], question: Question) -> Answer:
     """Return the rows that qualify, the best cost first; raise UserError where there are none, UnknownName for a name that the table lacks."""
     kept = _qualifying(records, question)
-    if question.cost is not Cost.LATENCY:
+    if question.cost is not Saving.LATENCY:
         column = GAIN[question.cost]
         gains = [(record, real(record[column])) for record in kept if record[column]]
         if not gains:

@@ -17,7 +17,7 @@ class UnknownName(UserError):
     """A name that there is not."""
 
 
-class Refused(Exception):
+class BrokenContract(Exception):
     """A method returned something that cannot be a compressed model: the message says why in one line."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from leaderboard.records.errors import UserError, one_line
-from leaderboard.records.results import read_json
+from leaderboard.records.results import read_record
 from leaderboard.records.schema import DENSE, Frozen, Origin
 from leaderboard.records.statistics import Estimate, Floats, is_tie, median, noise_floor, paired_ratios
 
@@ -150,7 +150,7 @@ STALE = "measured for other code or params: measure again"
 
 def read_latency(path: Path, decided: Mapping[Key, str]) -> LatencyRun:
     """Read a latency run; `decided` is the fingerprint of every point of the track. What was measured for another artefact is left out, with its reason."""
-    report = read_json(path, Report)
+    report = read_record(path, Report)
     stale = {point.key: STALE for point in report.named if point.fingerprint and decided.get(point.key, "") not in ("", point.fingerprint)}
     if any(method == DENSE for method, _ in stale):
         stale = {point.key: STALE for point in report.named}

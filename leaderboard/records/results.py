@@ -62,7 +62,7 @@ class TrackResults:
         return {(method.method.name, point.id): point.fingerprint for method in self.methods for point in method.points}
 
 
-def read_json(path: Path, kind: type[Document]) -> Document:
+def read_record(path: Path, kind: type[Document]) -> Document:
     """Return `path` as a `kind`; raise UserError if it is missing, truncated or of another form."""
     try:
         return kind.model_validate_json(path.read_bytes())
@@ -103,11 +103,11 @@ def read_records(folder: Path, version: str, track: str) -> TrackResults:
 
 def _read_stamped(path: Path, kind: type[Document], version: str, track: str) -> Document:
     """Read `path` after its stamp, so that results of another version are named as such whatever their form."""
-    stamp = read_json(path, Stamp)
+    stamp = read_record(path, Stamp)
     if (stamp.version, stamp.track) != (version, track):
         found = one_line(f"version '{stamp.version}' of track '{stamp.track}'")
         raise UserError(f"{path} is {found}, not version '{version}' of '{track}': versions are never mixed; remove it and run `dvc repro`")
-    return read_json(path, kind)
+    return read_record(path, kind)
 
 
 def _read_method(path: Path, info: TrackInfo, labels: NDArray[np.int_]) -> MethodResults:

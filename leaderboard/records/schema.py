@@ -89,7 +89,7 @@ class Work(Frozen):
     steps: Count
 
 
-class Point(Frozen):
+class RecordedPoint(Frozen):
     """One method on one model at one setting and seed."""
 
     id: str
@@ -99,7 +99,7 @@ class Point(Frozen):
     fingerprint: str = ""  # of all that decides it
 
 
-class Measured(Point):
+class Measured(RecordedPoint):
     """A point with all its numbers; `correct` of `images` test images."""
 
     status: Literal["ok"]
@@ -115,7 +115,7 @@ class Measured(Point):
     work: Work
 
 
-class Unmeasured(Point):
+class Unmeasured(RecordedPoint):
     """A point without numbers, and why."""
 
     status: Literal["skipped", "failed"]

@@ -10,9 +10,8 @@ from leaderboard.tables.caption import caption
 from leaderboard.tables.github import escape, github_table
 from leaderboard.tables.precision import accuracy_digits, number
 from leaderboard.tables.rows import Measurement, Row
-from leaderboard.tables.table import Table, realised_share, verdict
+from leaderboard.tables.table import Cells, Table, realised_share, verdict
 
-Cells = dict[str, str]
 OPTIONAL = (" MiB", " same %", " of theory", "origin")  # ends of the names of columns that are left out where no row has a value
 TEXT_COLUMNS = ("method", "family", "setting", "needs", "realisation", "best", "pareto", "origin", "status")
 

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Attention
 from torch import nn
 
 from harness.models import build
-from methods.depgraph import Depgraph, norms, order, prune_to_macs, without
+from methods.depgraph import Depgraph, norms, order, prune_in_steps, without
 
 
 class Images:
@@ -109,7 +109,7 @@ def test_the_budget_is_met_within_half_a_percent_and_nothing_is_left_behind(make
     model, data = make_model(name), make_data(name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        smaller = prune_to_macs(model, ratio, 8, data)
+        smaller = prune_in_steps(model, ratio, 8, data)
     assert 0.995 * ratio <= data.macs(smaller) / data.macs(model) <= ratio
     assert data.images_seen == 0
     for module in smaller.modules():
@@ -132,7 +132,7 @@ def test_a_full_budget_is_dense_and_an_impossible_one_is_refused(make_model, mak
     model, data = make_model("vit"), make_data("vit")
     assert Depgraph(macs=1.0).compress(model, data) is model
     with pytest.raises(ValueError, match="out of reach"):
-        prune_to_macs(make_model("mixer"), 0.01, 5, make_data("mixer"))
+        prune_in_steps(make_model("mixer"), 0.01, 5, make_data("mixer"))
 
 
 def test_a_pruned_model_is_fine_tuned_within_its_budget(make_model, make_data):

@@ -15,7 +15,7 @@ from leaderboard.tables.table import Table
 
 COLUMNS = 2
 BELOW = 15.0  # points below dense at which a panel ends
-Place = tuple[float, Measurement]  # compression ratio, and all else
+PlotPoint = tuple[float, Measurement]  # compression ratio, and all else
 
 
 def accuracy_plot(table: Table) -> str | None:
@@ -62,6 +62,6 @@ def _front(panel: Axes, rows: Sequence[Row]) -> None:
     panel.step([ratio for ratio, _ in members], [-value for _, value in members], where="pre", color="black", linewidth=1.4, label="Pareto front")
 
 
-def _place(row: Row) -> Place | None:
+def _place(row: Row) -> PlotPoint | None:
     ratio = row.measured.ratios.compression if row.measured else None
     return (ratio, row.measured) if ratio is not None and row.measured is not None else None

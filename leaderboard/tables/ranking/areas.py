@@ -14,12 +14,12 @@ from leaderboard.records.schema import DENSE, MethodInfo
 from leaderboard.records.statistics import Estimate, Floats, percentiles, resampled_means
 from leaderboard.tables.precision import number
 from leaderboard.tables.ranking.best import macs_gain, size_gain
-from leaderboard.tables.ranking.costs import Cost
+from leaderboard.tables.ranking.savings import Saving
 from leaderboard.tables.rows import Row, RowKey
 from leaderboard.tables.table import Table
 
-ENDS = {Cost.BYTES: 16.0, Cost.MACS: 4.0}  # ratios run from 1 to here
-GAINS: dict[Cost, Callable[[Row], float | None]] = {Cost.BYTES: size_gain, Cost.MACS: macs_gain}
+ENDS = {Saving.BYTES: 16.0, Saving.MACS: 4.0}  # ratios run from 1 to here
+GAINS: dict[Saving, Callable[[Row], float | None]] = {Saving.BYTES: size_gain, Saving.MACS: macs_gain}
 RESAMPLES = 1_000
 COLUMNS = ("needs", "method", "cost", "area", "area_low", "area_high", "models", "models_of")
 
@@ -29,7 +29,7 @@ class Curve:
     """One method on one model at one cost; the mean of `scores` (images,) over the test images is the area, not yet divided by dense's accuracy."""
 
     method: MethodInfo
-    cost: Cost
+    cost: Saving
     model: str
     scores: Floats
 
@@ -91,7 +91,7 @@ def areas(curves: Sequence[Curve], dense: Mapping[str, Floats]) -> list[tuple[li
         return []
     columns = np.stack([curve.scores for curve in curves] + [dense[curve.model] for curve in curves], axis=1)
     score, reference = np.split(np.vstack([columns.mean(axis=0), resampled_means(columns, RESAMPLES)]), 2, axis=1)
-    together: dict[tuple[str, Cost], list[int]] = {}
+    together: dict[tuple[str, Saving], list[int]] = {}
     for index, curve in enumerate(curves):
         together.setdefault((curve.method.name, curve.cost), []).append(index)
     found = []
@@ -103,7 +103,7 @@ def areas(curves: Sequence[Curve], dense: Mapping[str, Floats]) -> list[tuple[li
     return found
 
 
-def _curve(rows: Sequence[Row], cost: Cost, hits: Mapping[RowKey, Correct], chance: float) -> Curve:
+def _curve(rows: Sequence[Row], cost: Saving, hits: Mapping[RowKey, Correct], chance: float) -> Curve:
     per_image = [hits[row.key].mean(axis=0) for row in rows]
     shares = front_shares([GAINS[cost](row) or 1.0 for row in rows], [float(right.mean()) for right in per_image], ENDS[cost])
     scores = shares @ np.stack(per_image) + (1 - shares.sum()) * chance

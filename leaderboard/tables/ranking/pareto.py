@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from leaderboard.tables.rows import Measurement, Row
 
-Cost = Callable[[Measurement], float | None]
+CostOf = Callable[[Measurement], float | None]
 
 
 def front(accuracy: Sequence[float], cost: Sequence[float], noise: float) -> tuple[bool, ...]:
@@ -21,12 +21,12 @@ def front(accuracy: Sequence[float], cost: Sequence[float], noise: float) -> tup
 
 def marked_pareto(rows: Sequence[Row], batch: int, floor: float) -> tuple[Row, ...]:
     """Return the rows with `pareto` filled, per model for bytes, MACs and the latency at `batch`, whose noise floor is `floor`."""
-    axes: dict[str, tuple[Cost, float]] = {"bytes": (_bytes, 0.0), "macs": (_macs, 0.0), "latency": (lambda found: _latency(found, batch), floor)}
+    axes: dict[str, tuple[CostOf, float]] = {"bytes": (_bytes, 0.0), "macs": (_macs, 0.0), "latency": (lambda found: _latency(found, batch), floor)}
     members = {name: _members(rows, cost, noise) for name, (cost, noise) in axes.items()}
     return tuple(replace(row, pareto=tuple(name for name in axes if index in members[name])) for index, row in enumerate(rows))
 
 
-def _members(rows: Sequence[Row], cost: Cost, noise: float) -> set[int]:
+def _members(rows: Sequence[Row], cost: CostOf, noise: float) -> set[int]:
     """Return the indices of the rows on their model's front; rows without that cost take no part."""
     known = {index: (row.model, row.measured.quality.accuracy.value, cost(row.measured)) for index, row in enumerate(rows) if row.measured}
     found: set[int] = set()

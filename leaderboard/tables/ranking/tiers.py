@@ -11,11 +11,11 @@ from leaderboard.records.results import Correct
 from leaderboard.records.statistics import SIGNIFICANT, adjust, sign_flip_p
 from leaderboard.tables.precision import number
 from leaderboard.tables.ranking.best import macs_gain, size_gain, speed_gain
-from leaderboard.tables.ranking.costs import Cost
+from leaderboard.tables.ranking.savings import Saving
 from leaderboard.tables.rows import Row, RowKey
 from leaderboard.tables.table import Table
 
-TARGETS = {Cost.BYTES: (2.0, 4.0, 8.0), Cost.MACS: (1.5, 2.0, 4.0), Cost.LATENCY: (1.25, 1.5, 2.0)}  # dense / compressed, at least
+TARGETS = {Saving.BYTES: (2.0, 4.0, 8.0), Saving.MACS: (1.5, 2.0, 4.0), Saving.LATENCY: (1.25, 1.5, 2.0)}  # dense / compressed, at least
 COLUMNS = ("model", "cost", "target", "tier", "method", "needs", "setting", "accuracy_percent", "ratio", "p_adjusted")
 Gain = Callable[[Row], float | None]
 
@@ -41,7 +41,7 @@ class Place:
 
 def tiers_text(table: Table, hits: Mapping[RowKey, Correct]) -> str:
     """Return the tiers of every model, cost and target as CSV; `table` is the one whose latency counts."""
-    gains: dict[Cost, Gain] = {Cost.BYTES: size_gain, Cost.MACS: macs_gain, Cost.LATENCY: lambda row: speed_gain(row, table.batch)}
+    gains: dict[Saving, Gain] = {Saving.BYTES: size_gain, Saving.MACS: macs_gain, Saving.LATENCY: lambda row: speed_gain(row, table.batch)}
     records = [
         {"model": model, "cost": cost.value, "target": f"{target:g}"} | _cells(place)
         for model in dict.fromkeys(row.model for row in table.rows)

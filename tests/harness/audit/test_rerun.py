@@ -12,12 +12,12 @@ import safetensors.numpy
 import yaml
 
 from harness.audit.bundle import write_bundle
-from harness.audit.rerun import Recorded, Sample, candidates, drawn, verdicts, verify
+from harness.audit.rerun import Recorded, Sample, candidates, drawn, rerun, verdicts
 from harness.run.compress import sweep
 from harness.run.paths import Paths
 from harness.run.track import Selection
 from harness.run.train import train_track
-from leaderboard.exchange.agreement import Rerun, Verification, compare
+from leaderboard.exchange.agreement import Rerun, Verification, agreement_of
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import load_params
@@ -53,7 +53,7 @@ def measured(wrong=0, **changed):
     ],
 )
 def test_two_runs_are_compared_by_the_rule(again, verdict, said):
-    found = compare(measured(), again, LABELS)
+    found = agreement_of(measured(), again, LABELS)
     assert (found.verdict, found.reason) == (verdict, said)
 
 
@@ -112,7 +112,7 @@ def test_points_run_again_are_reproduced_and_a_tampered_one_is_contradicted(reco
     tamper(theirs, "rtn")
     bundle, file = tmp_path / "theirs.zip", paths.root / "params.yaml"
     write_bundle(params, theirs, file, "digits", bundle)
-    command = ["verify", str(bundle), "--rerun", "1", "--results", str(tmp_path / "none"), "--params", str(file)]
+    command = ["check-bundle", str(bundle), "--rerun", "1", "--results", str(tmp_path / "none"), "--params", str(file)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-m", "leaderboard", *command], env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and "2 reproduced, 1 contradicted" in done.stdout, done.stdout + done.stderr
@@ -141,7 +141,7 @@ def test_records_that_cannot_be_compared_are_one_line(recorded, tmp_path, change
     params, paths = recorded
     files.write_json(tmp_path / "track.json", files.read_json(paths.records("digits") / "track.json") | changed)
     with pytest.raises(UserError, match=said) as caught:
-        verify(params, tmp_path, "digits", Sample(Selection(), 1, 0))
+        rerun(params, tmp_path, "digits", Sample(Selection(), 1, 0))
     assert "\n" not in str(caught.value)
 
 

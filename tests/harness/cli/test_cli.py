@@ -24,7 +24,7 @@ COMMANDS = [
     ["macs"],
     ["methods"],
     ["bundle"],
-    ["verify"],
+    ["rerun"],
     ["check", "params"],
     ["check", "results"],
 ]

@@ -6,7 +6,7 @@ import pytest
 
 from harness.cluster.inputs import given_for
 from harness.cluster.remote import Remote, receive
-from harness.cluster.tasks import Failed, Refused, run_point
+from harness.cluster.tasks import FailedOnNode, RefusedNode, run_point
 from harness.run import fingerprint
 from harness.run.points import expand
 from leaderboard.records import files
@@ -40,13 +40,13 @@ def test_a_node_that_would_make_another_point_refuses(asked):
     given, point, wanted = asked
     assert run_point(replace(given, torch="2.0.0 (other)"), point, wanted, "a").reason.endswith("this sweep is made with 2.0.0 (other)")
     refused = run_point(given, point, "of another revision", "a")
-    assert isinstance(refused, Refused) and refused.reason.startswith("its code or libraries are of another revision: dense would be made by")
+    assert isinstance(refused, RefusedNode) and refused.reason.startswith("its code or libraries are of another revision: dense would be made by")
 
 
 def test_a_node_that_cannot_have_the_inputs_says_why_and_where(asked):
     given, point, wanted = asked
     failed = run_point(replace(given, remote=Remote("/proc/none")), point, wanted, "a")
-    assert failed == Failed("a", failed.reason) and failed.reason.startswith("the remote /proc/none refuses: ")
+    assert failed == FailedOnNode("a", failed.reason) and failed.reason.startswith("the remote /proc/none refuses: ")
 
 
 def test_inputs_that_are_not_what_was_trained_are_refused(small, tmp_path):

@@ -13,7 +13,7 @@ from harness.data import splits
 from harness.point import store
 from harness.point.batch_independence import evaluated
 from harness.point.worker import EXPECTED, PREDICTIONS, PROBE, Job, evaluate_point
-from leaderboard.records.errors import Refused
+from leaderboard.records.errors import BrokenContract
 
 IMAGES, CLASSES = 64, 4
 
@@ -132,11 +132,11 @@ def test_a_program_that_branches_is_counted_on_every_image_alone(tmp_path):
     ],
 )
 def test_what_depends_on_the_number_of_images_is_refused(tmp_path, model, said):
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(BrokenContract, match=said):
         evaluate_point(job(tmp_path, model))
 
 
 def test_work_that_depends_on_the_image_is_seen_by_the_counter_too(tmp_path):
     artefact = replace(store.read(job(tmp_path, Honest).folder), module=LooksAtBright().eval())
-    with pytest.raises(Refused, match=r"one test image costs [\d,]+ MACs, another [\d,]+: work may depend on the image only by torch.cond"):
+    with pytest.raises(BrokenContract, match=r"one test image costs [\d,]+ MACs, another [\d,]+: work may depend on the image only by torch.cond"):
         evaluated(artefact, splits.TestSplit.read(tmp_path), torch.device("cpu"))

@@ -16,9 +16,9 @@ def bundle(filled, params, tmp_path):
 
 
 def assert_nothing_gives(filled, bundle, *words):
-    """Assert that verify and merge refuse the bundle with one line and leave everything as it was."""
+    """Assert that check-bundle and merge refuse the bundle with one line and leave everything as it was."""
     before = tree(bundle.parent)
-    for command in ("verify", "merge"):
+    for command in ("check-bundle", "merge"):
         assert_refused(run(filled, command, bundle), *words)
     assert tree(bundle.parent) == before
 
@@ -111,4 +111,4 @@ def test_a_bit_that_flipped_on_the_way_is_refused(filled, bundle):
 
 
 def test_a_bundle_that_is_not_there_is_one_line(filled, tmp_path):
-    assert_refused(run(filled, "verify", tmp_path / "none.zip"), "cannot read", "none.zip")
+    assert_refused(run(filled, "check-bundle", tmp_path / "none.zip"), "cannot read", "none.zip")

@@ -26,7 +26,7 @@ def test_a_schema_says_what_a_file_must_hold(name, field):
     assert field in json.loads(schema_texts()[f"{name}.schema.json"])["required"]
 
 
-@pytest.mark.parametrize("command", ["verify", "merge", "schema"])
+@pytest.mark.parametrize("command", ["check-bundle", "merge", "schema"])
 def test_every_command_has_help_with_an_example(command):
     outcome = CliRunner().invoke(app, [command, "--help"])
     assert outcome.exit_code == 0 and f"Example: python -m leaderboard {command}" in " ".join(outcome.stdout.split())

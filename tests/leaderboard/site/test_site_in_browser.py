@@ -15,7 +15,7 @@ from leaderboard.site.docstrings import read_docstrings
 from leaderboard.site.pages import Site
 from leaderboard.site.site import build_site, write_site
 from leaderboard.site.tracks import read_site_tracks
-from leaderboard.tables.ranking.costs import Cost
+from leaderboard.tables.ranking.savings import Saving
 from leaderboard.tables.table import record
 from tests.conftest import ROOT
 
@@ -24,7 +24,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the b
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed")]
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
-GOALS = {"compression_ratio": Cost.BYTES, "theoretical_speedup": Cost.MACS, "speedup": Cost.LATENCY}
+GOALS = {"compression_ratio": Saving.BYTES, "theoretical_speedup": Saving.MACS, "speedup": Saving.LATENCY}
 LARGER = "cpu_larger_batch"
 MANY = 10_000
 EVIL = "<img src=x onerror=alert(1)>"

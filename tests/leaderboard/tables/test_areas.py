@@ -16,7 +16,7 @@ from leaderboard.records.schema import MethodInfo
 from leaderboard.tables.build import make_tables
 from leaderboard.tables.groups import find_hits
 from leaderboard.tables.ranking.areas import Curve, areas, areas_text, front_shares
-from leaderboard.tables.ranking.costs import Cost
+from leaderboard.tables.ranking.savings import Saving
 
 
 def method(name):
@@ -99,8 +99,8 @@ def test_areas_are_sorted_by_needs_then_cost_then_area_and_the_same_bytes_each_t
 def test_equal_curves_have_equal_intervals_whoever_else_is_there():
     generator = np.random.default_rng(0)
     scores, dense = generator.random(300), {"m": np.ones(300)}
-    twins = [Curve(method(name), Cost.BYTES, "m", scores) for name in ("a", "b")]
-    other = Curve(method("c"), Cost.BYTES, "m", generator.random(300))
+    twins = [Curve(method(name), Saving.BYTES, "m", scores) for name in ("a", "b")]
+    other = Curve(method("c"), Saving.BYTES, "m", generator.random(300))
     (_, first), (_, second), _ = areas([*twins, other], dense)
     (_, alone), *_ = areas(twins[:1], dense)
     assert astuple(first) == pytest.approx(astuple(alone)) and astuple(second) == pytest.approx(astuple(alone))
@@ -142,8 +142,8 @@ def test_the_interval_covers_the_true_area_as_often_as_it_says():
     for _ in range(100):
         hard = generator.random(300)  # how hard an image is: rows, models and dense fail on the same ones
         curves = [
-            Curve(method("a"), Cost.BYTES, "m", 0.25 * (hard < 0.8) + 0.75 * (hard < 0.5)),
-            Curve(method("a"), Cost.BYTES, "n", 0.5 * (generator.random(300) < 0.7) + 0.5 * 0.1),
+            Curve(method("a"), Saving.BYTES, "m", 0.25 * (hard < 0.8) + 0.75 * (hard < 0.5)),
+            Curve(method("a"), Saving.BYTES, "n", 0.5 * (generator.random(300) < 0.7) + 0.5 * 0.1),
         ]
         ((_, found),) = areas(curves, dict.fromkeys(("m", "n"), 1.0 * (hard < 0.9)))
         covered += found.low <= truth <= found.high

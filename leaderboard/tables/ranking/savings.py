@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Cost(StrEnum):
+class Saving(StrEnum):
     """A cost of a model; every gain is dense / compressed."""
 
     BYTES = "bytes"
