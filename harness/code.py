@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.run import fingerprint
-from leaderboard.records.strict import JOIN
+from leaderboard.records.params_base import JOIN
 
 ROOT = Path(__file__).parent.parent
 

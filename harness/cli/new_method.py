@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.run import registry
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
-from leaderboard.records.strict import JOIN
+from leaderboard.records.params_base import JOIN
 
 METHOD = '''"""TITLE: one sentence on what the method does.
 

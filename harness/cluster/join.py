@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 
 from harness.cluster.revision import unpack_revision
 from harness.cluster.sweep_at import TaskShape
-from leaderboard.records.errors import UserError
+from leaderboard.records.errors import UserError, one_line
 
 NODE = "ray.io/node-id"  # Ray's own label
 STORE = 100 * 2**20  # bytes of the object store of a Ray that we start: only records pass through it
@@ -65,7 +65,7 @@ def _reason(address: str, error: Exception) -> str:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return one_line(str(error))
 
 
 def nodes() -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from harness.cluster.join import NODE
 from harness.cluster.remote import INPUTS, Input, Remote, offer
 from harness.run.paths import Paths
 from leaderboard.records import files
-from leaderboard.records.errors import UserError
+from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import Params
 
 
@@ -42,7 +42,7 @@ def measure_on_cluster(params: Params, paths: Paths, track: str, hardware: str, 
         found, said = ray.get(ray.remote(timed_on_node).options(**alone).remote(asked))
     except RayError as error:
         cause = error.cause if isinstance(error, RayTaskError) else error
-        raise UserError(f"{track} on {hardware}: the node that timed it failed: {' '.join(str(cause).split())[:240]}: run again") from error
+        raise UserError(f"{track} on {hardware}: the node that timed it failed: {one_line(str(cause))[:240]}: run again") from error
     for name, content in found.items():
         files.write_json(paths.latency(track, hardware) / name, content)
     return f"{track} on {hardware}: {said or 'latency measured'}"

@@ -14,7 +14,7 @@ from uuid import uuid4
 import fsspec
 from filelock import FileLock
 
-from leaderboard.records.errors import UserError, unknown
+from leaderboard.records.errors import UserError, one_line, unknown
 
 INPUTS, POINTS = "inputs", "points"
 WHOLE = ".tar"  # how the name of an artefact ends; a half has more behind it
@@ -68,7 +68,7 @@ class Remote:
         try:
             yield fsspec.core.url_to_fs(self.url)
         except Exception as error:  # each kind of store has errors of its own
-            text = " ".join(str(error).split())[:160]
+            text = one_line(str(error))[:160]
             raise UserError(f"the remote {self.url} refuses: {type(error).__name__}: {text}: mend it or name another with --remote") from error
 
 

@@ -22,7 +22,7 @@ from harness.run.paths import Paths
 from harness.run.points import Point
 from harness.run.pool import Outcome
 from leaderboard.records import files
-from leaderboard.records.errors import UserError
+from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import Params
 
 AGAIN = 3  # times that a point is tried again whose worker, node or transfer failed
@@ -154,7 +154,7 @@ def _result(handed: Handed, reference: Any, item: Item) -> Result | None:
     try:
         found: Result | RefusedNode | FailedOnNode = ray.get(reference)
     except RayError as error:
-        return _lost(handed, item, f"{type(error).__name__}: {' '.join(str(error).split())[:240]}")
+        return _lost(handed, item, f"{type(error).__name__}: {one_line(str(error))[:240]}")
     if isinstance(found, Result):
         return found
     if isinstance(found, FailedOnNode):

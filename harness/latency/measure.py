@@ -25,7 +25,7 @@ from harness.latency.plan import TimedPoint, TimingPlan, plan_of
 from harness.latency.plugin import LatencyPlugin
 from harness.run.paths import Paths
 from leaderboard.records import files
-from leaderboard.records.errors import UserError
+from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import HardwareParams, Params
 
 OPTIONS = ["--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider"]
@@ -92,5 +92,5 @@ def timed(plugin: LatencyPlugin, profile: HardwareParams) -> Any:
             code = pytest.main([str(Path(benchmark.__file__)), "-c", str(empty), "--capture=no", *options], plugins=[plugin])
         plugin.bar.close()
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not written.exists():
-            raise UserError(f"pytest-benchmark ended with {code!s}: {' '.join(output.getvalue().split())[-300:]}")
+            raise UserError(f"pytest-benchmark ended with {code!s}: {one_line(output.getvalue())[-300:]}")
         return files.read_json(written)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from harness.point import store
 from harness.point.weights_file import FORMAT, Coded, Forms, unpack
+from leaderboard.records.errors import one_line
 
 AXES = {"Conv": 0, "Gemm": 0, "MatMul": 1}  # operators with an integer kernel, and the axis of output channels in their weight
 
@@ -79,7 +80,7 @@ def to_onnx(folder: Path, image: Tensor) -> bytes:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise NotExported(" ".join(str(cause).split())[:200]) from error
+        raise NotExported(one_line(str(cause))[:200]) from error
     assert program is not None
     model = program.model
     optimizer.fold_constants(model)  # what `optimize` does beside would merge grids into convolutions

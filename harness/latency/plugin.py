@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from harness.latency import machine
 from harness.latency.job import LatencyJob
+from leaderboard.records.errors import one_line
 from leaderboard.records.params import HardwareParams
 
 
@@ -55,6 +56,6 @@ class LatencyPlugin:
             job = self.jobs[report.nodeid.split("[", 1)[-1].removesuffix("]")]
             crash = getattr(report.longrepr, "reprcrash", None)
             reason = crash.message if crash is not None else str(report.longrepr)
-            self.failed.append({**job.point.name, "batch": job.batch, "reason": " ".join(reason.split())[:240]})
+            self.failed.append({**job.point.name, "batch": job.batch, "reason": one_line(reason)[:240]})
         if report.when == "call":
             self.bar.update()

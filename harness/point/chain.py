@@ -12,7 +12,7 @@ from typing import Any, get_args
 from torch import nn
 
 from leaderboard.records.errors import UserError, unknown
-from leaderboard.records.strict import JOIN
+from leaderboard.records.params_base import JOIN
 from methods import Data, Method, Needs
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from harness.run import rules
-from leaderboard.records.errors import UserError
+from leaderboard.records.errors import UserError, one_line
 from methods import Data, Method, Needs, Realisation
 
 COMPILED = "a method and what it imports of its own package are there as text"
@@ -68,7 +68,7 @@ def refusal(method: str, module: str) -> str | None:
         return None
     part, first = found[0]
     more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
-    return f"method '{method}' is refused: {part.name} line {first.line}: {' '.join(first.text.split())[:80]}: {first.rule}{more}"
+    return f"method '{method}' is refused: {part.name} line {first.line}: {one_line(first.text)[:80]}: {first.rule}{more}"
 
 
 def stand_in(reason: str) -> type[Method]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from leaderboard.records.errors import UserError
+from leaderboard.records.errors import UserError, one_line
 
 Job = TypeVar("Job")
 PRELOAD = ["typer", "harness.run.guard", "harness.run.train", "harness.run.preload"]  # imported once, by the server that workers are forked from
@@ -119,7 +119,7 @@ def _outcome(future: Future[Any], seconds: float) -> Outcome:
 
 def reason_of(error: Exception) -> str:
     """Return in one line why a job did not end well."""
-    text = " ".join(str(error).split())[:240]
+    text = one_line(str(error))[:240]
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return f"out of memory (run.gibibytes in params.yaml): {text or 'MemoryError'}"
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

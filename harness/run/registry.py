@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 import methods
 from harness.point import chain
 from harness.run.foreign_methods import RefusedMethod, refusal, stand_in
-from leaderboard.records.errors import UserError, describe, unknown
+from leaderboard.records.errors import UserError, describe, one_line, unknown
 from methods import Method
 
 GROUP = "shrinkmark.methods"
@@ -50,7 +50,7 @@ def _load(name: str) -> type[Method]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # a file that ends the process at import would pass for a run that went well
-        raise UserError(f"method '{name}' cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise UserError(f"method '{name}' cannot be imported: {type(error).__name__}: {one_line(str(error))}") from error
     return _complete(name, method)
 
 

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 from pydantic import BaseModel
 from safetensors import SafetensorError
 
-from leaderboard.records.errors import UserError
+from leaderboard.records.errors import UserError, one_line
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -69,7 +69,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError, BadZipFile, LookupError, TypeError, ValueError) as error:
         reason = (error.strerror or error) if isinstance(error, OSError) else f"{type(error).__name__} {error}"  # safetensors gives no strerror
-        raise UserError(f"{path} cannot be read ({' '.join(str(reason).split())[:160]}): delete it and run its stage again") from error
+        raise UserError(f"{path} cannot be read ({one_line(str(reason))[:160]}): delete it and run its stage again") from error
 
 
 def write_folder(folder: Path, texts: Mapping[str, str]) -> None:

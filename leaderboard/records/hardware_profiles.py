@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from leaderboard.records.strict import Name, Strict
+from leaderboard.records.params_base import Name, Strict
 
 
 class HardwareParams(Strict):

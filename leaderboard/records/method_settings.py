@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from leaderboard.records.strict import Name, Strict
+from leaderboard.records.params_base import Name, Strict
 
 Settings = Annotated[list[dict[str, Any]], Field(min_length=1)]
 

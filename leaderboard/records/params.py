@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationErr
 from leaderboard.records.errors import UserError, describe, one_line, unknown
 from leaderboard.records.hardware_profiles import HardwareParams
 from leaderboard.records.method_settings import MethodPlan, Plan, TrackPlan
+from leaderboard.records.params_base import JOIN, Name, Strict
 from leaderboard.records.recipes import AugmentParams, NormaliseParams, ScheduleParams
-from leaderboard.records.strict import JOIN, Name, Strict
-from leaderboard.records.yaml_files import OnceLoader
+from leaderboard.records.yaml_loader import OnceLoader
 
 Document = TypeVar("Document", bound=BaseModel)
 Version = Annotated[str, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from leaderboard.records.strict import Strict
+from leaderboard.records.params_base import Strict
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from harness.run.paths import Paths
-from leaderboard.records.errors import UserError, unknown
+from leaderboard.records.errors import UserError, one_line, unknown
 from leaderboard.records.params import HardwareParams, Params
 
 Runner = Callable[[Tensor], Tensor]  # images (N, C, H, W) on the profile's device -> logits (N, classes)
@@ -87,7 +87,7 @@ def named(name: str) -> Runtime:
     try:
         module = importlib.import_module(f"{__name__}.{name}")
     except Exception as error:
-        raise UserError(f"runtime '{name}' cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise UserError(f"runtime '{name}' cannot be imported: {type(error).__name__}: {one_line(str(error))}") from error
     own = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__ and issubclass(value, Runtime)]
     if len(own) != 1 or inspect.isabstract(own[0]):
         raise UserError(f"runtime '{name}' must be one class derived from Runtime with a method load, found {len(own)}: see {__name__}")

@@ -1,4 +1,4 @@
-"""How params.yaml is read: plain values, every key once."""
+"""The loader of params.yaml: plain values, every key once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all mappings of params.yaml have in common."""
+"""What all parts of params.yaml have in common: how a mapping is checked, and what a name may be."""
 
 from __future__ import annotations
 
