@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from harness.cluster.remote import Input, Remote, fetched, send
+from harness.data.folder import data_folder
 from harness.point.device import require
 from harness.point.worker import Job, evaluate_point
 from harness.run import fingerprint
 from harness.run.compress import RECORD, record_of, temporary
 from harness.run.guard import guarded_compress
-from harness.run.paths import Paths, data_folder
+from harness.run.paths import Paths
 from harness.run.points import Point
 from harness.run.pool import CONTEXT, PRELOAD, Outcome, reason_of, run_all, workers
 from leaderboard.records import files

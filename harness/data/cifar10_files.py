@@ -19,10 +19,12 @@ import typer
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from harness.run.paths import FOLDER_VARIABLE
+from harness.data.folder import FOLDER_VARIABLE
 from leaderboard.records.errors import UserError
 
 COUNTS = {"train": 50_000, "test": 10_000}  # images
+SHARDS = "cifar10"  # their folder in the data folder
+PLACES = (SHARDS, CIFAR10.base_folder, CIFAR10.filename)  # all that is read of the data folder, or downloaded into it
 TIMEOUT = 30.0  # seconds without an answer after which a download has failed
 
 
@@ -39,7 +41,7 @@ def read(folder: Path) -> tuple[str, Part, Part]:
     """Return title, train and test of CIFAR-10 from the first of archive, parquet shards and download that there is."""
     if (folder / CIFAR10.base_folder).is_dir():
         return _archive(folder)
-    for place in (folder / "cifar10", folder / "cifar10" / "plain_text"):
+    for place in (folder / SHARDS, folder / SHARDS / "plain_text"):
         if any(any(place.glob(f"{split}-*.parquet")) for split in COUNTS):
             return _parquet(place)
     _download(folder)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.data import datasets
-from harness.data.datasets import SPLIT_SEED
+from harness.data import SPLIT_SEED, dataset
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import TrackParams
 from methods import Split
@@ -41,7 +40,7 @@ def load(params: TrackParams) -> TrackData:
 
     Raises UserError for an unknown or missing dataset, or more calibration images than train has.
     """
-    source = datasets.load(params.dataset)
+    source = dataset(params.dataset).load()
     train, validation, test = (which[: params.first] for which in (source.train, source.validation, source.test))
     if params.calibration > len(train):
         raise UserError(f"calibration asks for {params.calibration} images but train has {len(train)}: lower it in params.yaml")

@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import nn
 
-from harness.run.paths import data_folder
+from harness.data.folder import data_folder
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import ModelParams
 

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import landlockpy
 from landlockpy import AccessFS, Ruleset, Scope
 
+from harness import data
 from harness.data import splits
 from harness.point.worker import Job, compress_point
 from harness.run import registry
-from harness.run.paths import data_folder
-from leaderboard.records.errors import UserError
-
-DATASETS = ("cifar10", "cifar-10-batches-py", "cifar-10-python.tar.gz")  # what `harness.data.cifar10_files` reads of the data folder
 
 
 def guarded_compress(job: Job, closed: Path | None = None) -> dict[str, Any]:
@@ -37,14 +33,11 @@ def unguarded_compress(job: Job) -> dict[str, Any]:
 
 
 def with_test_images(job: Job) -> Iterator[Path]:
-    """Yield the test splits of all tracks beside the job's, DVC's cache of them, and the files of the datasets, those in scikit-learn included."""
+    """Yield the test splits of all tracks beside the job's, DVC's cache of them, and what the datasets' own test images lie in."""
     here = job.data  # artefacts/TRACK/data, or on a node of a cluster data/HASH
     yield from {*here.parent.glob(f"*/{splits.TEST}"), *here.parent.parent.glob(f"*/{here.name}/{splits.TEST}")}
     yield here.parents[2] / ".dvc" / "cache"
-    with contextlib.suppress(UserError):  # there is no such folder
-        yield from (data_folder() / name for name in DATASETS)
-    learn = find_spec("sklearn")
-    yield from (Path(place) / "datasets" / "data" for place in (learn.submodule_search_locations if learn else None) or [])
+    yield from data.closed()
 
 
 def close(paths: Iterable[Path]) -> None:

@@ -1,17 +1,11 @@
-"""Where the files of one version of the experiment lie, and what is not in the repository."""
+"""Where the files of one version of the experiment lie."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
-from leaderboard.records.errors import UserError
 from leaderboard.records.results import track_folder
-
-FOLDER_VARIABLE = "SHRINKMARK_DATA"
 
 
 @dataclass(frozen=True)
@@ -64,17 +58,3 @@ class Paths:
     def onnx(self, track: str) -> Path:
         """Return the folder of the ONNX models of the track's artefacts."""
         return self.root / "artefacts" / track / "onnx"
-
-
-def data_folder() -> Path:
-    """Return the folder of what is not in the repository: the one that SHRINKMARK_DATA names, or else the user's cache.
-
-    Raises UserError if the variable names no folder; the cache need not exist yet.
-    """
-    named = os.environ.get(FOLDER_VARIABLE)
-    if not named:
-        return platformdirs.user_cache_path("shrinkmark")
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"{FOLDER_VARIABLE} names '{folder}', which is not a folder: create it or correct the variable")
-    return folder

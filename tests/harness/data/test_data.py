@@ -2,12 +2,13 @@
 
 import inspect
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from harness.data import datasets, splits
+from harness.data import Source, splits
 from harness.models import build
 from harness.point.method_data import MethodData
 from leaderboard.records.errors import UserError
@@ -87,8 +88,8 @@ def test_a_model_may_have_a_recipe_of_its_own(track, data_folder):
 def test_uint8_pixels_are_normalised_by_the_numbers_of_the_track(monkeypatch, track):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 16, 16), dtype=np.uint8)
     index, labels = np.arange(40), np.arange(40) % 10
-    source = datasets.Source("noise", pixels, labels, index[:20], index[20:30], index[30:], {"images": "x"})
-    monkeypatch.setattr(datasets, "load", lambda name: source)
+    source = Source("noise", pixels, labels, index[:20], index[20:30], index[30:], {"images": "x"})
+    monkeypatch.setattr(splits, "dataset", lambda name: SimpleNamespace(load=lambda: source))
     params = track.model_copy(update={"calibration": 4, "normalise": NormaliseParams(mean=[0.5, 0.25, 0], std=[0.5, 0.5, 1])})
     loaded = splits.load(params)
     assert loaded.train.images.dtype == torch.uint8 and torch.equal(loaded.test.images, torch.from_numpy(pixels[30:]))

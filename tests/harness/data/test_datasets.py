@@ -21,8 +21,9 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from harness.data import cifar10_files, datasets
-from harness.data.cifar10_files import CIFAR10
+from harness import data
+from harness.data import _cifar10_files, cifar10
+from harness.data._cifar10_files import CIFAR10
 from leaderboard.records.errors import UserError
 
 COUNTS = {"train": 100, "test": 20}
@@ -69,7 +70,7 @@ def write(table, path):
 def message():
     """Load CIFAR-10, which must fail with one line, and return the line."""
     with pytest.raises(UserError) as caught:
-        datasets.load("cifar10")
+        data.dataset("cifar10").load()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -77,7 +78,7 @@ def message():
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty folder that SHRINKMARK_DATA names, for a CIFAR-10 of 100 + 20 images; nothing can be downloaded into it."""
-    monkeypatch.setattr(cifar10_files, "COUNTS", COUNTS)
+    monkeypatch.setattr(_cifar10_files, "COUNTS", COUNTS)
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:1/cifar-10-python.tar.gz")
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("SHRINKMARK_DATA", str(tmp_path))
@@ -156,7 +157,7 @@ def assert_is_the_small_one(source):
 
 
 def test_digits_are_cut_into_disjoint_stratified_parts_of_60_10_30_percent():
-    source = datasets.load("digits")
+    source = data.dataset("digits").load()
     assert source.title == "scikit-learn digits (UCI, 1,797 images of 8x8)"
     assert [len(part) for part in (source.train, source.validation, source.test)] == [1077, 180, 540]
     assert sorted([*source.train, *source.validation, *source.test]) == list(range(1797))
@@ -165,7 +166,7 @@ def test_digits_are_cut_into_disjoint_stratified_parts_of_60_10_30_percent():
 
 
 def test_the_split_of_digits_is_the_one_of_version_1_in_its_order():
-    source = datasets.load("digits")
+    source = data.dataset("digits").load()
     assert [index_hash(part) for part in (source.train, source.validation, source.test)] == [
         "7c2c00ed818a49d00dcd9609c3487410f74757b8b28c23c894bf089a835086b5",
         "db9bff15b4e7f9f4a009480fc2ef662ef2882a98d27ed26ccf29c0383f282213",
@@ -174,7 +175,7 @@ def test_the_split_of_digits_is_the_one_of_version_1_in_its_order():
 
 
 def test_digits_are_float32_in_0_to_1_and_known_by_the_hash_of_their_pixels():
-    source = datasets.load("digits")
+    source = data.dataset("digits").load()
     assert source.images.shape == (1797, 1, 8, 8) and source.images.dtype == np.float32 and source.labels.dtype == np.int64
     assert source.images.min() == 0 and source.images.max() == 1
     raw = {"images": (source.images[:, 0] * 16).astype(np.uint8), "labels": source.labels.astype(np.uint8)}
@@ -184,7 +185,7 @@ def test_digits_are_float32_in_0_to_1_and_known_by_the_hash_of_their_pixels():
 
 def test_unknown_names_get_the_nearest():
     with pytest.raises(UserError, match="unknown dataset 'cifar': did you mean 'cifar10'"):
-        datasets.load("cifar")
+        data.dataset("cifar")
 
 
 # where CIFAR-10 is looked for
@@ -195,7 +196,7 @@ def test_parquet_shards_are_read_from_both_places_in_their_order(either_place):
     for index, rows in enumerate([train.slice(0, 30), train.slice(30, 30), train.slice(60)]):
         write(rows, either_place / f"train-0000{index}-of-00003.parquet")
     write(table_of("test"), either_place / "test-00000-of-00001.parquet")
-    source = datasets.load("cifar10")
+    source = data.dataset("cifar10").load()
     assert_is_the_small_one(source)
     assert source.title == "CIFAR-10 (parquet copy)"
 
@@ -204,7 +205,7 @@ def test_the_unpacked_archive_is_read_and_preferred_to_shards(folder, archive, s
     shutil.copytree(archive, folder / CIFAR10.base_folder)
     for path in shards:
         path.write_bytes(b"not looked at")
-    source = datasets.load("cifar10")
+    source = data.dataset("cifar10").load()
     assert_is_the_small_one(source)
     assert source.title == "CIFAR-10 (original archive)"
 
@@ -212,31 +213,31 @@ def test_the_unpacked_archive_is_read_and_preferred_to_shards(folder, archive, s
 def test_the_users_cache_is_where_to_look_without_the_variable(shards, folder, monkeypatch):
     monkeypatch.delenv("SHRINKMARK_DATA")
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: folder if name == "shrinkmark" else None)
-    assert_is_the_small_one(datasets.load("cifar10"))
+    assert_is_the_small_one(data.dataset("cifar10").load())
     monkeypatch.setenv("SHRINKMARK_DATA", "")
-    assert_is_the_small_one(datasets.load("cifar10"))
+    assert_is_the_small_one(data.dataset("cifar10").load())
 
 
 def test_the_split_is_the_same_every_time_and_changes_with_the_seed(shards, monkeypatch):
-    first, again = datasets.load("cifar10"), datasets.load("cifar10")
+    first, again = data.dataset("cifar10").load(), data.dataset("cifar10").load()
     assert index_hash(first.train) == index_hash(again.train) and index_hash(first.validation) == index_hash(again.validation)
     assert index_hash(first.validation) == "2a7542f7250da63dad09a13fe82a98538270e0e86a6882bc9248ff35acb16fff"
-    monkeypatch.setattr(datasets, "SPLIT_SEED", 1)
-    assert set(datasets.load("cifar10").validation) != set(first.validation)
+    monkeypatch.setattr(cifar10, "SPLIT_SEED", 1)
+    assert set(data.dataset("cifar10").load().validation) != set(first.validation)
 
 
 def test_a_reconstruction_says_how_many_images_are_not_original(shards):
     for path, count in zip(shards, (2, 0, 3), strict=True):
         table = parquet.read_table(path)
         write(table.append_column("original", pyarrow.array([row >= count for row in range(len(table))])), path)
-    assert datasets.load("cifar10").title == "CIFAR-10 (reconstruction, 5 images from JPEG)"
+    assert data.dataset("cifar10").load().title == "CIFAR-10 (reconstruction, 5 images from JPEG)"
 
 
 def test_a_copy_whose_images_are_all_original_is_no_reconstruction(shards):
     for path in shards:
         table = parquet.read_table(path)
         write(table.append_column("original", pyarrow.array([True] * len(table))), path)
-    assert datasets.load("cifar10").title == "CIFAR-10 (parquet copy)"
+    assert data.dataset("cifar10").load().title == "CIFAR-10 (parquet copy)"
 
 
 # what is wrong with it
@@ -378,15 +379,15 @@ def test_a_download_fails_in_one_line_and_after_a_limited_silence(folder, silenc
 
     monkeypatch.setattr(CIFAR10, "download", download)
     assert type(error).__name__ in message()
-    assert seen == [cifar10_files.TIMEOUT] and socket.getdefaulttimeout() == silence
+    assert seen == [_cifar10_files.TIMEOUT] and socket.getdefaulttimeout() == silence
 
 
 def test_what_was_downloaded_is_read_and_found_the_next_time(folder, remote):
-    source = datasets.load("cifar10")
+    source = data.dataset("cifar10").load()
     assert_is_the_small_one(source)
     assert source.title == "CIFAR-10 (original archive)"
     remote.unlink()
-    assert_is_the_small_one(datasets.load("cifar10"))
+    assert_is_the_small_one(data.dataset("cifar10").load())
 
 
 def test_half_a_download_does_not_count_as_found(folder, remote):
@@ -395,15 +396,15 @@ def test_half_a_download_does_not_count_as_found(folder, remote):
     assert "not downloaded (RuntimeError: File not found or corrupted.)" in message()
     assert (folder / CIFAR10.filename).exists() and not (folder / CIFAR10.base_folder).exists()
     remote.write_bytes(whole)
-    assert_is_the_small_one(datasets.load("cifar10"))
+    assert_is_the_small_one(data.dataset("cifar10").load())
 
 
 def test_half_an_unpacked_download_does_not_count_as_found(folder, remote):
-    datasets.load("cifar10")
+    data.dataset("cifar10").load()
     (folder / CIFAR10.base_folder / "test_batch").unlink()
     assert "incomplete or damaged" in message()
     shutil.rmtree(folder / CIFAR10.base_folder)
-    assert_is_the_small_one(datasets.load("cifar10"))
+    assert_is_the_small_one(data.dataset("cifar10").load())
 
 
 # the real images
@@ -414,7 +415,7 @@ def real():
     """The real CIFAR-10, if the environment names a folder that has its shards."""
     if not REAL or not any(any((Path(REAL) / place).glob("train-*.parquet")) for place in ("cifar10", "cifar10/plain_text")):
         pytest.skip("SHRINKMARK_DATA names no folder with cifar10/train-*.parquet")
-    return datasets.load("cifar10")
+    return data.dataset("cifar10").load()
 
 
 def test_the_real_images_are_those_whose_hashes_are_published(real):

@@ -8,9 +8,9 @@ import timm
 import torch
 
 from harness.data import splits
+from harness.data.folder import FOLDER_VARIABLE
 from harness.models import build, pretrained
 from harness.point import counter
-from harness.run import paths
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import ModelParams
 
@@ -56,7 +56,7 @@ def test_the_mobilenet_for_32_pixels_ends_at_4x4_and_has_the_published_parameter
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     (tmp_path / "weights").mkdir()
-    monkeypatch.setenv(paths.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     return tmp_path / "weights"
 
 
@@ -113,7 +113,7 @@ def test_a_model_without_reference_weights_says_so():
         pretrained.load_reference(ModelParams(timm="resnet_small", pretrained=True), 3, 10)
 
 
-@pytest.mark.skipif(not os.environ.get(paths.FOLDER_VARIABLE), reason=f"{paths.FOLDER_VARIABLE} is not set: no data and no reference weights")
+@pytest.mark.skipif(not os.environ.get(FOLDER_VARIABLE), reason=f"{FOLDER_VARIABLE} is not set: no data and no reference weights")
 def test_the_real_reference_weights_classify_the_real_test_images(params):
     loaded = splits.load(params.tracks["cifar10_cpu"])
     images = splits.normalised(loaded.test.images[:1000], loaded.mean, loaded.std)

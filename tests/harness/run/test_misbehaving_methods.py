@@ -3,7 +3,7 @@
 import landlockpy
 import pytest
 
-from harness.data.cifar10_files import CIFAR10
+from harness.data._cifar10_files import CIFAR10
 from harness.data.splits import TEST
 from harness.point.worker import Job
 from harness.run.guard import unguarded_compress

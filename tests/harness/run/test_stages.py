@@ -16,7 +16,7 @@ import safetensors.numpy
 import yaml
 
 from harness.audit.check import check_results
-from harness.data import datasets
+from harness.data import digits
 from harness.latency.measure import measure
 from harness.run import fingerprint
 from harness.run.compress import compress, sweep
@@ -198,13 +198,13 @@ def test_other_data_makes_every_result_anew(ran, tmp_path, monkeypatch):
     for folder in ("artefacts", "results"):
         shutil.copytree(paths.root / folder, tmp_path / folder)
     copied = type(paths)(tmp_path, paths.version)
-    load = datasets.load
+    load = digits.Digits.load
 
-    def other(name):
-        source = load(name)
+    def other(self):
+        source = load(self)
         return dataclasses.replace(source, images=source.images[:, :, ::-1].copy())
 
-    monkeypatch.setattr(datasets, "load", other)
+    monkeypatch.setattr(digits.Digits, "load", other)
     before, after = files.read_json(paths.records("digits") / "track.json"), train_track(params, copied, "digits")
     assert after["content_hash"] != before["content_hash"]
     assert after["models"]["mobilenet"]["weights_sha256"] != before["models"]["mobilenet"]["weights_sha256"]
