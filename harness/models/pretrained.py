@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from harness.data.folder import data_folder
+from harness.models import register
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import ModelParams
 
@@ -25,6 +26,7 @@ def reference_file(timm_name: str) -> Path:
     Looked for as `weights/<name>` in the data folder; fetched into it otherwise. Raises UserError if timm knows no address for the model, if the file can
     be had neither way, or if it is damaged.
     """
+    register()
     cfg = timm.get_pretrained_cfg(timm_name)
     url = cfg.url if cfg is not None else None
     if not isinstance(url, str):

@@ -1,4 +1,4 @@
-"""What decides a point: a fingerprint over its method's code and the shared parts used, setting, seed, dense weights, data, recipe and version."""
+"""What decides a point: a fingerprint over its method's code and the shared parts used, setting, seed, model, dense weights, data, recipe and version."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import harness
 import leaderboard
 import methods
+from harness import models
 from harness.point import chain
 from harness.run import registry
 from harness.run.points import Point
@@ -74,6 +75,12 @@ def harness_hash() -> str:
     return sources().hash("harness.point.worker")
 
 
+def model_hash(name: str) -> str | None:
+    """Return the hash of the file of ours that defines the model which timm knows as `name`, and of all that it rests on; None for a model of timm's own."""
+    module = models.home(name)
+    return None if module is None else sources().hash(module)
+
+
 def libraries() -> dict[str, str]:
     """Return the versions of the libraries that decide a result, without build tags."""
     return {name: importlib.metadata.version(name).split("+")[0] for name in LIBRARIES}
@@ -85,7 +92,7 @@ def track_hash(params: Params, track: str) -> str:
 
 
 def dense_fingerprint(params: Params, track: str, model: str, content_hash: str) -> str:
-    """Return what decides a dense model: its arguments, the track's data and recipe, the training code, and the first seed."""
+    """Return what decides a dense model: its arguments and its own file, the track's data and recipe, the training code, and the first seed."""
     recipe = params.track(track).model_dump(exclude=UNDECIDING | {"fine_tune"})
     content = {
         "version": params.version,
@@ -94,6 +101,7 @@ def dense_fingerprint(params: Params, track: str, model: str, content_hash: str)
         "recipe": recipe,
         "data": content_hash,
         "code": [harness_hash(), sources().hash("methods.parts.training.train")],
+        "own model": model_hash(params.track(track).models[model].timm),
         "libraries": libraries(),
     }
     return _hash(content)
@@ -116,6 +124,7 @@ def point_fingerprint(params: Params, point: Point, track_record: dict[str, Any]
         "dense": dense,
         "data": data,
         "code": harness_hash(),
+        "own model": model_hash(track.models[point.model].timm),
         "libraries": libraries_of(point.method),
     }
     return _hash(content)
