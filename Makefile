@@ -70,7 +70,7 @@ check-results: $(READY)
 
 # The whole pipeline on two models, a handful of settings and one epoch, in a copy of this checkout.
 tiny: $(READY)
-	python benchmarks/tiny_pipeline.py
+	python -m benchmarks.tiny_pipeline
 
 # Where the time of a track's pipeline goes; runs it in a fresh clone.
 benchmark: $(READY)

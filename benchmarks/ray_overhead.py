@@ -24,6 +24,7 @@ import ray
 import yaml
 from tabulate import tabulate
 
+from benchmarks.testbed.ray_nodes import Cluster, commit, environment
 from harness.cluster.remote import Remote, receive, send
 from harness.cluster.sweep import WINDOW, on_node
 from harness.code import ROOT
@@ -31,7 +32,6 @@ from harness.run.paths import Paths
 from harness.run.points import expand
 from harness.run.train import train_track
 from leaderboard.records.params import Params, load_params
-from tools.ray_nodes import Cluster, commit, environment
 
 FEW, MANY, HELD, REPEATS = 4, 28, WINDOW, 100
 LARGE = 100 * 2**20  # bytes of an artefact as models for ImageNet have them

@@ -67,10 +67,10 @@ def data_folder(stored_data: splits.TrackData, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="session")
 def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny project that the real stages have run; tests damage copies of it."""
-    from tests.bad_input import project  # here, for it needs most of the harness
+    from benchmarks.testbed.tiny_project import make  # here, for it takes two seconds to import, which most tests need not wait for
 
     root = tmp_path_factory.mktemp("tiny_project")
-    project.make(root)
+    make(root)
     return root
 
 

@@ -7,9 +7,10 @@ import sys
 import pytest
 
 import methods
+from benchmarks.testbed.tiny_project import digest
 from harness.__main__ import main
 from leaderboard.__main__ import app
-from tests.bad_input import command_cases, file_cases, params_cases, project
+from tests.bad_input import command_cases, file_cases, params_cases
 
 CASES = [*params_cases.CASES, *command_cases.CASES, *file_cases.CASES]
 
@@ -22,7 +23,7 @@ def run(tiny_project, tmp_path, monkeypatch, capfd):
         root = tmp_path / "project"
         shutil.copytree(tiny_project, root)
         damage(root)
-        before = project.digest(root)
+        before = digest(root)
         monkeypatch.chdir(root)
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         if (root / "methods" / "broken.py").exists():
@@ -32,7 +33,7 @@ def run(tiny_project, tmp_path, monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [package, *arguments])
         with pytest.raises(SystemExit) as ended:
             main() if package == "harness" else app(prog_name="leaderboard")
-        return ended.value.code, capfd.readouterr().err, project.digest(root) != before
+        return ended.value.code, capfd.readouterr().err, digest(root) != before
 
     return command
 

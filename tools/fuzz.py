@@ -25,6 +25,7 @@ from zipfile import BadZipFile, ZipFile
 import typer
 from hypothesis import strategies as st
 
+from benchmarks.testbed import tiny_project
 from harness.point import archive, weights_file
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
@@ -32,7 +33,6 @@ from leaderboard.records.latency import read_latency
 from leaderboard.records.params import load_params
 from leaderboard.records.results import read_record, read_track
 from leaderboard.records.schema import MethodPoints, TrackInfo
-from tests.bad_input import project
 
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "tests" / "corpus"
@@ -198,7 +198,7 @@ def main(
     if len(chosen) < len(reader or []):
         raise typer.BadParameter(f"known readers are: {', '.join(BY_NAME)}")
     with tempfile.TemporaryDirectory() as folder:
-        project.make(Path(folder))
+        tiny_project.make(Path(folder))
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + int(GIBIBYTES * 2**30),) * 2)
         broken = 0

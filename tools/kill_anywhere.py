@@ -27,10 +27,10 @@ import psutil
 import typer
 import yaml
 
-from benchmarks.tiny_pipeline import copy_checkout
+from benchmarks.testbed.checkout import copy_checkout
+from benchmarks.testbed.tiny_project import PARAMS
 from leaderboard.records.outline import read_outline
 from leaderboard.tables.build import build
-from tests.bad_input.project import PARAMS
 
 ROOT = Path(__file__).parent.parent
 SPARSITIES = [{"sparsity": round(0.1 * step, 1)} for step in range(1, 9)]

@@ -23,7 +23,7 @@ import typer
 import yaml
 from tabulate import tabulate
 
-from tests.bad_input.project import PARAMS, TRACK
+from benchmarks.testbed.tiny_project import PARAMS, TRACK
 
 ROOT = Path(__file__).parent.parent
 WIDTHS = (8, 10, 12, 14, 16)  # of the five models

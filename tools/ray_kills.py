@@ -24,11 +24,11 @@ from zipfile import ZipFile
 import typer
 import yaml
 
+from benchmarks.testbed.ray_nodes import ROOT, Cluster, commit, driver, environment, wait_until
 from harness.run.paths import Paths
 from harness.run.points import expand
 from leaderboard.records.params import load_params
 from tools.kill_anywhere import finished, outcome, unchanged
-from tools.ray_nodes import ROOT, Cluster, commit, driver, environment, wait_until
 
 LIMIT = 4 * 3600.0  # seconds for a sweep to get to its moment, or to end
 STACK_TRACE = re.compile(rb'"stack_trace": "(?:[^"\\]|\\.)*"')

@@ -22,7 +22,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from benchmarks.tiny_pipeline import ROOT, copy_checkout, shrink
+from benchmarks.testbed.checkout import ROOT, copy_checkout, shrink
 from harness.audit.rerun import verdicts
 from harness.run.paths import Paths
 from leaderboard.exchange.agreement import Verification

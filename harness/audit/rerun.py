@@ -16,7 +16,7 @@ from harness.point.worker import PREDICTIONS, Job, evaluate_point
 from harness.run.guard import guarded_compress
 from harness.run.paths import Paths
 from harness.run.pool import Outcome, run_all, workers
-from harness.run.track import Selection, selected
+from harness.run.selection import Selection, selected
 from harness.run.train import train_track
 from leaderboard.exchange.agreement import Agreement, Rerun, Verdict, Verification, agreement_of
 from leaderboard.records.errors import UserError, one_line

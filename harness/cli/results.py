@@ -54,7 +54,7 @@ def rerun(
     start_server()
     from harness.audit.rerun import Sample, verdicts
     from harness.audit.rerun import rerun as run
-    from harness.run.track import Selection
+    from harness.run.selection import Selection
     from leaderboard.records import files
 
     chosen = Selection(tuple(method or ()), tuple(model or ()))

@@ -116,8 +116,9 @@ def run(
         raise UserError("a part of a track would replace the results of the whole: name a folder for it with --into FOLDER")
     loaded, paths = opened(params)
     start_server()
+    from harness.cli.whole_track import rehearse_track, run_track
     from harness.run.paths import Paths
-    from harness.run.track import Selection, rehearse_track, run_track, selected
+    from harness.run.selection import Selection, selected
 
     loaded = selected(loaded, track, Selection(tuple(method or ()), tuple(model or ()), seeds))
     paths = paths if into is None else Paths(into.resolve(), loaded.version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +64,10 @@ def sweep(
         if address is None:
             lines = _here(loaded, paths, tracks, methods)
         else:
-            from harness.cluster.sweep_at import Asked, TaskShape, sweep_at
+            if find_spec("ray") is None:
+                raise UserError("Ray is not installed: pip install -e '.[ray]'")
+            from harness.cluster.shape import TaskShape
+            from harness.cluster.sweep_at import Asked, sweep_at
 
             lines = sweep_at(address, loaded, paths, Asked(tracks, methods, measure or [], remote, TaskShape(cpus, gpus, memory)))
         for line in lines:

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError
 
 from harness.cluster.revision import unpack_revision
-from harness.cluster.sweep_at import TaskShape
+from harness.cluster.shape import TaskShape
 from leaderboard.records.errors import UserError, one_line
 
 NODE = "ray.io/node-id"  # Ray's own label

@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import fsspec
+from dvc.config import Config
 from filelock import FileLock
 
 from leaderboard.records.errors import UserError, one_line, unknown
@@ -86,8 +87,6 @@ def remote_of(named: str | None, root: Path) -> Remote:
     """Return the remote that is `named`: a URL, a folder, or one of DVC's in the checkout `root` (None: its default); raise UserError if there is none."""
     if named is not None and ("://" in named or "/" in named):
         return Remote(named if "://" in named else str(Path(named).resolve()))
-    from dvc.config import Config
-
     config = Config(dvc_dir=str(root / ".dvc"))
     name = named or config["core"].get("remote")
     if name is None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from harness.cluster.inputs import given_for
 from harness.cluster.join import NODE, demand, fits
 from harness.cluster.remote import POINTS, WHOLE, Remote, receive
-from harness.cluster.sweep_at import TaskShape
+from harness.cluster.shape import TaskShape
 from harness.cluster.tasks import FailedOnNode, Given, RefusedNode, Result, run_point
 from harness.run.compress import RECORD, Item, Ran, Summary, place, record_of, swept, temporary
 from harness.run.paths import Paths

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import typer
 from PIL import Image
+from pyarrow import ArrowException, parquet, types
 from torchvision.datasets import CIFAR10
 
 from harness.data.folder import FOLDER_VARIABLE
@@ -125,8 +126,6 @@ def _shard(path: Path) -> Part:
 
 def _table(path: Path) -> Any:
     """Return the Arrow table of a shard, with the columns img.bytes, label and perhaps original; raise UserError where it has others."""
-    from pyarrow import ArrowException, parquet, types  # here, for workers need not wait for it
-
     try:
         table = parquet.ParquetFile(path).read().flatten()  # the struct img becomes img.bytes and img.path
     except (OSError, ArrowException) as error:

@@ -60,7 +60,7 @@ def _run(params: Params, track: str, todo: Sequence[Export]) -> dict[Path, Path 
 
 def write_onnx(export: Export) -> dict[str, Any]:
     """Write the ONNX model of an artefact."""
-    from harness.latency.onnx_export import to_onnx  # here, for it needs a second to import
+    from harness.latency.onnx_export import to_onnx  # here, for it needs what a machine may lack, and a second to import
 
     with files.reading(export.data / splits.TEST):
         image = splits.TestSplit.read(export.data).images(1)
@@ -76,7 +76,7 @@ def write_point(params: Params, paths: Paths, track: str, method: str, point: st
     folder = paths.artefacts(track, method) / point
     if not folder.is_dir():
         raise unknown(f"point of {method} with an artefact here", point, [found.name for found in folder.parent.glob("[!.]*")])
-    from harness.latency.onnx_export import NotExported
+    from harness.latency.onnx_export import NotExported  # here, for it needs what a machine may lack
 
     _refuse_other_weights(folder)
     try:

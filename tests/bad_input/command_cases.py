@@ -1,7 +1,7 @@
 """Bad names on the command line, and bad method files."""
 
+from benchmarks.testbed.tiny_project import PARAMS
 from tests.bad_input.edits import Case, Damage, nothing, params, text
-from tests.bad_input.project import PARAMS
 
 RTN = {"settings": [{"bits": 4}]}
 NAMES = [  # command line, what its line says

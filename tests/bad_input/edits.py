@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.bad_input.project import PARAMS
+from benchmarks.testbed.tiny_project import PARAMS
 
 Damage = Callable[[Path], None]
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

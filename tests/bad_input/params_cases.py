@@ -2,8 +2,8 @@
 
 import yaml
 
+from benchmarks.testbed.tiny_project import PARAMS
 from tests.bad_input.edits import DROP, LAUGHS, Case, folder, gone, params, raw, text
-from tests.bad_input.project import PARAMS
 
 CHECK = "harness check params"
 TIMING = ["harness measure digits cpu", "harness hardware"]

@@ -15,7 +15,7 @@ from harness.audit.bundle import write_bundle
 from harness.audit.rerun import Recorded, Sample, candidates, drawn, rerun, verdicts
 from harness.run.compress import sweep
 from harness.run.paths import Paths
-from harness.run.track import Selection
+from harness.run.selection import Selection
 from harness.run.train import train_track
 from leaderboard.exchange.agreement import Rerun, Verification, agreement_of
 from leaderboard.records import files

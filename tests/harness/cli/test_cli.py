@@ -102,8 +102,7 @@ def test_a_track_for_a_gpu_is_refused_at_once_where_there_is_none(run_here):
 
 
 def test_a_sweep_on_a_cluster_says_how_to_install_ray_where_it_is_not(run_here, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.delitem(sys.modules, "harness.cluster.sweep_at", raising=False)
+    monkeypatch.setattr("harness.cli.sweep.find_spec", lambda name: None)
     code, _, stderr = run_here("sweep", "digits", "--address", "auto", "--remote", "/shared")
     assert (code, stderr) == (2, "error: Ray is not installed: pip install -e '.[ray]'\n")
 

@@ -15,6 +15,7 @@ import yaml
 
 pytest.importorskip("ray")
 
+from benchmarks.testbed.ray_nodes import ROOT, Cluster, commit, driver, environment, wait_until
 from harness.cluster.remote import Remote, send
 from harness.run.compress import compress, sweep
 from harness.run.lock import alone
@@ -24,7 +25,6 @@ from leaderboard.records import files
 from leaderboard.records.params import load_params
 from tools.kill_anywhere import finished
 from tools.ray_kills import differing, disturbed
-from tools.ray_nodes import ROOT, Cluster, commit, driver, environment, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 OLDER = "import ray; ray.__version__ = '2.0.1'; from harness.__main__ import main; main()"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.ray_nodes import commit
 from harness.cluster import revision
 from harness.cluster.remote import Remote, fetched, offer, receive, remote_of, send
 from leaderboard.records.errors import UserError
-from tools.ray_nodes import commit
 
 
 @pytest.fixture(params=["folder", "memory"])

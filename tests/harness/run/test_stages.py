@@ -15,6 +15,7 @@ import pytest
 import safetensors.numpy
 import yaml
 
+from benchmarks.testbed.ray_nodes import driver
 from harness.audit.check import check_results
 from harness.data import digits
 from harness.latency.measure import measure
@@ -25,7 +26,6 @@ from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
 from tests.conftest import ROOT
-from tools.ray_nodes import driver
 
 
 @pytest.fixture(scope="module")

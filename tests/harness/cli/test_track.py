@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from harness.cli.stages import run
+from harness.cli.whole_track import BATCH, IMAGES, STEPS, run_track, shortened
 from harness.run.lock import alone
 from harness.run.paths import Paths
-from harness.run.track import BATCH, IMAGES, STEPS, Selection, run_track, selected, shortened
+from harness.run.selection import Selection, selected
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import load_params
@@ -85,7 +86,7 @@ def test_a_rehearsal_is_short_on_every_track_of_params(params):
 def test_a_track_that_another_command_works_on_is_left_alone_and_can_be_rehearsed(unmeasured, monkeypatch, capsys):
     _, paths = unmeasured
     before = sorted(paths.root.rglob("*"))
-    monkeypatch.setattr("harness.run.track.rehearse_track", lambda *_: ["rehearsed"])
+    monkeypatch.setattr("harness.cli.whole_track.rehearse_track", lambda *_: ["rehearsed"])
     with alone(paths, "digits"):
         with pytest.raises(UserError, match="another command works on track 'digits'"):
             run("digits", params=paths.root / "params.yaml")

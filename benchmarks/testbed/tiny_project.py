@@ -9,13 +9,13 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.testbed.checkout import ROOT
 from harness.run.compress import sweep
 from harness.run.paths import Paths
 from harness.run.train import train_track
 from leaderboard.records.outline import read_outline
 from leaderboard.records.params import load_params
 from leaderboard.tables.build import build
-from tests.conftest import ROOT
 
 SCHEDULE = {
     "optimiser": "adamw",

@@ -1,10 +1,9 @@
-"""A whole track in one command and without DVC, a selection of it, and its rehearsal on a handful of images."""
+"""A whole track in one command and without DVC, and its rehearsal on a handful of images."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,11 +13,9 @@ from harness.latency.measure import measure
 from harness.run.compress import compress, sweep
 from harness.run.paths import Paths
 from harness.run.train import train_track
-from leaderboard.records.errors import unknown
-from leaderboard.records.method_settings import MethodPlan, TrackPlan
+from leaderboard.records.method_settings import MethodPlan
 from leaderboard.records.params import HardwareParams, ModelParams, Params, TrackParams
 from leaderboard.records.recipes import ScheduleParams
-from leaderboard.records.schema import DENSE
 
 IMAGES, STEPS, BATCH = 256, 3, 32  # of a rehearsal: images of each split, steps of a budget, images of a step
 
@@ -35,34 +32,6 @@ def run_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
         done = measure(params, paths, track, hardware)
         yield f"{track} on {hardware}: {f'skipped: {done.skipped}' if done.skipped else f'latency measured, {len(done.failed)} failed'}"
         yield from (f"not measured: {name}: {reason}" for name, reason in done.failed.items())
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The methods and models of a track that are run, and how many of its seeds; empty and None are all."""
-
-    methods: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
-    seeds: int | None = None
-
-
-def selected(params: Params, track: str, chosen: Selection) -> Params:
-    """Return the experiment with the chosen part of `track`; dense is always in it. Raise UserError for a name that params.yaml lacks."""
-    about = params.track(track)
-    for name in chosen.models:
-        if name not in about.models:
-            raise unknown(f"model of {track}", name, about.models)
-    wanted = {DENSE, *chosen.methods} if chosen.methods else set(params.plans)
-    plans = {name: params.method(name) for name in wanted}
-    models = {name: model for name, model in about.models.items() if name in (chosen.models or about.models)}
-    runs = {name: _on(models, run) for name, run in about.methods.items() if name in plans}
-    part = about.model_copy(update={"models": models, "seeds": about.seeds[: chosen.seeds], "methods": runs})
-    methods, chains = ({name: plan for name, plan in kind.items() if name in plans} for kind in (params.methods, params.chains))
-    return params.model_copy(update={"tracks": params.tracks | {track: part}, "methods": methods, "chains": chains})
-
-
-def _on(models: Collection[str], run: TrackPlan) -> TrackPlan:
-    return run if run.models is None else run.model_copy(update={"models": [name for name in run.models if name in models]})
 
 
 def rehearse_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
