@@ -27,8 +27,7 @@ from tabulate import tabulate
 from benchmarks.testbed.ray_nodes import Cluster, commit, environment
 from harness.cluster.remote import Remote, receive, send
 from harness.cluster.sweep import WINDOW, on_node
-from harness.code import ROOT
-from harness.run.paths import Paths
+from harness.run.paths import ROOT, Paths
 from harness.run.points import expand
 from harness.run.train import train_track
 from leaderboard.records.params import Params, load_params

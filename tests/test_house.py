@@ -8,16 +8,118 @@ import pytest
 
 from harness.latency import runtimes
 from harness.run import rules
+from harness.run.source import Sources
 from tests.conftest import ROOT
 
 METHODS = sorted(path for path in (ROOT / "methods").glob("[a-z]*.py"))
-PARTS = sorted(path for path in (ROOT / "methods").glob("_*.py"))
-MAY = {"_graph": frozenset({"cuda"})}  # what one shared part is for
+PARTS = sorted(path for path in (ROOT / "methods" / "parts").rglob("[a-z]*.py"))
+MAY = {"cuda_graph": frozenset({"cuda"})}  # what one shared part is for
+PACKAGES = ("methods", "harness", "leaderboard", "benchmarks", "tools", "tests")
+STRANGE = (ROOT / "tests" / "outside", ROOT / "tests" / "sources")  # packages of others, for tests to find
+OURS = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py")) if not any(path.is_relative_to(place) for place in STRANGE)]
+
+# Rooms, from the lowest up in the harness, and all that each may import of ours; a package stands for all of its rooms.
+BELOW = ("methods", "leaderboard.records")
+DATA, MODELS = (*BELOW, "harness.data"), (*BELOW, "harness.data", "harness.models")
+POINT = (*MODELS, "harness.point")
+RUN = (*POINT, "harness.run")
+LATENCY = (*RUN, "harness.latency")
+CLUSTER = (*LATENCY, "harness.code", "harness.cluster")
+MAY_IMPORT = {
+    "methods": ("methods",),
+    "leaderboard.records": ("leaderboard.records",),
+    "leaderboard": ("leaderboard",),
+    "harness.data": DATA,
+    "harness.models": MODELS,
+    "harness.point": POINT,
+    "harness.run": RUN,
+    "harness.code": RUN,
+    "harness.dvc_commit": BELOW,
+    "harness.latency": LATENCY,
+    "harness.cluster": CLUSTER,
+    "harness.audit": (*CLUSTER, "leaderboard"),
+    "harness.cli": ("methods", "harness", "leaderboard"),
+    "harness.__main__": ("methods", "harness", "leaderboard"),
+    "benchmarks.testbed": ("methods", "harness", "leaderboard", "benchmarks.testbed"),
+    "benchmarks": ("methods", "harness", "leaderboard", "benchmarks"),
+    "tools": ("methods", "harness", "leaderboard", "benchmarks.testbed", "tools"),
+    "tests": PACKAGES,
+}
+KNOWN = {  # what still runs the other way
+    "harness/point/worker.py": {"harness.run.registry"},  # until a worker is handed its method
+    "harness/run/fingerprint.py": {"harness", "leaderboard"},  # their folders alone: it reads their files
+    "leaderboard/records/json_schema.py": {"leaderboard.exchange.labels.Labels", "leaderboard.exchange.manifest.Manifest"},
+    "leaderboard/records/recipes.py": {"methods.Schedule"},
+}
+COMMANDS = ("harness/cli", "leaderboard/cli", "harness/__main__.py", "leaderboard/__main__.py")
+SLOW, MAY_LACK = "takes a second or more to import", "needs what a machine may lack"
+LATE = {  # imports inside functions elsewhere, and why
+    "harness/data/digits.py": SLOW,
+    "harness/data/cifar10.py": SLOW,
+    "harness/latency/onnx_files.py": MAY_LACK,
+    "harness/latency/runtimes/_onnx.py": MAY_LACK,
+    "harness/latency/runtimes/onnxruntime.py": MAY_LACK,
+    "harness/latency/runtimes/openvino.py": MAY_LACK,
+    "leaderboard/records/recipes.py": SLOW,
+}
+MOST = 15  # files in a folder
 
 
 def imports(path: Path) -> set[str]:
-    """Return the modules that a file imports, as dotted names."""
-    return {one.name for one in rules.imports(path.read_text(), path.parent.name)}
+    """Return what a file imports, as dotted names."""
+    return {one.name for one in rules.imports(path.read_text(), ".".join(path.relative_to(ROOT).parent.parts))}
+
+
+def module_of(path: Path) -> str:
+    """Return the dotted name of a file of ours."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def within(name: str, room: str) -> bool:
+    """Say whether a dotted name is `room` or lies in it."""
+    return name == room or name.startswith(f"{room}.")
+
+
+def relative(path: Path) -> str:
+    """Return a file's name from the root on."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def room_of(path: Path) -> str:
+    """Return the innermost room of the table that a file lies in."""
+    return max((room for room in MAY_IMPORT if within(module_of(path), room)), key=len)
+
+
+def upward(path: Path) -> set[str]:
+    """Return what a file imports of ours that its room may not."""
+    ours = {name for name in imports(path) if name.split(".")[0] in PACKAGES}
+    return {name for name in ours if not any(within(name, room) for room in MAY_IMPORT[room_of(path)])}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    sources = Sources({name: [ROOT / name] for name in PACKAGES})
+    assert all(sources.hash(module_of(path)) for path in OURS)  # a circle is an error
+
+
+def test_imports_between_rooms_run_one_way():
+    assert {relative(path): names for path in OURS if (names := upward(path) - KNOWN.get(relative(path), set()))} == {}
+
+
+def late(tree: ast.AST) -> bool:
+    """Say whether a file imports inside a function."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return any(isinstance(node, (ast.Import, ast.ImportFrom)) for function in functions for node in ast.walk(function))
+
+
+def test_only_commands_import_inside_functions():
+    files = [path for path in OURS if path.relative_to(ROOT).parts[0] != "tests" and not relative(path).startswith(COMMANDS)]
+    assert {relative(path) for path in files if late(ast.parse(path.read_text()))} <= set(LATE)
+
+
+def test_no_folder_holds_more_files_than_a_reader_takes_in_at_once():
+    folders = {path.parent for path in OURS} - {ROOT / "methods", ROOT / "tests" / "methods"}  # a file a method
+    counts = {relative(folder): sum(path.stem != "__init__" for path in folder.glob("*.py")) for folder in folders}
+    assert {name: count for name, count in counts.items() if count > MOST} == {}
 
 
 @pytest.mark.parametrize("path", METHODS + PARTS, ids=lambda path: path.stem)

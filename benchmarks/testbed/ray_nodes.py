@@ -19,7 +19,7 @@ from typing import IO
 import psutil
 
 from harness.cluster.revision import CODE
-from harness.code import ROOT
+from harness.run.paths import ROOT
 
 STORE = 100 * 2**20  # bytes of each node's object store
 OF_RAY = {

@@ -9,16 +9,16 @@ import subprocess
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from harness.code import ROOT
 from harness.latency import runtimes
 from harness.run.fingerprint import LIBRARIES, OF_SOME
-from harness.run.paths import Paths
+from harness.run.paths import ROOT, Paths
 from leaderboard.exchange.manifest import FORMAT, MANIFEST, Code, Manifest, PackedFile, layout
 from leaderboard.exchange.plausible import latency_files
 from leaderboard.records.errors import UserError
 from leaderboard.records.latency import Report
 from leaderboard.records.params import Params
 from leaderboard.records.results import read_record, read_track
+from leaderboard.records.schema import CostsFile
 
 PACKAGES = (
     *LIBRARIES,
@@ -65,10 +65,12 @@ def _files(params: Params, paths: Paths, params_file: Path, track: str) -> dict[
     latency = [path for path in latency_files(records) if read_record(path, Report).origin is None]
     own = [method.method.name for method in found.methods if method.origin is None]
     of_methods = [path for name in own for path in (paths.points(track, name), paths.predictions(track, name)) if path.exists()]
-    code = sorted(paths.code("x").parent.glob("*.json"))
-    named = {path.relative_to(paths.root).as_posix(): path for path in (records / "track.json", *of_methods, *latency, *code)} | {
+    costs = [path for path in sorted(paths.costs(track).glob("*.json")) if read_record(path, CostsFile).origin is None]
+    named = {path.relative_to(paths.root).as_posix(): path for path in (records / "track.json", *of_methods, *costs, *latency)} | {
         "params.yaml": params_file
     }
+    own_file = paths.root / "tracks" / track / "track.yaml"
+    named |= {own_file.relative_to(paths.root).as_posix(): own_file} if own_file.exists() else {}
     allowed = layout(params.version, track)
     strange = next((name for name in named if not allowed.fullmatch(name)), None)
     if strange is not None:

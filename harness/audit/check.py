@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -13,12 +12,10 @@ from safetensors import SafetensorError
 from harness.run import fingerprint
 from harness.run.paths import Paths
 from harness.run.points import expand
-from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
-from leaderboard.records.schema import MethodPoints, Origin
-
-NEEDED = ("version", "content_hash", "test_labels", "models")  # of track.json
+from leaderboard.records.results import read_record
+from leaderboard.records.schema import Measured, MethodPoints, Origin, TrackInfo
 
 
 def again(track: str) -> str:
@@ -32,12 +29,9 @@ def check_results(params: Params, paths: Paths) -> list[str]:
     findings = [f"{name}: no track of params.yaml: delete {paths.records(name)}" for name in found if name not in params.tracks]
     for track in (name for name in params.tracks if name in found):
         try:
-            record = files.read_json(paths.records(track) / "track.json")
+            record = read_record(paths.records(track) / "track.json", TrackInfo)
         except UserError as error:
             findings.append(str(error))
-            continue
-        if lacking := [key for key in NEEDED if key not in record]:
-            findings.append(f"{track}: track.json lacks {', '.join(lacking)}: {again(track)}")
             continue
         findings += _check_dense(params, track, record)
         for method in params.plans:
@@ -69,53 +63,51 @@ def _origin(path: Path) -> Origin | None:
         return None
 
 
-def _check_unplanned(track: str, path: Path, record: dict[str, Any]) -> list[str]:
+def _check_unplanned(track: str, path: Path, record: TrackInfo) -> list[str]:
     """Return what is wrong with points of a method that params.yaml does not name: that we made them, or that our dense is not what it was."""
     origin = _origin(path)
     if origin is None:
         return [f"{track}: {path.name} belongs to no method of params.yaml: delete it"]
-    stale = [model for model, sha256 in origin.dense.items() if record["models"].get(model, {}).get("weights_sha256") != sha256]
+    stale = [model for model, sha256 in origin.dense.items() if (found := record.models.get(model)) is None or found.weights_sha256 != sha256]
     return [f"{track}: {path.name} from bundle {origin.bundle[:12]} was added when dense '{model}' was another: delete it" for model in stale]
 
 
-def _check_dense(params: Params, track: str, record: dict[str, Any]) -> list[str]:
-    if record.get("version") != params.version:
-        return [f"{track}: track.json is of version {record.get('version')}, params.yaml says {params.version}: {again(track)}"]
+def _check_dense(params: Params, track: str, record: TrackInfo) -> list[str]:
+    if record.version != params.version:
+        return [f"{track}: track.json is of version {record.version}, params.yaml says {params.version}: {again(track)}"]
     stale = [model for model in params.track(track).models if not _dense_stands(params, track, model, record)]
     return [f"{track}: dense model '{model}' was not made by this code and params: {again(track)}" for model in stale]
 
 
-def _dense_stands(params: Params, track: str, model: str, record: dict[str, Any]) -> bool:
-    wanted = fingerprint.dense_fingerprint(params, track, model, record["content_hash"])
-    return bool(record["models"].get(model, {}).get("fingerprint") == wanted)
+def _dense_stands(params: Params, track: str, model: str, record: TrackInfo) -> bool:
+    wanted = fingerprint.dense_fingerprint(params, track, model, record.content_hash)
+    return model in record.models and record.models[model].fingerprint == wanted
 
 
-def _check_method(params: Params, paths: Paths, track: str, method: str, track_record: dict[str, Any]) -> list[str]:
+def _check_method(params: Params, paths: Paths, track: str, method: str, info: TrackInfo) -> list[str]:
     where = f"{track} {method}"
     try:
-        content = files.read_json(paths.points(track, method))
-        records = {record["id"]: record for record in content["points"]}
+        content = read_record(paths.points(track, method), MethodPoints)
         wanted = {
-            point.id: fingerprint.point_fingerprint(params, point, track_record)
-            for point in expand(params, track, method)
-            if point.model in track_record["models"]
+            point.id: fingerprint.point_fingerprint(params, point, info) for point in expand(params, track, method) if point.model in info.models
         }
         predictions = safetensors.numpy.load(paths.predictions(track, method).read_bytes())
     except (UserError, OSError, SafetensorError, KeyError) as error:
         return [f"{where}: {error}"]
-    if content.get("content_hash") != track_record["content_hash"]:
+    if content.content_hash != info.content_hash:
         return [f"{where}: results are of other data than track.json: {again(track)}"]
-    if content.get("version") != params.version:
-        return [f"{where}: results are of version {content.get('version')}, params.yaml says {params.version}: {again(track)}"]
+    if content.version != params.version:
+        return [f"{where}: results are of version {content.version}, params.yaml says {params.version}: {again(track)}"]
+    records = {point.id: point for point in content.points}
     if set(records) != set(wanted):
         odd = sorted(set(records) ^ set(wanted))
         return [f"{where}: points differ from params.yaml ({len(odd)}, e.g. {odd[0]}): {again(track)}"]
-    stale = [name for name, record in records.items() if record.get("fingerprint") != wanted[name]]
+    stale = [name for name, record in records.items() if record.fingerprint != wanted[name]]
     findings = [f"{where}: {len(stale)} points were not made by this code and params (e.g. {stale[0]}): {again(track)}"] if stale else []
-    labels = np.array(track_record["test_labels"])
-    wrong = [name for name, record in records.items() if record["status"] == "ok" and not _agrees(record, predictions.get(name), labels)]
+    labels = np.array(info.test_labels)
+    wrong = [name for name, record in records.items() if isinstance(record, Measured) and not _agrees(record, predictions.get(name), labels)]
     return findings + [f"{where}: accuracy of {name} differs from its stored predictions: {again(track)}" for name in wrong]
 
 
-def _agrees(record: dict[str, Any], predictions: np.ndarray | None, labels: np.ndarray) -> bool:
-    return predictions is not None and len(predictions) == len(labels) and int((predictions == labels).sum()) == record["correct"]
+def _agrees(record: Measured, predictions: np.ndarray | None, labels: np.ndarray) -> bool:
+    return predictions is not None and len(predictions) == len(labels) and int((predictions == labels).sum()) == record.correct

@@ -12,9 +12,12 @@ from typing import get_args
 
 import numpy as np
 
-from harness.point.worker import PREDICTIONS, Job, evaluate_point
+from harness.point import predictions
+from harness.point.worker import Job, evaluate_point
 from harness.run.guard import guarded_compress
 from harness.run.paths import Paths
+from harness.run.point_folder import made_of
+from harness.run.points import Point
 from harness.run.pool import Outcome, run_all, workers
 from harness.run.selection import Selection, selected
 from harness.run.train import train_track
@@ -54,11 +57,11 @@ def rerun(params: Params, records: Path, track: str, sample: Sample) -> Verifica
     with tempfile.TemporaryDirectory() as folder:
         paths = Paths(Path(folder), params.version)
         fresh = train_track(selected(params, track, Selection(models=models)), paths, track)
-        if fresh["content_hash"] != found.info.content_hash:
+        if fresh.content_hash != found.info.content_hash:
             raise UserError(
-                f"the records rest on data {found.info.content_hash[:16]}…, this machine has {fresh['content_hash'][:16]}…: nothing to compare"
+                f"the records rest on data {found.info.content_hash[:16]}…, this machine has {fresh.content_hash[:16]}…: nothing to compare"
             )
-        dense = {model: fresh["models"][model]["weights_sha256"] == found.info.models[model].weights_sha256 for model in models}
+        dense = {model: fresh.models[model].weights_sha256 == found.info.models[model].weights_sha256 for model in models}
         return Verification(dense=dense, points=_run(params, paths, track, points, found.labels))
 
 
@@ -98,7 +101,7 @@ def _run(params: Params, paths: Paths, track: str, points: Sequence[Recorded], l
     with workers(params.run.workers) as pool:
         todo = [_job(params, paths, track, recorded, folder) for folder, recorded in jobs.items()]
         for job, outcomes in run_all(pool, todo, [guarded_compress, evaluate_point], params.track(track).seconds):
-            found[job.folder] = _compared(jobs[job.folder], job.folder, outcomes, labels)
+            found[job.folder] = _compared(track, jobs[job.folder], job.folder, outcomes, labels)
     return tuple(Rerun(method=recorded.method, id=recorded.point.id, **found[folder].model_dump()) for folder, recorded in jobs.items())
 
 
@@ -109,11 +112,9 @@ def _job(params: Params, paths: Paths, track: str, recorded: Recorded, folder: P
     return Job(about, recorded.method, point.model, dict(point.setting), point.seed, paths.data(track), dense, folder, params.run.gibibytes)
 
 
-def _compared(recorded: Recorded, folder: Path, outcomes: Sequence[Outcome], labels: np.ndarray) -> Agreement:
-    reason = next((outcome.reason for outcome in outcomes if outcome.reason is not None), None)
-    record = {key: value for outcome in outcomes for key, value in (outcome.value or {}).items()}
-    if reason is not None or record["status"] != "ok":
-        return Agreement(verdict="different", reason=f"recorded as ok, here {'failed' if reason else record['status']}: {reason or record['reason']}")
-    about = recorded.point.model_dump(include={"id", "model", "setting", "seed"})
-    again = Measured.model_validate(about | record)
-    return agreement_of((recorded.point, recorded.predictions), (again, np.load(folder / PREDICTIONS, allow_pickle=False)), labels)
+def _compared(track: str, recorded: Recorded, folder: Path, outcomes: Sequence[Outcome], labels: np.ndarray) -> Agreement:
+    point = Point(track, recorded.method, recorded.point.model, dict(recorded.point.setting), recorded.point.seed)
+    again = made_of(point, outcomes, recorded.point.fingerprint).record
+    if not isinstance(again, Measured):
+        return Agreement(verdict="different", reason=f"recorded as ok, here {again.status}: {again.reason}")
+    return agreement_of((recorded.point, recorded.predictions), (again, predictions.read(folder)["class"]), labels)

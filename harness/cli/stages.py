@@ -27,52 +27,37 @@ def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
     from harness.run.train import train_track
 
     record = train_track(loaded, paths, track)
-    for name, model in record["models"].items():
-        typer.echo(f"{track} {name}: {model['parameters']:,} parameters, test accuracy {100 * model['test_accuracy']:.2f} %")
+    for name, model in record.models.items():
+        typer.echo(f"{track} {name}: {model.parameters:,} parameters, test accuracy {100 * model.test_accuracy:.2f} %")
 
 
 @app.command()
-def code(params: ParamsFile = Path("params.yaml")) -> None:
-    """Write the hashes of the code that methods share, for DVC to see when points must be run again, and what methods say of themselves.
+def compress(
+    track: Track,
+    method: Annotated[list[str] | None, typer.Argument(help="methods or chains, e.g. wanda; without one, all", metavar="[METHOD]...")] = None,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Run the points of a track that do not stand already, of all methods together, longest first; exit 1 if any failed, after all were tried.
 
-    Example: python -m harness code
-    """
-    from harness.code import documented, of_chains, shared
-    from leaderboard.records import files
+    A failed point is tried again by the next run; what is cut off goes on when it is run again.
 
-    loaded, paths = opened(params)
-    files.write_json(paths.code("shared"), shared())
-    files.write_json(paths.code("chains"), of_chains(loaded.chains))
-    files.write_json(paths.code("methods"), documented())
-
-
-@app.command()
-def compress(track: Track, method: Annotated[str, typer.Argument(help="a method, e.g. wanda")], params: ParamsFile = Path("params.yaml")) -> None:
-    """Run the points of a method on a track that do not stand already.
-
-    Example: python -m harness compress digits wanda
+    Example: python -m harness compress digits wanda rtn
     """
     loaded, paths = opened(params)
-    if not paths.artefacts(track, method).exists():  # else most points stand
+    if not paths.records(track).exists():  # else most points stand
         start_server()
     from harness.run.compress import compress as run
 
-    loaded.track(track), loaded.method(method)  # before anything is written for them
-    tell_refused([method])
+    methods = list(dict.fromkeys(method or []))
+    loaded.track(track)  # before anything is written for it
+    for name in methods:
+        loaded.method(name)
+    tell_refused(methods or loaded.plans)
     with alone(paths, track):
-        typer.echo(f"{track} {method}: {run(loaded, paths, track, method)}")
-
-
-@app.command()
-def commit(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
-    """Have DVC take note of what a sweep wrote, as `dvc commit` of its compress and chain stages would.
-
-    Example: python -m harness commit digits
-    """
-    from harness.dvc_commit import commit as run
-
-    loaded, paths = opened(params)
-    typer.echo(f"{track}: {run(loaded, paths.root, track)} stages noted in dvc.lock")
+        done = run(loaded, paths, track, methods)
+    typer.echo(f"{track}{''.join(f' {name}' for name in methods)}: {done}")
+    if done.failed:
+        raise typer.Exit(1)
 
 
 @app.command()

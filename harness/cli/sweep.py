@@ -75,7 +75,7 @@ def sweep(
 
 
 def _here(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str]) -> Iterator[str]:
-    from harness.run.compress import sweep as run
+    from harness.run.compress import compress as run
 
     for track in tracks:
         yield f"{track}: {run(params, paths, track, methods)}"

@@ -10,7 +10,7 @@ import torch
 
 from harness.latency import runtimes
 from harness.latency.measure import measure
-from harness.run.compress import compress, sweep
+from harness.run.compress import compress
 from harness.run.paths import Paths
 from harness.run.train import train_track
 from leaderboard.records.method_settings import MethodPlan
@@ -23,11 +23,9 @@ IMAGES, STEPS, BATCH = 256, 3, 32  # of a rehearsal: images of each split, steps
 def run_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
     """Train, compress by every method and measure on every profile that is not on request only, or is for a GPU; yield a line about each part as it ends."""
     runtimes.check(params.profiles)
-    for name, model in train_track(params, paths, track)["models"].items():
-        yield f"{track} {name}: {model['dense']}, test accuracy {100 * model['test_accuracy']:.2f} %"
-    yield f"{track}, all methods: {sweep(params, paths, track)}"
-    for method in params.plans:
-        yield f"{track} {method}: {compress(params, paths, track, method)}"
+    for name, model in train_track(params, paths, track).models.items():
+        yield f"{track} {name}: {model.dense}, test accuracy {100 * model.test_accuracy:.2f} %"
+    yield f"{track}, all methods: {compress(params, paths, track)}"
     for hardware in [*params.hardware, *(name for name, profile in params.hardware_on_request.items() if profile.device == "cuda")]:
         done = measure(params, paths, track, hardware)
         yield f"{track} on {hardware}: {f'skipped: {done.skipped}' if done.skipped else f'latency measured, {len(done.failed)} failed'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -14,19 +13,20 @@ from harness.run.compress import track_record
 from harness.run.paths import Paths
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
+from leaderboard.records.schema import TrackInfo
 
 
 def given_for(params: Params, paths: Paths, tracks: Sequence[str], remote: Remote) -> Given:
     """Put data and dense weights of the tracks into the remote, and return what their points share; raise UserError if they are not what was trained."""
     records = {track: track_record(params, paths, track) for track in tracks}
     inputs = {track: _data(paths, track, record, remote) for track, record in records.items()}
-    dense = {(track, model): _dense(paths, track, model, record, remote) for track, record in records.items() for model in record["models"]}
-    short = {track: {"content_hash": record["content_hash"], "models": record["models"]} for track, record in records.items()}
+    dense = {(track, model): _dense(paths, track, model, record, remote) for track, record in records.items() for model in record.models}
+    short = {track: record.model_copy(update={"test_labels": ()}) for track, record in records.items()}  # which a node need not know
     return Given(params, remote, short, inputs, dense, torch_build())
 
 
-def _data(paths: Paths, track: str, record: dict[str, Any], remote: Remote) -> tuple[Input, ...]:
-    folder, content_hash = paths.data(track), record["content_hash"]
+def _data(paths: Paths, track: str, record: TrackInfo, remote: Remote) -> tuple[Input, ...]:
+    folder, content_hash = paths.data(track), record.content_hash
     try:
         learn, test = splits.Learn.read(folder, torch.device("cpu")), splits.TestSplit.read(folder)
     except OSError as error:
@@ -36,8 +36,8 @@ def _data(paths: Paths, track: str, record: dict[str, Any], remote: Remote) -> t
     return tuple(offer(remote, f"data/{content_hash}", folder / name) for name in (splits.LEARN, splits.TEST))
 
 
-def _dense(paths: Paths, track: str, model: str, record: dict[str, Any], remote: Remote) -> Input:
-    file, sha256 = paths.dense(track) / f"{model}.safetensors", record["models"][model]["weights_sha256"]
+def _dense(paths: Paths, track: str, model: str, record: TrackInfo, remote: Remote) -> Input:
+    file, sha256 = paths.dense(track) / f"{model}.safetensors", record.models[model].weights_sha256
     if not file.exists() or (item := offer(remote, f"dense/{sha256}", file)).sha256 != sha256:
         raise UserError(f"{file} is missing or not what track '{track}' was trained to: run the train stage again")
     return item

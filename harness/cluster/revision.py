@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from harness.code import ROOT
+from harness.run.paths import ROOT
 from leaderboard.records.errors import UserError
 
 CODE = ("harness", "leaderboard", "methods", "pyproject.toml")

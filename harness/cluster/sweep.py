@@ -16,14 +16,17 @@ from harness.cluster.inputs import given_for
 from harness.cluster.join import NODE, demand, fits
 from harness.cluster.remote import POINTS, WHOLE, Remote, receive
 from harness.cluster.shape import TaskShape
-from harness.cluster.tasks import FailedOnNode, Given, RefusedNode, Result, run_point
-from harness.run.compress import RECORD, Item, Ran, Summary, place, record_of, swept, temporary
+from harness.cluster.tasks import SPENT, FailedOnNode, Given, RefusedNode, Result, run_point
+from harness.run.compress import Item, Ran, Summary, swept
+from harness.run.costs import Kept, this_machine
 from harness.run.paths import Paths
+from harness.run.point_folder import RECORD, Made, made_of, place, temporary
 from harness.run.points import Point
 from harness.run.pool import Outcome
-from leaderboard.records import files
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import Params
+from leaderboard.records.results import read_record
+from leaderboard.records.schema import Measured, Spent
 
 AGAIN = 3  # times that a point is tried again whose worker, node or transfer failed
 WINDOW = 4000  # points handed over at a time: more than there are workers, few enough for the driver's memory
@@ -53,12 +56,12 @@ def _run(params: Params, paths: Paths, todo: list[Item], remote: Remote, shape: 
     with tqdm(total=len(todo), desc="cluster: all methods", unit="point", mininterval=0.5) as bar:
         for point, wanted in todo:
             if wanted in left:
-                yield _put_back(paths, remote, point, None, left[wanted], bar)
+                yield _put_back(paths, remote, point, left[wanted], bar)
         missing = [item for item in todo if item[1] not in left]
         if missing:
             given = given_for(params, paths, list(dict.fromkeys(point.track for point, _ in missing)), remote)
             for point, result in _computed(given, missing, shape, bar):
-                yield _put_back(paths, remote, point, result.record, result.artefact, bar)
+                yield _put_back(paths, remote, point, result.artefact or result, bar)
     for name in _of(remote, todo):  # halves that a killed node has left, and points that were tried again although their first try had been sent
         remote.remove(f"{POINTS}/{name}")
 
@@ -69,16 +72,22 @@ def _of(remote: Remote, todo: list[Item]) -> list[str]:
     return [name for name in remote.names(POINTS) if name.split(".")[0] in wanted]
 
 
-def _put_back(paths: Paths, remote: Remote, point: Point, record: dict[str, Any] | None, artefact: str | None, bar: tqdm[Any]) -> Ran:
-    """Bring what came of a point to where a local run would have put it; a record that did not come through Ray lies beside the artefact."""
+def _put_back(paths: Paths, remote: Remote, point: Point, came: str | Result, bar: tqdm[Any]) -> Ran:
+    """Bring what came of a point to where a local run would have put it: a result without an artefact, or what an artefact is called in the remote."""
     folder = temporary(paths, point)
-    if artefact is not None:
-        receive(remote, artefact, folder)
-    found = place(paths, point, folder, files.read_json(folder / RECORD) if record is None else record)
-    if artefact is not None:
-        remote.remove(f"{POINTS}/{artefact}")
+    if isinstance(came, Result):
+        ran = Ran(point, came.made, came.machine)
+    else:
+        receive(remote, came, folder)
+        kept = read_record(folder / SPENT, Kept)
+        assert isinstance(kept.spent, Spent)
+        ran = Ran(point, Made(read_record(folder / RECORD, Measured), kept.spent), kept.machine)
+        (folder / SPENT).unlink()
+    place(paths, point, folder, ran.made.record)
+    if isinstance(came, str):
+        remote.remove(f"{POINTS}/{came}")
     bar.update()
-    return point, found
+    return ran
 
 
 def _computed(given: Given, todo: list[Item], shape: TaskShape, bar: tqdm[Any]) -> Iterator[tuple[Point, Result]]:
@@ -98,7 +107,7 @@ def _computed(given: Given, todo: list[Item], shape: TaskShape, bar: tqdm[Any]) 
             if result is None:
                 handed.waiting.appendleft(item)
                 continue
-            failed += result.record["status"] == "failed"
+            failed += result.made.record.status == "failed"
             yield item[0], result
         _end_if_all_are_refused(handed, asked)
         _take_back(handed, asked)
@@ -172,7 +181,7 @@ def _lost(handed: Handed, item: Item, reason: str) -> Result | None:
     handed.failures[wanted] += 1
     if handed.failures[wanted] <= AGAIN:
         return None
-    return Result(record_of(point, [Outcome(None, f"tried {AGAIN + 1} times on the cluster, at last: {reason}")], wanted), None)
+    return Result(made_of(point, [Outcome(None, f"tried {AGAIN + 1} times on the cluster, at last: {reason}")], wanted), this_machine(), None)
 
 
 def _doing(handed: Handed, shape: TaskShape) -> str:

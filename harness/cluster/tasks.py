@@ -18,14 +18,18 @@ from harness.data.folder import data_folder
 from harness.point.device import require
 from harness.point.worker import Job, evaluate_point
 from harness.run import fingerprint
-from harness.run.compress import RECORD, record_of, temporary
+from harness.run.costs import Kept, this_machine
 from harness.run.guard import guarded_compress
 from harness.run.paths import Paths
+from harness.run.point_folder import RECORD, Made, made_of, temporary
 from harness.run.points import Point
 from harness.run.pool import CONTEXT, PRELOAD, Outcome, reason_of, run_all, workers
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
+from leaderboard.records.schema import Maker, TrackInfo
+
+SPENT = "spent.json"  # beside the record of a point that is ok, on its way through the remote
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Given:
 
     params: Params
     remote: Remote
-    records: dict[str, dict[str, Any]]
+    records: dict[str, TrackInfo]
     data: dict[str, tuple[Input, ...]]
     dense: dict[tuple[str, str], Input]
     torch: str
@@ -45,9 +49,10 @@ class Given:
 
 @dataclass(frozen=True)
 class Result:
-    """A point's record and, of one that is ok, what its artefact is called in the remote."""
+    """What came of a point, on which machine and, of one that is ok, what its artefact is called in the remote."""
 
-    record: dict[str, Any]
+    made: Made
+    machine: Maker
     artefact: str | None
 
 
@@ -84,11 +89,12 @@ def run_point(given: Given, point: Point, wanted: str, node: str) -> Result | Re
 def _ran(given: Given, point: Point, wanted: str) -> Result:
     with tempfile.TemporaryDirectory(prefix="shrinkmark-") as scratch:
         folder = temporary(Paths(Path(scratch), given.params.version), point)
-        record = record_of(point, _outcomes(given, point, folder), wanted)
-        if record["status"] != "ok":
-            return Result(record, None)
-        files.write_json(folder / RECORD, record)
-        return Result(record, send(given.remote, wanted, folder))
+        made, machine = made_of(point, _outcomes(given, point, folder), wanted), this_machine()
+        if made.spent is None:
+            return Result(made, machine, None)
+        files.write_record(folder / RECORD, made.record)
+        files.write_record(folder / SPENT, Kept(machine=machine, spent=made.spent))
+        return Result(made, machine, send(given.remote, wanted, folder))
 
 
 def _foreign(given: Given, point: Point, wanted: str) -> str | None:

@@ -9,7 +9,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
@@ -19,7 +18,7 @@ from harness.latency.clock import CLOCKS
 from harness.latency.job import LatencyJob
 from harness.latency.memory import peak_mib
 from harness.latency.runtimes import Program, Runner, load
-from harness.point.worker import PREDICTIONS
+from harness.point import predictions
 from leaderboard.records.params import HardwareParams
 
 STABLE = 0.05  # warm until the median of five calls moves by less than this share
@@ -63,7 +62,7 @@ def agreement(loaded: Program, images: Tensor, folder: Path) -> dict[str, int]:
     parts = images[: len(images) // size * size].split(size)  # all of one size, for which a runtime may compile
     run = loaded(parts[0])
     predicted = torch.cat([run(part).argmax(1).cpu() for part in parts]).numpy()
-    same = int((predicted == np.load(folder / PREDICTIONS, allow_pickle=False)[: len(predicted)]).sum())
+    same = int((predicted == predictions.read(folder)["class"][: len(predicted)]).sum())
     if same < AGREEMENT * len(predicted):
         raise Differs(f"it predicts the artefact's class for {same} of {len(predicted)} test images only")
     return {"same": same, "images": len(predicted)}

@@ -14,8 +14,8 @@ from harness.data.splits import Learn
 from harness.models import build
 from harness.point import counter
 from harness.point.augment import cropped, cut_out, warped
-from leaderboard.records.params import TrackParams
 from leaderboard.records.errors import BrokenContract
+from leaderboard.records.params import TrackParams
 from methods import Data, Needs, Schedule, Split
 
 CLASSES: tuple[Needs, ...] = get_args(Needs)  # of budgets, each with all that those before it have

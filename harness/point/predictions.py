@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -13,7 +14,7 @@ from torch import Tensor
 FILE = "predictions.safetensors"
 
 
-def predictions(logits: Tensor, labels: Tensor) -> dict[str, NDArray[np.generic]]:
+def predictions(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
     """Return of `logits` (N, classes) and `labels` (N,), each (N,): class, uint16; confidence, its softmax, float16; rank of the label, uint16.
 
     Rank 0 is the class itself: of equal logits the lower class goes before, as it does for the class.
@@ -28,11 +29,11 @@ def predictions(logits: Tensor, labels: Tensor) -> dict[str, NDArray[np.generic]
     }
 
 
-def write(folder: Path, found: dict[str, NDArray[np.generic]]) -> None:
+def write(folder: Path, found: dict[str, NDArray[Any]]) -> None:
     """Write them beside an artefact."""
     (folder / FILE).write_bytes(safetensors.numpy.save(found))
 
 
-def read(folder: Path) -> dict[str, NDArray[np.generic]]:
+def read(folder: Path) -> dict[str, NDArray[Any]]:
     """Read what `write` wrote; raise OSError or SafetensorError if it is missing or damaged."""
     return safetensors.numpy.load((folder / FILE).read_bytes())

@@ -63,7 +63,8 @@ def _on_cpu(codes: Codes | Codebook) -> Codes | Codebook:
 def export(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     """Return `model` (eval mode) as a program for any batch size, its foldable BatchNorms folded, as for deployment; `images` needs two or more.
 
-    Raises BrokenContract if a shape depends on the images themselves, and with it the work: a program that is not seen to branch must do the same for every image.
+    Raises BrokenContract if a shape depends on the images themselves, and with it the work: a program that is not seen to branch must do the same
+    for every image.
     """
     model = fold_batchnorms(model, images[:1])
     for parameter in model.parameters():

@@ -22,7 +22,7 @@ from harness.run.pool import run_all, workers
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
-from leaderboard.records.results import read_json
+from leaderboard.records.results import read_record, stored_name
 from leaderboard.records.schema import Maker, Measured, MethodInfo, MethodPoints, Stamp, TrackInfo, Unmeasured
 
 Item = tuple[Point, str]  # a point to run and the fingerprint its record must have
@@ -82,7 +82,7 @@ def swept(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence
     for done in run(todo):
         ran[_name(done.point)] = done.made.record
         if done.made.spent is not None:
-            costs.keep(paths, done.point.track, done.point.method, done.point.id, done.machine, done.made.spent)
+            costs.keep(paths.spent(done.point.track, done.point.method, done.point.id), done.machine, done.made.spent)
     records = {pair: [work.standing.get(point.id) or ran[_name(point)] for point in work.points] for pair, work in works.items()}
     for (track, method), found in records.items():
         _write(params, paths, about[track], method, found)
@@ -96,10 +96,10 @@ def swept(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence
 def track_record(params: Params, paths: Paths, track: str) -> TrackInfo:
     """Return what the train stage wrote of `track`; raise UserError if there is nothing, or it is of another version."""
     file = paths.records(track) / "track.json"
-    stamp = read_json(file, Stamp)
+    stamp = read_record(file, Stamp)
     if stamp.version != params.version:
         raise UserError(f"the track's results are of version {stamp.version}, params.yaml says {params.version}: run the train stage")
-    return read_json(file, TrackInfo)
+    return read_record(file, TrackInfo)
 
 
 def _name(point: Point) -> tuple[str, str, str]:

@@ -16,18 +16,20 @@ import leaderboard
 import methods
 from harness import models
 from harness.point import chain
+from harness.point.method_data import CLASSES
 from harness.run import registry
 from harness.run.points import Point
 from harness.run.source import Sources
 from leaderboard.records.errors import UserError
-from leaderboard.records.params import Params
+from leaderboard.records.params import Params, TrackParams
+from leaderboard.records.schema import TrackInfo
+from methods import Needs
 
 OURS = {package.__name__: [Path(place) for place in package.__path__] for package in (methods, harness, leaderboard)}
 SILENT = [
     "leaderboard",
     *(f"harness.{name}" for name in ("errors", "hardware_params", "params", "plans", "recipes", "strict", "yaml_loader")),
 ]  # decide no point
-UNDECIDING = {"models", "methods", "seeds", "seconds"}  # of a track; the model and the seed at hand count
 LIBRARIES = ("torch", "timm", "numpy", "scikit-learn")
 OF_SOME = {"torch_pruning": "torch-pruning", "tensorly": "tensorly"}  # module and package: decide the points of methods that import them alone
 
@@ -70,11 +72,6 @@ def libraries_of(name: str) -> dict[str, str]:
     return libraries() | own
 
 
-def harness_hash() -> str:
-    """Return the hash of all of the harness, and of the contract, that decides a record."""
-    return sources().hash("harness.point.worker")
-
-
 def model_hash(name: str) -> str | None:
     """Return the hash of the file of ours that defines the model which timm knows as `name`, and of all that it rests on; None for a model of timm's own."""
     module = models.home(name)
@@ -86,48 +83,51 @@ def libraries() -> dict[str, str]:
     return {name: importlib.metadata.version(name).split("+")[0] for name in LIBRARIES}
 
 
-def track_hash(params: Params, track: str) -> str:
-    """Return the hash of all that params.yaml says of a track, which track.json carries for the stages that come after training."""
-    return _hash(params.track(track).model_dump())
-
-
 def dense_fingerprint(params: Params, track: str, model: str, content_hash: str) -> str:
     """Return what decides a dense model: its arguments and its own file, the track's data and recipe, the training code, and the first seed."""
-    recipe = params.track(track).model_dump(exclude=UNDECIDING | {"fine_tune"})
+    about, recipe = params.track(track), params.track(track).models[model]
     content = {
         "version": params.version,
-        "seed": params.track(track).seeds[0],
-        "model": params.track(track).models[model].model_dump(),
-        "recipe": recipe,
+        "seed": about.seeds[0],
+        "model": {"timm": recipe.timm, "args": recipe.args, "pretrained": recipe.pretrained},
+        "recipe": {"device": about.device, "augment": about.augment.model_dump(), "scratch": about.scratch_of(model).model_dump()},
         "data": content_hash,
-        "code": [harness_hash(), sources().hash("methods.parts.training.train")],
-        "own model": model_hash(params.track(track).models[model].timm),
+        "code": sources().hash("harness.point.dense"),
+        "own model": model_hash(recipe.timm),
         "libraries": libraries(),
     }
     return _hash(content)
 
 
-def point_fingerprint(params: Params, point: Point, track_record: dict[str, Any]) -> str:
-    """Return what decides a point; `track_record` is what the train stage wrote (dense weights, data), else UserError."""
+def point_fingerprint(params: Params, point: Point, about: TrackInfo) -> str:
+    """Return what decides a point; `about` is what the train stage wrote (dense weights, data); raise UserError if it lacks the point's model."""
     track = params.track_of(point.track, point.method)
-    try:
-        dense, data = track_record["models"][point.model]["weights_sha256"], track_record["content_hash"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"track.json of '{point.track}' lacks {error}: run the train stage (`dvc repro train@{point.track}`)") from error
+    if point.model not in about.models:
+        raise UserError(f"track.json of '{point.track}' lacks the model '{point.model}': run the train stage (`dvc repro train@{point.track}`)")
     content = {
         "version": params.version,
         "method": method_hash(point.method),
         "setting": point.setting,
         "seed": point.seed,
-        "model": track.models[point.model].model_dump(),
-        "recipe": track.model_dump(exclude=UNDECIDING),
-        "dense": dense,
-        "data": data,
-        "code": harness_hash(),
+        "recipe": recipe_of(track, point.model, registry.load(point.method).needs),
+        "dense": about.models[point.model].weights_sha256,
+        "data": about.content_hash,
+        "code": sources().hash("harness.point.worker"),
         "own model": model_hash(track.models[point.model].timm),
         "libraries": libraries_of(point.method),
     }
     return _hash(content)
+
+
+def recipe_of(track: TrackParams, model: str, needs: Needs) -> dict[str, Any]:
+    """Return what a method of the budget class `needs` can know of a track beside its data: see `harness.point.method_data`."""
+    about, uses = track.models[model], CLASSES.index(needs)
+    recipe: dict[str, Any] = {"device": track.device, "timm": about.timm, "args": about.args}
+    if uses >= CLASSES.index("fine-tune"):
+        recipe |= {"augment": track.augment.model_dump(), "fine_tune": track.fine_tune_of(model).model_dump()}
+    if uses >= CLASSES.index("scratch"):
+        recipe |= {"narrow": about.narrow, "scratch": track.scratch_of(model).model_dump()}
+    return recipe
 
 
 def _hash(content: Any) -> str:

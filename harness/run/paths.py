@@ -7,6 +7,8 @@ from pathlib import Path
 
 from leaderboard.records.results import track_folder
 
+ROOT = Path(__file__).parents[2]  # the folder that this code lies in
+
 
 @dataclass(frozen=True)
 class Paths:

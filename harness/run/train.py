@@ -10,13 +10,14 @@ from tqdm import tqdm
 from harness.data import splits
 from harness.point.dense import DenseJob, make_dense
 from harness.point.device import require
-from harness.run import costs, fingerprint
+from harness.run import costs
+from harness.run.fingerprint import dense_fingerprint
 from harness.run.paths import Paths
 from harness.run.pool import run_all, workers
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
-from leaderboard.records.params import Params
-from leaderboard.records.results import read_json
+from leaderboard.records.params import Params, TrackParams
+from leaderboard.records.results import read_record
 from leaderboard.records.schema import Images, TrackInfo, Trained, TrainedIn
 
 
@@ -27,8 +28,9 @@ def train_track(params: Params, paths: Paths, track: str) -> TrackInfo:
     loaded = splits.load(about)
     splits.save(loaded, paths.data(track))
     record_file, content_hash = paths.records(track) / "track.json", splits.content_hash(loaded)
-    wanted = {model: fingerprint.dense_fingerprint(params, track, model, content_hash) for model in about.models}
-    records = {model: record for model in wanted if (record := _standing(record_file, paths.dense(track), model, wanted[model])) is not None}
+    wanted = {model: dense_fingerprint(params, track, model, content_hash) for model in about.models}
+    found = {model: _standing(record_file, paths.dense(track), model, fingerprint) for model, fingerprint in wanted.items()}
+    records = {model: trained for model, trained in found.items() if trained is not None}
     records |= _run(params, paths, track, {model: wanted[model] for model in wanted if model not in records})
     counts = {name: len(getattr(loaded, name).labels) for name in ("train", "validation", "test")}
     record = TrackInfo(
@@ -42,15 +44,20 @@ def train_track(params: Params, paths: Paths, track: str) -> TrackInfo:
         seeds=tuple(about.seeds),
         images=Images(**counts, calibration=len(loaded.calibration)),
         test_labels=tuple(loaded.test.labels.tolist()),
-        models={model: records[model] for model in wanted},
+        models={model: records[model].model_copy(update=_epochs(about, model)) for model in wanted},
     )
     files.write_record(record_file, record)
     return record
 
 
+def _epochs(about: TrackParams, model: str) -> dict[str, float]:
+    """Return the budgets of what is made from a model, which do not decide the model itself."""
+    return {"scratch_epochs": about.scratch_of(model).epochs, "fine_tune_epochs": about.fine_tune_of(model).epochs}
+
+
 def _standing(record_file: Path, dense: Path, model: str, wanted: str) -> Trained | None:
     try:
-        record = read_json(record_file, TrackInfo).models[model]
+        record = read_record(record_file, TrackInfo).models[model]
         weights = (dense / f"{model}.safetensors").read_bytes()
     except (UserError, KeyError, OSError):
         return None
@@ -70,7 +77,7 @@ def _run(params: Params, paths: Paths, track: str, wanted: dict[str, str]) -> di
             if made is None:
                 raise UserError(f"dense model '{job.model}' of track '{track}' could not be trained: {outcomes[-1].reason}")
             records[job.model] = Trained.model_validate({**made["record"], "fingerprint": wanted[job.model]})
-            costs.keep_dense(paths, track, job.model, machine, TrainedIn(fingerprint=wanted[job.model], seconds=made["seconds"]))
+            costs.keep(paths.spent_on_dense(track, job.model), machine, TrainedIn(fingerprint=wanted[job.model], seconds=made["seconds"]))
             bar.set_postfix_str(job.model)
             bar.update()
     return records

@@ -56,8 +56,8 @@ def merge(bundle: BundleFile, results: Results = Path("results"), params: Params
 def schema(into: Into = None) -> None:
     """Print the JSON Schema of every file of results and bundles, or write one file for each."""
     with one_line_errors():
+        from leaderboard.exchange.json_schema import schema_texts
         from leaderboard.records.files import write_text
-        from leaderboard.records.json_schema import schema_texts
 
         for name, text in schema_texts().items():
             if into is None:

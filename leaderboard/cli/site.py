@@ -17,6 +17,7 @@ def site(
     into: Annotated[Path, typer.Option(help="The folder of the site, which is replaced.")] = Path("site"),
     results: Results = Path("results"),
     version: Version = None,
+    methods: Annotated[Path, typer.Option(help="The folder of the methods' files, whose docstrings are shown.")] = Path("methods"),
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Write the static site: tables, plots, a page per method and model; open its index.html in a browser."""
@@ -25,4 +26,4 @@ def site(
         from leaderboard.site.site import build_site  # here, because scipy takes a second to import and --help needs none of it
 
         outline = read_outline(params)
-        typer.echo(build_site(results, outline.chosen_version(version), into, outline).as_posix())
+        typer.echo(build_site(results, outline.chosen_version(version), into, outline, methods).as_posix())

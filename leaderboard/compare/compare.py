@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from leaderboard.compare.changes import Finding, Pair, Snapshot, find_accuracy, find_exact
 from leaderboard.compare.latency_changes import find_latency
 from leaderboard.compare.sources import Side
+from leaderboard.records import version2
 from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.latency import LatencyRun, read_latency
 from leaderboard.records.results import TrackResults, find_tracks, read_track
@@ -94,24 +94,24 @@ def _latencies(a: Snapshot, b: Snapshot, pairs: Sequence[Pair]) -> tuple[list[Fi
 
 
 def _tracks(side: Side) -> list[str]:
-    return find_tracks(side.results, side.version)
+    home = side.results / side.version
+    return version2.find_tracks(home) if version2.holds(home) else find_tracks(side.results, side.version)
 
 
 def _snapshot(side: Side, track: str) -> Snapshot:
     try:
-        content = read_track(side.results, side.version, track)
+        home = side.results / side.version
+        content = version2.read_track(home, track) if version2.holds(home) else read_track(side.results, side.version, track)
         return Snapshot(content.info, {group.key: group for group in find_groups(content)}, _runs(content))
     except UserError as error:
         raise UserError(f"{side.name} cannot be read by this code: {error}") from None
 
 
 def _runs(content: TrackResults) -> dict[str, list[LatencyRun]]:
-    """Return the latency runs by hardware: latency/<hardware>/<fingerprint>.json, before version v2 was timed latency/<hardware>.json."""
-    folder: Path = content.folder / "latency"
-    files = [(path.stem, path) for path in sorted(folder.glob("*.json"))] + [(path.parent.name, path) for path in sorted(folder.glob("*/*.json"))]
+    """Return the latency runs by hardware."""
     runs: dict[str, list[LatencyRun]] = {}
-    for hardware, path in files:
-        runs.setdefault(hardware, []).append(read_latency(path, content.decided))
+    for path in sorted((content.folder / "latency").glob("*/*.json")):
+        runs.setdefault(path.parent.name, []).append(read_latency(path, content.decided))
     return runs
 
 

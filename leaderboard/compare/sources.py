@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from leaderboard.records import version2
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.outline import read_outline
 from leaderboard.records.params import read_version
-from leaderboard.records.results import RECORDS
+from leaderboard.records.results import find_tracks
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,23 @@ def opened(name: str, home: Home) -> Iterator[Side]:
     """
     if Path(name).is_dir():
         yield _of_folder(name, Path(name), home)
-    elif (home.results / name / RECORDS).is_dir():
+    elif _holds_results(home.results / name):
         yield Side(name, home.results, name)
     else:
         with TemporaryDirectory() as folder:
             yield _of_revision(name, Path(folder), home)
 
 
+def _holds_results(version_folder: Path) -> bool:
+    return version_folder.is_dir() and bool(version2.find_tracks(version_folder) or find_tracks(version_folder.parent, version_folder.name))
+
+
 def _of_folder(name: str, folder: Path, home: Home) -> Side:
-    if (folder / RECORDS).is_dir():
+    if _holds_results(folder):
         return Side(name, folder.resolve().parent, folder.resolve().name)
-    versions = sorted(path.parent.name for path in folder.glob(f"*/{RECORDS}"))
+    versions = sorted(path.name for path in folder.iterdir() if path.is_dir() and _holds_results(path))
     if not versions:
-        raise UserError(f"folder {name} holds no results: neither {RECORDS}/ nor <version>/{RECORDS}/ lies in it")
+        raise UserError(f"folder {name} holds no results: neither <track>/track.json nor <version>/<track>/track.json lies in it")
     chosen = versions[0] if len(versions) == 1 else read_outline(home.params).version
     if chosen not in versions:
         raise UserError(f"folder {name} holds the versions {', '.join(versions)}: name one, e.g. {folder / versions[-1]}")
@@ -68,7 +73,7 @@ def _of_revision(name: str, folder: Path, home: Home) -> Side:
     if not version:
         (folder / "params.yaml").write_bytes(_git(home.params, name, "show", f"{commit}:./{home.params.name}"))
         version = read_version(folder / "params.yaml")
-    wanted = f"{home.results.name}/{version}/{RECORDS}"
+    wanted = f"{home.results.name}/{version}"
     with tarfile.open(fileobj=io.BytesIO(_git(home.results, name, "archive", "--format=tar", commit, wanted))) as archive:
         archive.extractall(folder, filter="data")
     return Side(f"{name} ({commit[:8]})" if commit[:7] not in name else name, folder / home.results.name, version)

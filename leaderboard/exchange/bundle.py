@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from leaderboard.exchange.manifest import FORMAT, MANIFEST, Manifest, layout
 from leaderboard.records.errors import UserError, describe, one_line
 from leaderboard.records.files import write_bytes
+from leaderboard.records.results import track_folder
 
 MOST_FILES, MOST_BYTES, MOST_RATIO = 5_000, 2**29, 100  # a track of 500 points on 50,000 images takes 200 files and 60 MB, and packs to a fifth
 ENCRYPTED = 0x1  # of a zip entry's flags
@@ -34,7 +35,7 @@ class Bundle:
         """Write the files into `folder` and return the folder of the track's records in it."""
         for name, content in self.files.items():
             write_bytes(folder / name, content)
-        return folder / "results" / self.manifest.version / "records" / self.manifest.track
+        return track_folder(folder / "results", self.manifest.version, self.manifest.track)
 
 
 def read_bundle(path: Path) -> Bundle:

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from leaderboard.records.schema import Frozen, Sha256
 
-FORMAT = 1  # of bundles; a reader refuses any other
+FORMAT = 2  # of bundles; a reader refuses any other
 MANIFEST = "manifest.json"
 NAME = "[a-z][a-z0-9_]*"
 
@@ -42,6 +42,6 @@ class Manifest(Frozen):
 
 def layout(version: str, track: str) -> re.Pattern[str]:
     """Return what the names of a bundle's files must match: results lie in it as they lie in a checkout."""
-    code, records = rf"results/{re.escape(version)}/code/{NAME}\.json", rf"results/{re.escape(version)}/records/{re.escape(track)}"
-    of_track = rf"track\.json|points/{NAME}\.json|predictions/{NAME}\.safetensors|latency/{NAME}/[0-9a-f]{{1,64}}\.json"
-    return re.compile(rf"manifest\.json|params\.yaml|{code}|{records}/({of_track})")
+    home, machine = rf"results/{re.escape(version)}/{re.escape(track)}", r"[0-9a-f]{1,64}\.json"
+    of_track = rf"track\.json|points/{NAME}\.json|predictions/{NAME}\.safetensors|costs/{machine}|latency/{NAME}/{machine}"
+    return re.compile(rf"manifest\.json|params\.yaml|tracks/{re.escape(track)}/track\.yaml|{home}/({of_track})")

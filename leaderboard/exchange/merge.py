@@ -15,13 +15,13 @@ from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.files import write_bytes
 from leaderboard.records.latency import Report
 from leaderboard.records.results import MethodResults, TrackResults, read_record
-from leaderboard.records.schema import DENSE, MethodPoints, Origin
+from leaderboard.records.schema import DENSE, CostsFile, MethodPoints, Origin
 
 Writes = dict[Path, bytes]
 
 
 def merge(path: Path, results: Path, version: str) -> list[str]:
-    """Add what the bundle `path` holds to results/<version>/records and return a line for each part; raise UserError, with nothing written, if refused."""
+    """Add what the bundle `path` holds to results/<version> and return a line for each part; raise UserError, with nothing written, if refused."""
     with tempfile.TemporaryDirectory() as temporary:
         outside = check_bundle(path, results, Path(temporary))
         ours = _ours(path, outside, version)
@@ -36,7 +36,7 @@ def merge(path: Path, results: Path, version: str) -> list[str]:
         lines = [f"added {method.method.name}: {len(method.points)} points ({_known(origins[method.method.name])})" for method in new]
         decided = ours.decided | {(method.method.name, point.id): point.fingerprint for method in new for point in method.points}
         latency, said = _latency(outside, ours, decided)
-        for target, content in (writes | latency).items():
+        for target, content in (writes | latency | _costs(outside, ours)).items():
             write_bytes(target, content)
     return [*lines, *said] or ["nothing to add: our results hold all of it"]
 
@@ -87,12 +87,20 @@ def _check_known(path: Path, theirs: TrackResults, ours: TrackResults) -> None:
 def _method_files(method: MethodResults, source: Path, target: Path, origin: Origin) -> Iterator[tuple[Path, bytes]]:
     """Yield the files of a method that we lack, made of what was read and checked alone; predictions first, because points without them cannot be read."""
     name = method.method.name
-    if method.predictions:
-        yield target / "predictions" / f"{name}.safetensors", save(dict(method.predictions))
+    if method.stored:
+        yield target / "predictions" / f"{name}.safetensors", save(dict(method.stored))
     yield target / "points" / f"{name}.json", _with_origin(read_record(source / "points" / f"{name}.json", MethodPoints), origin)
 
 
-def _with_origin(content: MethodPoints | Report, origin: Origin) -> bytes:
+def _costs(outside: Outside, ours: TrackResults) -> Writes:
+    """Return the files of costs of machines that we lack; what they know of points that we have otherwise is not read."""
+    files = sorted((outside.track.folder / "costs").glob("*.json"))
+    new = {ours.folder / "costs" / file.name: file for file in files}
+    origin = Origin(bundle=outside.bundle.sha256)
+    return {target: _with_origin(read_record(file, CostsFile), origin) for target, file in new.items() if not target.exists()}
+
+
+def _with_origin(content: MethodPoints | Report | CostsFile, origin: Origin) -> bytes:
     return f"{content.model_copy(update={'origin': origin}).model_dump_json(indent=1)}\n".encode()
 
 

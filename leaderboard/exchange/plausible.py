@@ -45,7 +45,7 @@ def latency_files(records: Path) -> list[Path]:
 def _of_predictions(records: Path, method: MethodResults) -> Iterator[str]:
     file = records / "predictions" / f"{method.method.name}.safetensors"
     stored = set(load_file(file)) if file.exists() else set()
-    strays = sorted(stored - set(method.predictions))
+    strays = sorted(stored - set(method.stored))
     if strays:
         yield f"{method.method.name} has predictions of '{one_line(strays[0])[:80]}', which is no point of it"
     kinds = {str(predicted.dtype) for predicted in method.predictions.values() if predicted.dtype.kind not in "iu"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from leaderboard.records.errors import UserError, describe, one_line, unknown
-from leaderboard.records.schema import DENSE, Measured, MethodInfo, MethodPoints, Origin, Stamp, TrackInfo, Unmeasured
+from leaderboard.records.schema import DENSE, CostsFile, Measured, MethodInfo, MethodPoints, Origin, Spent, Stamp, TrackInfo, Unmeasured
 
-RECORDS = "records"  # results/<version>/records/<track>/ is what the harness writes; all else below <version> is made of it
+TABLES = "tables"  # results/<version>/<track>/tables/ is made of all that lies beside it
+PARTS = ("confidence", "rank")  # of a point's predictions, beside its classes
 Correct = NDArray[np.bool_]
 Predictions = NDArray[np.integer]
 Document = TypeVar("Document", bound=BaseModel)
@@ -31,6 +32,8 @@ class MethodResults:
     predictions: Mapping[str, Predictions]
     correct: Mapping[str, Correct]
     origin: Origin | None
+    stored: Mapping[str, NDArray[np.generic]]  # predictions with all their parts, as the file has them
+    spent: Mapping[str, Spent]  # what the points took, where that is known
 
     @property
     def measured(self) -> tuple[Measured, ...]:
@@ -74,18 +77,28 @@ def read_record(path: Path, kind: type[Document]) -> Document:
         raise UserError(f"{path} is not a file of results: {describe(error)}; run `dvc repro`") from None
 
 
+def track_folder(results: Path, version: str, track: str) -> Path:
+    """Return the folder of a track's results."""
+    return results / version / track
+
+
+def stored_name(point: str, part: str) -> str:
+    """Return what a part of a point's predictions is called in the file of its method: the class by the point's id alone."""
+    return point if part == "class" else f"{point}|{part}"
+
+
 def find_tracks(results: Path, version: str) -> list[str]:
     """Return the names of the tracks that have results of `version`, sorted."""
     if not results.is_dir():
         raise UserError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
     if not (results / version).is_dir():
         raise unknown("version", version, [folder.name for folder in results.iterdir() if folder.is_dir()])
-    return sorted(path.parent.name for path in (results / version / RECORDS).glob("*/track.json"))
+    return sorted(path.parent.name for path in (results / version).glob("*/track.json"))
 
 
 def read_track(results: Path, version: str, track: str) -> TrackResults:
     """Read one track's results; raise UserError where files are missing, broken, of another version or contradict each other."""
-    return read_records(results / version / RECORDS / track, version, track)
+    return read_records(track_folder(results, version, track), version, track)
 
 
 def read_records(folder: Path, version: str, track: str) -> TrackResults:
@@ -94,7 +107,8 @@ def read_records(folder: Path, version: str, track: str) -> TrackResults:
     if len(info.test_labels) != info.images.test:
         raise UserError(f"{folder / 'track.json'}: {info.images.test} test images but {len(info.test_labels)} test labels; run `dvc repro`")
     labels = np.asarray(info.test_labels)
-    methods = tuple(_read_method(path, info, labels) for path in sorted((folder / "points").glob("*.json")))
+    spent = _spent(folder, info)
+    methods = tuple(_read_method(path, info, labels, spent) for path in sorted((folder / "points").glob("*.json")))
     dense = [point for method in methods if method.method.name == DENSE for point in method.points if point.status == "ok"]
     if not dense:
         raise UserError(f"{folder} has no measured point of 'dense', which every ratio refers to: put `dense` into params.yaml and run `dvc repro`")
@@ -110,7 +124,17 @@ def _read_stamped(path: Path, kind: type[Document], version: str, track: str) ->
     return read_record(path, kind)
 
 
-def _read_method(path: Path, info: TrackInfo, labels: NDArray[np.int_]) -> MethodResults:
+def _spent(folder: Path, info: TrackInfo) -> dict[str, dict[str, Spent]]:
+    """Return what points took by method and id, of the machine that made most of them and then of the others."""
+    machines = [_read_stamped(path, CostsFile, info.version, info.track) for path in sorted((folder / "costs").glob("*.json"))]
+    found: dict[str, dict[str, Spent]] = {}
+    for costs in sorted(machines, key=lambda costs: sum(map(len, costs.points.values()))):
+        for method, points in costs.points.items():
+            found[method] = found.get(method, {}) | points
+    return found
+
+
+def _read_method(path: Path, info: TrackInfo, labels: NDArray[np.int_], spent: Mapping[str, Mapping[str, Spent]]) -> MethodResults:
     content = _read_stamped(path, MethodPoints, info.version, info.track)
     if content.content_hash != info.content_hash:
         found = f"{path} rests on data '{one_line(content.content_hash)[:16]}…', track.json on '{one_line(info.content_hash)[:16]}…'"
@@ -122,20 +146,33 @@ def _read_method(path: Path, info: TrackInfo, labels: NDArray[np.int_]) -> Metho
     if twice is not None:
         raise UserError(f"{path} holds the point '{one_line(twice)}' twice: run `dvc repro`")
     measured = [point for point in content.points if isinstance(point, Measured)]
-    predictions = _predictions(path.parent.parent / "predictions" / f"{path.stem}.safetensors", measured, labels)
+    stored = _predictions(path.parent.parent / "predictions" / f"{path.stem}.safetensors", measured, labels)
+    predictions = {point.id: stored[point.id] for point in measured}
     correct = {name: predicted == labels for name, predicted in predictions.items()}
-    return MethodResults(content.method, content.points, predictions, correct, content.origin)
+    fingerprints = {point.id: point.fingerprint for point in measured}
+    took = {name: one for name, one in spent.get(path.stem, {}).items() if fingerprints.get(name) == one.fingerprint}
+    return MethodResults(content.method, content.points, predictions, correct, content.origin, stored, took)
 
 
-def _predictions(path: Path, points: list[Measured], labels: NDArray[np.int_]) -> dict[str, Predictions]:
-    """Return the predictions of each point, checked against the count that it carries."""
+def _predictions(path: Path, points: list[Measured], labels: NDArray[np.int_]) -> dict[str, NDArray[Any]]:
+    """Return the predictions of the points with all their parts, checked against the count that each carries."""
     if not points:
         return {}
     try:
         predictions = load_file(path)
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"predictions {path} cannot be read ({one_line(str(error))[:80]}): run `dvc repro`") from None
-    return {point.id: _checked(path, point, predictions.get(point.id), labels) for point in points}
+    found: dict[str, NDArray[Any]] = {}
+    for point in points:
+        found[point.id] = _checked(path, point, predictions.get(point.id), labels)
+        for part in PARTS:
+            values = predictions.get(stored_name(point.id, part))
+            if values is None or values.shape != labels.shape:
+                raise UserError(f"{path} lacks the {part} of the predictions of point '{one_line(point.id)}': run `dvc repro`")
+            found[stored_name(point.id, part)] = values
+        if not np.array_equal(found[stored_name(point.id, "rank")] == 0, found[point.id] == labels):
+            raise UserError(f"{path}: the ranks of point '{one_line(point.id)}' are not those of its classes: run `dvc repro`")
+    return found
 
 
 def _checked(path: Path, point: Measured, predicted: Predictions | None, labels: NDArray[np.int_]) -> Predictions:

@@ -176,7 +176,7 @@ class TrainedIn(Frozen):
     seconds: NonNegativeFloat
 
 
-class Costs(Stamp):
+class CostsFile(Stamp):
     """costs/<fingerprint of the machine>.json: what no two runs share."""
 
     machine: Maker

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from leaderboard.records.errors import UserError, describe
+from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.files import read_text
 
 CHECKED, ASSUMED = "Checked against:", "ASSUMED:"
@@ -25,15 +23,17 @@ class Docstring:
     checked: str = ""
 
 
-def read_docstrings(path: Path) -> dict[str, Docstring]:
-    """Return the docstrings of code/methods.json by method; a version without that file has none."""
-    if not path.exists():
-        return {}
+def read_docstrings(methods: Path) -> dict[str, Docstring]:
+    """Return the docstrings of the files in the folder `methods` by method, read and not imported; without that folder there are none."""
+    files = sorted(path for path in methods.glob("*.py") if not path.stem.startswith("_"))
+    return {path.stem: parsed(_docstring(path)) for path in files}
+
+
+def _docstring(path: Path) -> str:
     try:
-        texts: Mapping[str, str] = TypeAdapter(dict[str, str]).validate_json(read_text(path))
-    except ValidationError as error:
-        raise UserError(f"{path} is not a list of docstrings: {describe(error)}; run `dvc repro code`") from None
-    return {name: parsed(text) for name, text in texts.items()}
+        return ast.get_docstring(ast.parse(read_text(path))) or ""
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{path} is not Python ({one_line(str(error))}): mend or remove it") from None
 
 
 def parsed(text: str) -> Docstring:

@@ -19,12 +19,14 @@ ASSETS = "assets"
 MARK = ".nojekyll"  # tells GitHub Pages to take the files as they are, and this command that a folder is its own
 
 
-def build_site(results: Path, version: str, into: Path, outline: Outline) -> Path:
-    """Write the site of a version's results into the folder `into`, which it replaces; return the page to open."""
+def build_site(results: Path, version: str, into: Path, outline: Outline, methods: Path) -> Path:
+    """Write the site of a version's results into the folder `into`, which it replaces; return the page to open.
+
+    methods: the folder of the methods' files, for what they say of themselves.
+    """
     if into.exists() and not (into / MARK).is_file() and (not into.is_dir() or any(into.iterdir())):
         raise UserError(f"{into} exists and is not a site of this command: name an empty or new folder with --into")
-    docstrings = read_docstrings(results / version / "code" / "methods.json")
-    return write_site(Site(version, read_site_tracks(results, version, outline), docstrings), into)
+    return write_site(Site(version, read_site_tracks(results, version, outline), read_docstrings(methods)), into)
 
 
 def write_site(site: Site, into: Path) -> Path:

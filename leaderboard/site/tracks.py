@@ -10,6 +10,7 @@ from pathlib import Path
 from leaderboard.records.errors import UserError
 from leaderboard.records.files import read_text
 from leaderboard.records.outline import Outline
+from leaderboard.records.results import TABLES, track_folder
 from leaderboard.records.schema import TrackInfo
 from leaderboard.site.names import model_page, table_page
 from leaderboard.tables.build import chosen_tracks, shown_table, track_tables
@@ -59,7 +60,7 @@ def read_site_tracks(results: Path, version: str, outline: Outline) -> tuple[Sit
     tracks = []
     for name in chosen_tracks(results, version, [], outline):
         tables = tuple(track_tables(results, version, name, outline))
-        tracks.append(SiteTrack(tables[0].info, tables, _statistics(results / version / "tables" / name)))
+        tracks.append(SiteTrack(tables[0].info, tables, _statistics(track_folder(results, version, name) / TABLES)))
     return tuple(tracks)
 
 

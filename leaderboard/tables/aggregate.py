@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from leaderboard.records.latency import LatencyRun, latency
 from leaderboard.records.results import Correct, TrackResults
-from leaderboard.records.schema import DENSE, Measured
+from leaderboard.records.schema import DENSE, Measured, Spent
 from leaderboard.records.statistics import adjust, paired_difference, sign_flip_p, wilson
 from leaderboard.tables.groups import Group, find_groups
 from leaderboard.tables.promised_size import claimed_ratio
@@ -27,7 +27,11 @@ class Reference:
 def make_rows(track: TrackResults, run: LatencyRun | None, order: Sequence[str]) -> tuple[Row, ...]:
     """Return the rows of a track with the latency of one hardware: by model (dense first), method in `order`, setting as it stands."""
     groups = sorted(find_groups(track), key=lambda group: _position(group, list(track.info.models), order))
-    references = {group.model: Reference(group.correct(), _costs(group.measured)) for group in groups if _is_dense(group) and group.measured}
+    references = {
+        group.model: Reference(group.correct(), _costs(group.measured, group.results.spent))
+        for group in groups
+        if _is_dense(group) and group.measured
+    }
     return _adjusted(tuple(_row(group, references.get(group.model), run) for group in groups))
 
 
@@ -51,7 +55,7 @@ def _row(group: Group, reference: Reference | None, run: LatencyRun | None) -> R
 
 
 def _measurement(row: Row, group: Group, reference: Reference | None, run: LatencyRun | None) -> Measurement:
-    costs = _costs(group.measured)
+    costs = _costs(group.measured, group.results.spent)
     ids = [point.id for point in group.measured]
     timed = (
         {} if run is None or (row.masked and not run.machine.sparse) else {batch: latency(run, row.method.name, ids, batch) for batch in run.floors}
@@ -71,10 +75,14 @@ def _quality(group: Group, reference: Reference | None) -> Quality:
     return Quality(accuracy, std, paired_difference(correct, reference.correct), sign_flip_p(correct, reference.correct))
 
 
-def _costs(points: Sequence[Measured]) -> Costs:
+def _costs(points: Sequence[Measured], spent: Mapping[str, Spent]) -> Costs:
+    """Return the means over the seeds of a row; what they took, over those of which it is known."""
     model = [(p.bytes, p.parameters, p.macs, p.effective_macs, p.bit_operations) for p in points]
-    spent = [(p.cost.seconds, p.cost.peak_mib, p.cost.images, p.cost.steps) for p in points]
-    return Costs(*(float(mean) for mean in np.mean(np.hstack([model, spent]), axis=0)))
+    work = [(p.work.images, p.work.steps) for p in points]
+    took = [(one.seconds, one.peak_mib) for p in points if (one := spent.get(p.id)) is not None]
+    means = [float(mean) for mean in np.mean(np.hstack([model, work]), axis=0)]
+    seconds, peak = (float(mean) for mean in np.mean(took, axis=0)) if took else (None, None)
+    return Costs(*(*means, seconds, peak))
 
 
 def _ratios(reference: Reference | None, costs: Costs) -> Ratios:

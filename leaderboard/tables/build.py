@@ -9,7 +9,7 @@ from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.files import write_folder
 from leaderboard.records.latency import read_latency
 from leaderboard.records.outline import Outline, in_order
-from leaderboard.records.results import RECORDS, Correct, TrackResults, find_tracks, read_track
+from leaderboard.records.results import TABLES, Correct, TrackResults, find_tracks, read_track, track_folder
 from leaderboard.tables.digest import DIGEST, check_readme, digest_text, update_readme
 from leaderboard.tables.groups import find_hits
 from leaderboard.tables.markdown import markdown_text
@@ -23,17 +23,16 @@ from leaderboard.tables.table import Table, csv_text, make_table
 
 
 def build(results: Path, version: str, asked: Sequence[str], readme: Path | None, outline: Outline) -> tuple[Path, ...]:
-    """Write tables/<track>/ of every track in `asked`, by default of all, then the digest of all built so far into `readme`; return the tables' pages."""
+    """Write <track>/tables/ of every track in `asked`, by default of all, then the digest of all built so far into `readme`; return the tables' pages."""
     if readme is not None:
         check_readme(readme)
-    folder = results / version / "tables"
     contents = {track: read_track(results, version, track) for track in chosen_tracks(results, version, asked, outline)}
     tables = {track: make_tables(content, outline) for track, content in contents.items()}
     for track, group in tables.items():
-        write_folder(folder / track, _texts(group, find_hits(contents[track])))
+        write_folder(track_folder(results, version, track) / TABLES, _texts(group, find_hits(contents[track])))
     if readme is not None:
-        update_readme(readme, folder, outline)
-    return tuple(folder / track / f"{table.hardware}.md" for track, group in tables.items() for table in group)
+        update_readme(readme, results / version, outline)
+    return tuple(track_folder(results, version, track) / TABLES / f"{table.hardware}.md" for track, group in tables.items() for table in group)
 
 
 def chosen_tracks(results: Path, version: str, asked: Sequence[str], outline: Outline) -> list[str]:
@@ -46,7 +45,7 @@ def chosen_tracks(results: Path, version: str, asked: Sequence[str], outline: Ou
             run = f"`dvc repro leaderboard@{track}`, or without DVC `python -m harness run {track}`"
             raise UserError(f"track '{track}' has no results of version '{version}' yet: run {run}")
     if not asked and not found:
-        raise UserError(f"{results / version / RECORDS} holds no <track>/track.json: run `dvc repro`")
+        raise UserError(f"{results / version} holds no <track>/track.json: run `dvc repro`")
     return in_order(list(dict.fromkeys(asked)) or found, outline.tracks)
 
 

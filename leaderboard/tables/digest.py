@@ -9,6 +9,7 @@ from pathlib import Path
 from leaderboard.records.errors import UserError
 from leaderboard.records.files import read_text, write_text
 from leaderboard.records.outline import Outline, in_order
+from leaderboard.records.results import TABLES
 from leaderboard.records.schema import DENSE
 from leaderboard.tables.caption import machine_text, origin
 from leaderboard.tables.github import escape, github_table
@@ -36,17 +37,18 @@ def check_readme(readme: Path) -> None:
 
 
 def update_readme(readme: Path, folder: Path, outline: Outline) -> None:
-    """Write the sections of all tracks whose tables lie in `folder` into the README, in the order of params.yaml."""
-    tracks = in_order([path.parent.name for path in folder.glob(f"*/{DIGEST}")], outline.tracks)
-    sections = [f"{read_text(folder / track / DIGEST).strip()}\n\n{_links(readme, folder / track, outline)}" for track in tracks]
+    """Write the sections of all tracks whose tables lie in the results `folder` of one version into the README, in the order of params.yaml."""
+    homes = {path.parents[1].name: path.parent for path in folder.glob(f"*/{TABLES}/{DIGEST}")}
+    tracks = in_order(list(homes), outline.tracks)
+    sections = [f"{read_text(homes[track] / DIGEST).strip()}\n\n{_links(readme, track, homes[track], outline)}" for track in tracks]
     write_text(readme, updated(read_text(readme), "\n\n".join(sections), readme))
 
 
-def _links(readme: Path, folder: Path, outline: Outline) -> str:
+def _links(readme: Path, track: str, folder: Path, outline: Outline) -> str:
     """Return the links to the pages of one track, as seen from the README."""
     pages = in_order([path.stem for path in folder.glob("*.md") if path.name != DIGEST], outline.hardware)
     link = Path(os.path.relpath(folder, readme.parent)).as_posix()
-    return f"All rows: {', '.join(f'[{escape(folder.name)}/{escape(page)}.md]({link}/{page}.md)' for page in pages)}"
+    return f"All rows: {', '.join(f'[{escape(track)}/{escape(page)}.md]({link}/{page}.md)' for page in pages)}"
 
 
 def digest_text(table: Table) -> str:

@@ -32,10 +32,10 @@ class Costs:
     macs: float
     effective_macs: float
     bit_operations: float
-    seconds: float
-    peak_mib: float
     images: float
     steps: float
+    seconds: float | None  # None where no file of costs knows
+    peak_mib: float | None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from tabulate import tabulate
 from leaderboard.records.errors import UserError, one_line, unknown
 from leaderboard.records.files import read_text
 from leaderboard.records.outline import Outline, in_order
+from leaderboard.records.results import TABLES
 from leaderboard.tables.cells import Record, cut, fixed, speedup_cell, whole
 from leaderboard.tables.precision import accuracy_digits
 
@@ -37,8 +38,8 @@ def find_tables(results: Path, version: str, outline: Outline) -> list[Choice]:
         raise UserError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
     if not (results / version).is_dir():
         raise unknown("version", version, [folder.name for folder in results.iterdir() if folder.is_dir()])
-    paths = [path for path in (results / version / "tables").glob("*/*.csv") if path.with_suffix(".md").is_file()]  # not the summaries
-    found = [Choice(path.parent.name, path.stem, path) for path in paths]
+    paths = [path for path in (results / version).glob(f"*/{TABLES}/*.csv") if path.with_suffix(".md").is_file()]  # not the summaries
+    found = [Choice(path.parents[1].name, path.stem, path) for path in paths]
     if not found:
         raise UserError(f"{results / version} holds no tables: run `python -m leaderboard build`")
     tracks = in_order([choice.track for choice in found], outline.tracks)

@@ -6,9 +6,8 @@ import pytest
 from harness.data._cifar10_files import CIFAR10
 from harness.data.splits import TEST
 from harness.point.worker import Job
-from harness.run.guard import unguarded_compress
 from harness.run.compress import compress
-from harness.run.guard import with_test_images
+from harness.run.guard import unguarded_compress, with_test_images
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 

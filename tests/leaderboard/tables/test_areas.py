@@ -109,21 +109,21 @@ def test_equal_curves_have_equal_intervals_whoever_else_is_there():
 @pytest.mark.filterwarnings("error")
 def test_a_model_whose_dense_gets_no_image_right_has_no_part_in_an_area():
     scores = np.full(50, 0.1)
-    curves = [Curve(method("a"), Cost.BYTES, model, scores) for model in ("m", "n")]
+    curves = [Curve(method("a"), Saving.BYTES, model, scores) for model in ("m", "n")]
     right = np.ones(50)
     ((members, found),) = areas(curves, {"m": right, "n": 0 * right})
     assert [curve.model for curve in members] == ["m"] and astuple(found) == pytest.approx((0.1, 0.1, 0.1))
     assert areas(curves, {"m": 0 * right, "n": 0 * right}) == []
-    assert astuple(areas([Curve(method("a"), Cost.BYTES, "m", 0 * scores)], {"m": right})[0][1]) == (0, 0, 0)
+    assert astuple(areas([Curve(method("a"), Saving.BYTES, "m", 0 * scores)], {"m": right})[0][1]) == (0, 0, 0)
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("right", [1, 2])
 def test_an_interval_is_finite_where_some_resamples_of_dense_have_no_image_right(right):
     dense = 1.0 * (np.arange(200) < right)
-    ((_, found),) = areas([Curve(method("a"), Cost.BYTES, "m", dense)], {"m": dense})
+    ((_, found),) = areas([Curve(method("a"), Saving.BYTES, "m", dense)], {"m": dense})
     assert astuple(found) == (1, 1, 1)
-    ((_, found),) = areas([Curve(method("a"), Cost.BYTES, "m", np.full(200, 0.5))], {"m": dense})
+    ((_, found),) = areas([Curve(method("a"), Saving.BYTES, "m", np.full(200, 0.5))], {"m": dense})
     assert found.value == pytest.approx(100 / right) and 0 < found.low < found.value <= found.high <= 100
 
 

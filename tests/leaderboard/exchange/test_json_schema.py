@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from leaderboard.__main__ import app
-from leaderboard.records.json_schema import schema_texts
+from leaderboard.exchange.json_schema import schema_texts
 from tests.conftest import ROOT
 
 

@@ -10,10 +10,17 @@ from pydantic import BaseModel
 from leaderboard.exchange.labels import Labels
 from leaderboard.exchange.manifest import Manifest
 from leaderboard.records.latency import Report
-from leaderboard.records.schema import MethodPoints, TrackInfo
+from leaderboard.records.schema import CostsFile, MethodPoints, TrackInfo
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-MODELS: Mapping[str, type[BaseModel]] = {"track": TrackInfo, "points": MethodPoints, "latency": Report, "manifest": Manifest, "labels": Labels}
+MODELS: Mapping[str, type[BaseModel]] = {
+    "track": TrackInfo,
+    "points": MethodPoints,
+    "costs": CostsFile,
+    "latency": Report,
+    "manifest": Manifest,
+    "labels": Labels,
+}
 
 
 def schema_texts() -> dict[str, str]:

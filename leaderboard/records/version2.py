@@ -1,0 +1,62 @@
+"""Results as version 2 wrote them, read into today's form: for comparing with, and for nothing else.
+
+They lie in results/v2/records/<track>/; what a point took stands in its record, and of its predictions there are the classes alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from leaderboard.records.errors import UserError, describe, one_line
+from leaderboard.records.results import MethodResults, TrackResults
+from leaderboard.records.schema import Measured, MethodPoints, Spent, TrackInfo
+
+RECORDS = "records"
+
+
+def holds(version_folder: Path) -> bool:
+    """Say whether a folder of results of one version has the form of version 2."""
+    return (version_folder / RECORDS).is_dir()
+
+
+def find_tracks(version_folder: Path) -> list[str]:
+    """Return the names of the tracks that have results there, sorted."""
+    return sorted(path.parent.name for path in (version_folder / RECORDS).glob("*/track.json"))
+
+
+def read_track(version_folder: Path, track: str) -> TrackResults:
+    """Read a track's results; raise UserError where files are missing or broken."""
+    folder = version_folder / RECORDS / track
+    try:
+        info = TrackInfo.model_validate_json((folder / "track.json").read_bytes())
+        labels = np.asarray(info.test_labels)
+        return TrackResults(folder, info, tuple(_method(path, labels) for path in sorted((folder / "points").glob("*.json"))))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        reason = describe(error) if isinstance(error, ValidationError) else one_line(str(error))[:160]
+        raise UserError(f"{folder} cannot be read as results of version 2: {reason}: restore it with git") from None
+
+
+def _method(path: Path, labels: np.ndarray[Any, Any]) -> MethodResults:
+    content = json.loads(path.read_bytes())
+    spent = {point["id"]: _spent(point) for point in content["points"] if point["status"] == "ok"}
+    for point in content["points"]:
+        if "cost" in point:
+            point["work"] = {name: point["cost"][name] for name in ("images", "steps")}
+    found = MethodPoints.model_validate(content)
+    measured = [point.id for point in found.points if isinstance(point, Measured)]
+    classes = load_file(path.parent.parent / "predictions" / path.with_suffix(".safetensors").name) if measured else {}
+    predictions = {name: classes[name] for name in measured}
+    correct = {name: predicted == labels for name, predicted in predictions.items()}
+    return MethodResults(found.method, found.points, predictions, correct, found.origin, predictions, spent)
+
+
+def _spent(point: dict[str, Any]) -> Spent:
+    took = {name: point["timings"][name] for name in ("export", "evaluate")} | {name: point["cost"][name] for name in ("seconds", "peak_mib")}
+    return Spent.model_validate({**took, "fingerprint": point["fingerprint"]})
