@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
+from statistics import fmean
 
 from leaderboard.records.latency import LatencyRun, latency
 from leaderboard.records.results import Correct, TrackResults
@@ -77,12 +76,18 @@ def _quality(group: Group, reference: Reference | None) -> Quality:
 
 def _costs(points: Sequence[Measured], spent: Mapping[str, Spent]) -> Costs:
     """Return the means over the seeds of a row; what they took, over those of which it is known."""
-    model = [(p.bytes, p.parameters, p.macs, p.effective_macs, p.bit_operations) for p in points]
-    work = [(p.work.images, p.work.steps) for p in points]
-    took = [(one.seconds, one.peak_mib) for p in points if (one := spent.get(p.id)) is not None]
-    means = [float(mean) for mean in np.mean(np.hstack([model, work]), axis=0)]
-    seconds, peak = (float(mean) for mean in np.mean(took, axis=0)) if took else (None, None)
-    return Costs(*(*means, seconds, peak))
+    took = [spent[p.id] for p in points if p.id in spent]
+    return Costs(
+        bytes=fmean(p.bytes for p in points),
+        parameters=fmean(p.parameters for p in points),
+        macs=fmean(p.macs for p in points),
+        effective_macs=fmean(p.effective_macs for p in points),
+        bit_operations=fmean(p.bit_operations for p in points),
+        images=fmean(p.work.images for p in points),
+        steps=fmean(p.work.steps for p in points),
+        seconds=fmean(one.seconds for one in took) if took else None,
+        peak_mib=fmean(one.peak_mib for one in took) if took else None,
+    )
 
 
 def _ratios(reference: Reference | None, costs: Costs) -> Ratios:
