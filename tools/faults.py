@@ -57,7 +57,7 @@ def a_lost_lock_runs_no_point_again(folder: Path) -> None:
 
 def damaged_predictions_are_made_again(folder: Path) -> None:
     """Cut the predictions of a method."""
-    (file,) = folder.glob("results/v1/records/digits/predictions/rtn.safetensors")
+    (file,) = folder.glob("results/v1/digits/predictions/rtn.safetensors")
     whole = file.read_bytes()
     file.write_bytes(whole[:-9])
     assert dvc(folder)[0] == 0 and file.read_bytes() == whole

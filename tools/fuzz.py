@@ -59,7 +59,7 @@ def _root(path: Path) -> Path:
     return next(folder for folder in path.parents if (folder / "params.yaml").exists())
 
 
-RECORDS, POINT = "results/v1/records/digits", "artefacts/digits/points/rtn/mixer_bits=4_seed=0"
+RECORDS, POINT = "results/v1/digits", "artefacts/digits/points/rtn/mixer_bits=4_seed=0"
 READERS = [
     Reader("weights", f"{POINT}/weights.safetensors", lambda path: weights_file.decode(path.read_bytes()), (ValueError,)),
     Reader("program", f"{POINT}/program.pt2", archive.refuse_pickles, (ValueError, RuntimeError, OSError, BadZipFile)),

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.testbed.checkout import ROOT
-from harness.run.compress import sweep
+from harness.run.compress import compress
 from harness.run.paths import Paths
 from harness.run.train import train_track
 from leaderboard.records.outline import read_outline
@@ -69,7 +69,7 @@ def make(root: Path) -> None:
     params, paths = load_params(root / "params.yaml"), Paths(root, "v1")
     with contextlib.redirect_stderr(io.StringIO()):
         train_track(params, paths, "digits")
-        sweep(params, paths, "digits")
+        compress(params, paths, "digits")
     _time(paths)
     build(root / "results", "v1", [], root / "README.md", read_outline(root / "params.yaml"))
 

@@ -5,14 +5,14 @@ from safetensors.numpy import save
 
 from tests.bad_input.edits import DROP, LAUGHS, Case, cut, field, folder, gone, header, params, raw, replaced, text
 
-RECORDS = "results/v1/records/digits"
+RECORDS = "results/v1/digits"
 TRACK, RTN, PREDICTIONS, LATENCY = (
     f"{RECORDS}/track.json",
     f"{RECORDS}/points/rtn.json",
     f"{RECORDS}/predictions/rtn.safetensors",
     f"{RECORDS}/latency/cpu/f00d.json",
 )
-DENSE, TABLE = f"{RECORDS}/points/dense.json", "results/v1/tables/digits/cpu.csv"
+DENSE, TABLE = f"{RECORDS}/points/dense.json", "results/v1/digits/tables/cpu.csv"
 POINT = "artefacts/digits/points/rtn/mixer_bits=4_seed=0"
 WEIGHTS, PROGRAM = f"{POINT}/weights.safetensors", f"{POINT}/program.pt2"
 TEST = "artefacts/digits/data/test.safetensors"

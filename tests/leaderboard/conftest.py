@@ -34,13 +34,13 @@ class Results:
         self.params.write_text(yaml.safe_dump(content | {"methods": methods, "hardware": hardware}, sort_keys=False))
 
     def folder(self, track="digits"):
-        return self.root / "v1" / "records" / track
+        return self.root / "v1" / track
 
     def tables(self, track="digits"):
-        return self.root / "v1" / "tables" / track
+        return self.root / "v1" / track / "tables"
 
     def write_track(self, track="digits", version="v1", models=("resnet", "vit"), **changed):
-        trained = {"timm": "x", "parameters": 10, "validation_accuracy": 0.9, "test_accuracy": 0.9, "seconds": 1, "epochs": 1, "weights_sha256": "a"}
+        trained = {"timm": "x", "parameters": 10, "validation_accuracy": 0.9, "test_accuracy": 0.9, "weights_sha256": "a"}
         trained |= {"dense": "own recipe, 30 epochs", "scratch_epochs": 30, "fine_tune_epochs": 6}
         content = {
             "version": version,
@@ -71,14 +71,28 @@ class Results:
         method = {"name": name, "family": "f", "paper": "p", "needs": "data-free", "realisation": "structural", "stochastic": False} | who
         content = {"version": "v1", "track": track, "content_hash": "abc123", "method": method, "points": [point for point, _ in points]}
         self.write_json(self.folder(track) / "points" / f"{name}.json", content)
-        predictions = {point["id"]: self.predictions(wrong) for point, wrong in points if wrong is not None}
+        predictions = {key: part for point, wrong in points if wrong is not None for key, part in self.answers(point["id"], wrong).items()}
         path = self.folder(track) / "predictions" / f"{name}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         if predictions:
             save_file(predictions, path)
 
+    def answers(self, name, wrong):
+        """Return the parts of a point's predictions as the harness stores them."""
+        predicted = self.predictions(wrong)
+        rank = (predicted != self.labels).astype(np.uint16)
+        return {name: predicted, f"{name}|confidence": np.full(len(self.labels), 0.9, np.float16), f"{name}|rank": rank}
+
+    def write_costs(self, took, machine="beef", track="digits"):
+        """Write what points took on a machine: seconds by method and id; all points have the fingerprint x."""
+        about = {"cpu": "A <CPU>", "cores": 2, "instructions": "AVX2", "torch": "2.13", "python": "3.11", "system": "Linux", "fingerprint": machine}
+        spent = {"fingerprint": "x", "peak_mib": 20.0, "export": 0.1, "evaluate": 0.2}
+        points = {method: {name: spent | {"seconds": seconds} for name, seconds in points.items()} for method, points in took.items()}
+        content = {"version": "v1", "track": track, "machine": about, "dense": {}, "points": points}
+        self.write_json(self.folder(track) / "costs" / f"{machine}.json", content)
+
     def predictions(self, wrong):
-        predicted = self.labels.astype(np.uint8)
+        predicted = self.labels.astype(np.uint16)
         predicted[list(wrong)] = (predicted[list(wrong)] + 1) % 10
         return predicted
 
@@ -113,8 +127,8 @@ def ok(identity, wrong, model="resnet", seed=0, setting=None, size=1000, macs=10
     correct = images - len(wrong)
     point = {"id": identity, "model": model, "setting": setting or {}, "seed": seed, "status": "ok", "reason": None, "fingerprint": "x"}
     point |= {"accuracy": correct / images, "correct": correct, "images": images, "bytes": size, "parameters": 10, "macs": macs}
-    point |= {"effective_macs": macs, "bit_operations": macs * 1024, "cost": {"seconds": 1.5, "peak_mib": 20.0, "images": 64, "steps": 2}}
-    return point | {"timings": {"compress": 1.5}, "weights_sha256": "a"} | more, wrong
+    point |= {"effective_macs": macs, "bit_operations": macs * 1024, "work": {"images": 64, "steps": 2}}
+    return point | more, wrong
 
 
 def lost(identity, status, reason, model="resnet", seed=0, setting=None):

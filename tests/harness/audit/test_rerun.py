@@ -13,7 +13,7 @@ import yaml
 
 from harness.audit.bundle import write_bundle
 from harness.audit.rerun import Recorded, Sample, candidates, drawn, rerun, verdicts
-from harness.run.compress import sweep
+from harness.run.compress import compress
 from harness.run.paths import Paths
 from harness.run.selection import Selection
 from harness.run.train import train_track
@@ -89,7 +89,7 @@ def recorded(tmp_path_factory):
     params = load_params(root / "params.yaml")
     paths = Paths(root, params.version)
     train_track(params, paths, "digits")
-    sweep(params, paths, "digits")
+    compress(params, paths, "digits")
     return params, paths
 
 

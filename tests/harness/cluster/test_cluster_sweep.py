@@ -17,7 +17,7 @@ pytest.importorskip("ray")
 
 from benchmarks.testbed.ray_nodes import ROOT, Cluster, commit, driver, environment, wait_until
 from harness.cluster.remote import Remote, send
-from harness.run.compress import compress, sweep
+from harness.run.compress import compress
 from harness.run.lock import alone
 from harness.run.paths import Paths
 from harness.run.points import expand
@@ -97,9 +97,9 @@ def test_a_sweep_that_loses_a_node_and_its_driver_ends_with_the_files_of_a_local
     inputs = [file for file in (second.cache / "cluster").rglob("*") if file.suffix == ".safetensors"]
     assert sorted(file.name for file in inputs) == ["learn.safetensors", "mobilenet.safetensors", "test.safetensors"]
     _, local = copied(small, tmp_path / "local")
-    sweep(params, local, "digits")
+    compress(params, local, "digits")
     assert differing(paths.root, local.root) == []
-    assert all(compress(params, paths, "digits", method).run == 0 for method in params.plans)
+    assert all(compress(params, paths, "digits", [method]).run == 0 for method in params.plans)
 
 
 def test_what_a_driver_that_died_did_not_fetch_is_fetched_by_the_next_without_being_run_again(cluster, checkout, small, tmp_path):

@@ -30,7 +30,7 @@ def test_a_point_is_run_on_fetched_inputs_and_sent_back_whole(asked, small, tmp_
     (tmp_path / "back").mkdir()
     receive(given.remote, result.artefact, tmp_path / "back")
     assert files.read_json(tmp_path / "back" / "record.json") == result.record and result.record["fingerprint"] == wanted
-    assert {file.name for file in (tmp_path / "back").iterdir()} == {"record.json", "weights.safetensors", "program.pt2", "predictions.npy"}
+    assert {file.name for file in (tmp_path / "back").iterdir()} == {"record.json", "weights.safetensors", "program.pt2", "predictions.safetensors"}
     dense = files.read_json(small[1].records("digits") / "track.json")["models"]["mobilenet"]
     assert result.record["accuracy"] == pytest.approx(dense["test_accuracy"], abs=0.002)
     assert (tmp_path / "cache" / "cluster" / "dense" / dense["weights_sha256"] / "mobilenet.safetensors").exists()

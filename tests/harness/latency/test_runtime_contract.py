@@ -171,7 +171,7 @@ def test_a_new_runtime_is_one_file_and_a_profile(tiny_project, tmp_path, dropped
     assert "1 tracks, 3 methods" in output("-c", WITH, str(folder), "check", "params")
     assert "new: fingerprint " in output("-c", WITH, str(folder), "hardware")
     output("-c", WITH, str(folder), "measure", "digits", "new")
-    (file,) = (root / "results" / "v1" / "records" / "digits" / "latency" / "new").iterdir()
+    (file,) = (root / "results" / "v1" / "digits" / "latency" / "new").iterdir()
     report = files.read_json(file)
     about = report["machine_info"]["shrinkmark"]
     assert (about["runtime"], about["sparse"]) == (f"numpy {importlib.metadata.version('numpy')}", "any")
@@ -179,7 +179,7 @@ def test_a_new_runtime_is_one_file_and_a_profile(tiny_project, tmp_path, dropped
     assert all(row["extra_info"]["agreement"]["same"] == row["extra_info"]["agreement"]["images"] > 0 for row in report["benchmarks"])
     assert [(row["method"], row["reason"]) for row in report["failed"]] == [("magnitude__rtn", "not taken: masked twice")]
     output("-m", "leaderboard", "build")
-    with (root / "results" / "v1" / "tables" / "digits" / "new.csv").open() as table:
+    with (root / "results" / "v1" / "digits" / "tables" / "new.csv").open() as table:
         shown = {row["method"]: row for row in csv.DictReader(table)}
     assert {row["hardware"] for row in shown.values()} == {"new"} and shown["magnitude__rtn"]["latency_reason"] == "not taken: masked twice"
     assert float(shown["magnitude"]["speedup_b1"]) > 0

@@ -48,10 +48,10 @@ def test_a_full_disk_is_one_line_and_another_run_with_space_gives_what_there_was
     shutil.rmtree(paths.artefacts("digits", "rtn"))
     ballast = filled(paths.root)
     with pytest.raises(UserError, match="No space left on device: free space or mend the permissions, then run again") as error:
-        compress(params, paths, "digits", "rtn")
+        compress(params, paths, "digits", ["rtn"])
     assert "\n" not in str(error.value) and paths.points("digits", "rtn").read_bytes() == kept, "the records of before stand"
     ballast.unlink()
-    done = compress(params, paths, "digits", "rtn")
+    done = compress(params, paths, "digits", ["rtn"])
     assert (done.run, done.failed) == (2, 0)
     same = ("id", "accuracy", "correct", "bytes", "macs", "fingerprint")
     assert [[record[key] for key in same] for record in points(paths, "rtn")] == [[record[key] for key in same] for record in before]
@@ -63,12 +63,12 @@ def test_a_disk_that_fills_up_in_a_worker_is_a_failed_row_or_one_line(disk):
     used = sum(file.stat().st_size for file in paths.root.rglob("*") if file.is_file())
     change(f"size={(used // 4096 + 40) * 4096}")  # a program takes 64 KiB: one point fits, two do not
     try:
-        assert compress(params, paths, "digits", "rtn").failed
+        assert compress(params, paths, "digits", ["rtn"]).failed
         assert any("No space left on device" in (record["reason"] or "") for record in points(paths, "rtn"))
     except UserError as error:
         assert "No space left on device" in str(error) and "\n" not in str(error)
     change("size=8m")
-    assert compress(params, paths, "digits", "rtn").failed == 0 and len(points(paths, "magnitude")) == 1
+    assert compress(params, paths, "digits", ["rtn"]).failed == 0 and len(points(paths, "magnitude")) == 1
 
 
 def test_a_read_only_disk_is_one_line_and_loses_nothing(disk):
@@ -76,7 +76,7 @@ def test_a_read_only_disk_is_one_line_and_loses_nothing(disk):
     whole = paths.points("digits", "rtn").read_bytes()
     change("ro")
     with pytest.raises(UserError, match=r"cannot write .*: Read-only file system: free space or mend the permissions") as error:
-        compress(params, paths, "digits", "rtn")
+        compress(params, paths, "digits", ["rtn"])
     assert "\n" not in str(error.value) and paths.points("digits", "rtn").read_bytes() == whole
 
 
@@ -86,15 +86,15 @@ def test_a_clock_that_jumps_has_nothing_run_again(tiny_project, tmp_path, moment
     for path in root.rglob("*"):
         os.utime(path, (moment, moment))
     params, paths = load_params(root / "params.yaml"), Paths(root, "v1")
-    assert all(compress(params, paths, "digits", method).run == 0 for method in params.plans)
+    assert all(compress(params, paths, "digits", [method]).run == 0 for method in params.plans)
 
 
-@pytest.mark.parametrize("name", ["program.pt2", "weights.safetensors", "predictions.npy", "record.json"])
+@pytest.mark.parametrize("name", ["program.pt2", "weights.safetensors", "predictions.safetensors", "record.json"])
 def test_an_artefact_whose_file_is_gone_is_made_again_and_its_neighbour_is_not(tiny_project, tmp_path, name):
     root = shutil.copytree(tiny_project, tmp_path / "project")
     params, paths = load_params(root / "params.yaml"), Paths(root, "v1")
     (paths.artefacts("digits", "rtn") / "mixer_bits=4_seed=0" / name).unlink()
-    done = compress(params, paths, "digits", "rtn")
+    done = compress(params, paths, "digits", ["rtn"])
     assert (done.run, done.reused, done.failed) == (1, 1, 0)
 
 
@@ -104,7 +104,7 @@ def test_records_that_are_damaged_are_written_anew_from_the_points(tiny_project,
     for file in (paths.points("digits", "rtn"), paths.predictions("digits", "rtn")):
         whole = file.read_bytes()
         file.write_bytes(whole[: len(whole) // 2])
-        assert compress(params, paths, "digits", "rtn").run == 0 and file.read_bytes() == whole
+        assert compress(params, paths, "digits", ["rtn"]).run == 0 and file.read_bytes() == whole
 
 
 @pytest.mark.slow
@@ -120,4 +120,4 @@ def test_of_two_runs_of_a_method_at_once_one_says_so_and_ends(tiny_project, tmp_
     assert sorted(process.returncode for process in both) == [0, 2], errors
     (refused,) = (text for text, process in zip(errors, both, strict=True) if process.returncode == 2)
     assert refused == "error: another command works on track 'digits' in project: wait until it has ended, then run this again\n"
-    assert compress(params, paths, "digits", "rtn").failed == 0
+    assert compress(params, paths, "digits", ["rtn"]).failed == 0

@@ -8,7 +8,7 @@ import yaml
 from harness.cli.results import check_params
 from harness.run import fingerprint, registry
 from harness.run import foreign_methods as others
-from harness.run.compress import sweep
+from harness.run.compress import compress
 from harness.run.rules import CODE, IMPORT
 from leaderboard.records import files
 
@@ -20,7 +20,7 @@ LINES = {
 
 def test_a_method_whose_text_breaks_the_rules_is_a_failed_row_that_names_file_line_and_rule_and_its_neighbour_runs(small, with_methods):
     _, paths = small
-    done = sweep(with_methods({"outside_scale": [{"factor": 0.75}], **{name: [{"any": 1}] for name in LINES}}), paths, "digits")
+    done = compress(with_methods({"outside_scale": [{"factor": 0.75}], **{name: [{"any": 1}] for name in LINES}}), paths, "digits")
     assert done.failed == 2
     for name, line in LINES.items():
         (record,) = files.read_json(paths.points("digits", name))["points"]

@@ -32,7 +32,7 @@ def only_record(paths, method):
 @pytest.mark.parametrize(("method", "reason"), CASES)
 def test_a_misbehaving_method_is_a_failed_row_with_its_reason(small, with_methods, method, reason):
     _, paths = small
-    summary = compress(with_methods({method: [{}]}, gibibytes=2), paths, "digits", method)
+    summary = compress(with_methods({method: [{}]}, gibibytes=2), paths, "digits", [method])
     record = only_record(paths, method)
     assert (summary.failed, record["status"]) == (1, "failed")
     assert reason in record["reason"] and "\n" not in record["reason"]
@@ -40,13 +40,13 @@ def test_a_misbehaving_method_is_a_failed_row_with_its_reason(small, with_method
 
 def test_a_method_that_never_returns_is_stopped_at_its_time_limit(small, with_methods):
     _, paths = small
-    compress(with_methods({"outside_never_returns": [{}]}, seconds=3), paths, "digits", "outside_never_returns")
+    compress(with_methods({"outside_never_returns": [{}]}, seconds=3), paths, "digits", ["outside_never_returns"])
     assert "time limit of 3 s" in only_record(paths, "outside_never_returns")["reason"]
 
 
 def test_a_method_finds_no_test_image_and_no_test_label_in_the_memory_of_its_process(small, with_methods):
     _, paths = small
-    assert compress(with_methods({"outside_searches_memory": [{}]}), paths, "digits", "outside_searches_memory").failed == 0
+    assert compress(with_methods({"outside_searches_memory": [{}]}), paths, "digits", ["outside_searches_memory"]).failed == 0
 
 
 WAYS = "open, a library in Rust, a child process, a link, another name, the dataset, memory, the network, a signal"
@@ -58,9 +58,9 @@ def test_a_method_can_read_no_test_image_by_whatever_way(small, with_methods, mo
     reaching = with_methods({"outside_reads_the_test_split": [{}]})
     with monkeypatch.context() as unguarded:
         unguarded.setattr("harness.run.compress.guarded_compress", unguarded_compress)
-        compress(reaching, paths, "digits", "outside_reads_the_test_split")
+        compress(reaching, paths, "digits", ["outside_reads_the_test_split"])
     assert only_record(paths, "outside_reads_the_test_split")["reason"] == f"RuntimeError: worked: {WAYS}"
-    assert compress(reaching, paths, "digits", "outside_reads_the_test_split").failed == 0
+    assert compress(reaching, paths, "digits", ["outside_reads_the_test_split"]).failed == 0
 
 
 @pytest.mark.parametrize("own", ["artefacts/digits/data", "data/0123"])
@@ -81,15 +81,15 @@ def test_the_test_splits_of_all_tracks_are_closed_and_what_they_were_read_from(o
 def test_a_failed_point_is_tried_again_and_finished_ones_are_not(small, with_methods):
     _, paths = small
     again = with_methods({"outside_raises": [{}], "outside_scale": [{"factor": 0.5}]})
-    assert [compress(again, paths, "digits", "outside_raises").run for _ in range(2)] == [1, 1]
-    assert [compress(again, paths, "digits", "outside_scale").run for _ in range(2)] == [1, 0]
+    assert [compress(again, paths, "digits", ["outside_raises"]).run for _ in range(2)] == [1, 1]
+    assert [compress(again, paths, "digits", ["outside_scale"]).run for _ in range(2)] == [1, 0]
 
 
 def test_a_plugin_that_cannot_be_imported_ends_the_run_with_one_line(small, with_methods):
     with pytest.raises(UserError, match="cannot be imported: ImportError: cannot import name 'a_name_that_is_not_there'"):
-        compress(with_methods({"outside_broken_import": [{}]}), small[1], "digits", "outside_broken_import")
+        compress(with_methods({"outside_broken_import": [{}]}), small[1], "digits", ["outside_broken_import"])
 
 
 def test_an_entry_point_that_is_no_method_ends_the_run_with_one_line(small, with_methods):
     with pytest.raises(UserError, match="not a class derived from"):
-        compress(with_methods({"outside_not_a_method": [{}]}), small[1], "digits", "outside_not_a_method")
+        compress(with_methods({"outside_not_a_method": [{}]}), small[1], "digits", ["outside_not_a_method"])

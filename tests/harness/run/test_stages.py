@@ -20,7 +20,7 @@ from harness.audit.check import check_results
 from harness.data import digits
 from harness.latency.measure import measure
 from harness.run import fingerprint
-from harness.run.compress import compress, sweep
+from harness.run.compress import compress
 from harness.run.train import train_track
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
@@ -32,7 +32,7 @@ from tests.conftest import ROOT
 def ran(small):
     """Run all methods of the small experiment once."""
     params, paths = small
-    return params, paths, {method: compress(params, paths, "digits", method) for method in params.plans}
+    return params, paths, {method: compress(params, paths, "digits", [method]) for method in params.plans}
 
 
 def measure_alone(paths, hardware="cpu", file="params.yaml"):
@@ -55,7 +55,7 @@ def test_every_point_is_recorded_with_all_its_costs(ran):
     assert summaries["random_pruning"].run == 2 and summaries["magnitude"].run == 2
     for record in points(paths, "magnitude"):
         assert record["bytes"] < dense["bytes"] and record["macs"] == dense["macs"] > record["effective_macs"]
-        assert record["cost"]["images"] == 64 and record["cost"]["steps"] == 0
+        assert record["work"]["images"] == 64 and record["work"]["steps"] == 0
     (rtn,) = points(paths, "rtn")
     assert rtn["bytes"] < dense["bytes"] and rtn["bit_operations"] < dense["bit_operations"] == dense["macs"] * 32 * 32
 
@@ -63,7 +63,7 @@ def test_every_point_is_recorded_with_all_its_costs(ran):
 def test_epochs_of_a_methods_own_are_what_it_trains_and_what_its_file_says(ran):
     _, paths, _ = ran
     (slim,) = points(paths, "slim")
-    assert slim["cost"]["steps"] == 4 and files.read_json(paths.points("digits", "slim"))["method"]["scratch_epochs"] == 0.25
+    assert slim["work"]["steps"] == 4 and files.read_json(paths.points("digits", "slim"))["method"]["scratch_epochs"] == 0.25
 
 
 def test_a_sweep_runs_the_points_of_all_methods_and_the_stages_then_collect_the_same(ran, tmp_path):
@@ -72,13 +72,13 @@ def test_a_sweep_runs_the_points_of_all_methods_and_the_stages_then_collect_the_
     shutil.copytree(paths.records("digits"), swept.records("digits"))
     for folder in ("data", "dense"):
         shutil.copytree(paths.root / "artefacts" / "digits" / folder, tmp_path / "artefacts" / "digits" / folder)
-    done = sweep(params, swept, "digits")
+    done = compress(params, swept, "digits")
     assert done.reused == 0 and done.failed == 0 and done.run == sum(len(points(paths, method)) for method in params.plans)
     for method in params.plans:
-        collected = compress(params, swept, "digits", method)
+        collected = compress(params, swept, "digits", [method])
         assert collected.run == 0, "all stand"
         assert swept.predictions("digits", method).read_bytes() == paths.predictions("digits", method).read_bytes()
-    assert sweep(params, swept, "digits").run == 0
+    assert compress(params, swept, "digits").run == 0
 
 
 def test_a_sweep_of_some_methods_leaves_all_others_as_they_are(ran, tmp_path):
@@ -88,7 +88,7 @@ def test_a_sweep_of_some_methods_leaves_all_others_as_they_are(ran, tmp_path):
     left = swept.artefacts("digits", "magnitude") / ".mobilenet_sparsity=0.5_seed=0.tmp"
     left.mkdir()  # another machine runs this point on the same shared folder
     shutil.rmtree(swept.artefacts("digits", "rtn"))
-    done = sweep(params, swept, "digits", ["dense", "rtn"])
+    done = compress(params, swept, "digits", ["dense", "rtn"])
     assert (done.run, done.reused) == (1, 1) and left.exists()
 
 
@@ -106,7 +106,7 @@ def test_two_machines_on_one_shared_folder_sweep_other_methods_at_the_same_time(
     second = driver(ROOT, shared.root, None, "--method", "slim", "--method", "rtn", TMPDIR=other)  # locks are a machine's own
     assert "4 run, 0 stood, 0 skipped, 0 failed" in first.communicate(timeout=240)[0]
     assert "2 run, 0 stood, 0 skipped, 0 failed" in second.communicate(timeout=240)[0]
-    sweep(params, shared, "digits")
+    compress(params, shared, "digits")
     assert all(shared.predictions("digits", method).read_bytes() == paths.predictions("digits", method).read_bytes() for method in params.plans)
 
 
@@ -124,7 +124,7 @@ def test_a_sweep_begins_with_what_took_longest_and_with_what_was_never_run(ran, 
     files.write_json(swept.points("digits", "magnitude"), content)
     swept.points("digits", "rtn").unlink()
     monkeypatch.setattr("harness.run.compress._run", lambda params, paths, todo, title: order.extend(todo) or skipped(todo))
-    sweep(params, swept, "digits")
+    compress(params, swept, "digits")
     names = [(point.method, point.id) for point, _ in order]
     assert [method for method, _ in names[:2]] == ["rtn", "magnitude"] and names[1][1] == content["points"][0]["id"]
 
@@ -153,26 +153,26 @@ def test_a_method_that_skips_a_model_is_a_row_with_its_reason(ran):
 def test_nothing_is_run_twice(ran):
     params, paths, _ = ran
     before = paths.points("digits", "magnitude").read_bytes()
-    summary = compress(params, paths, "digits", "magnitude")
+    summary = compress(params, paths, "digits", ["magnitude"])
     assert (summary.run, summary.reused) == (0, 2) and paths.points("digits", "magnitude").read_bytes() == before
 
 
 def test_a_new_setting_runs_alone_and_a_dropped_one_leaves_nothing_behind(ran, with_methods):
     params, paths, _ = ran
     other = with_methods({"magnitude": [{"sparsity": 0.5}, {"sparsity": 0.7}]})
-    summary = compress(other, paths, "digits", "magnitude")
+    summary = compress(other, paths, "digits", ["magnitude"])
     assert (summary.run, summary.reused) == (1, 1)
     assert not (paths.artefacts("digits", "magnitude") / "mobilenet_sparsity=0.9_seed=0").exists()
-    assert compress(params, paths, "digits", "magnitude").run == 1
+    assert compress(params, paths, "digits", ["magnitude"]).run == 1
 
 
-@pytest.mark.parametrize("damaged", ["weights.safetensors", "record.json", "predictions.npy"])
+@pytest.mark.parametrize("damaged", ["weights.safetensors", "record.json", "predictions.safetensors"])
 def test_a_truncated_artefact_is_made_again(ran, damaged):
     params, paths, _ = ran
     file = paths.artefacts("digits", "rtn") / "mobilenet_bits=4_seed=0" / damaged
     whole, before = file.read_bytes(), points(paths, "rtn")[0]
     file.write_bytes(whole[:-7])
-    assert compress(params, paths, "digits", "rtn").run == 1
+    assert compress(params, paths, "digits", ["rtn"]).run == 1
     after = points(paths, "rtn")[0]
     assert {key: after[key] for key in ("accuracy", "bytes", "macs")} == {key: before[key] for key in ("accuracy", "bytes", "macs")}
 
@@ -182,7 +182,7 @@ def test_half_written_folders_of_a_killed_run_are_removed(ran):
     left = paths.artefacts("digits", "dense") / ".mobilenet_seed=0.tmp"
     left.mkdir()
     (left / "weights.safetensors").write_bytes(b"half")
-    compress(params, paths, "digits", "dense")
+    compress(params, paths, "digits", ["dense"])
     assert not left.exists()
 
 
@@ -209,7 +209,7 @@ def test_other_data_makes_every_result_anew(ran, tmp_path, monkeypatch):
     assert after["content_hash"] != before["content_hash"]
     assert after["models"]["mobilenet"]["weights_sha256"] != before["models"]["mobilenet"]["weights_sha256"]
     assert any("results are of other data than track.json" in line for line in check_results(params, copied))
-    assert compress(params, copied, "digits", "rtn").run == 1
+    assert compress(params, copied, "digits", ["rtn"]).run == 1
     assert files.read_json(copied.points("digits", "rtn"))["content_hash"] == after["content_hash"]
 
 
@@ -220,7 +220,7 @@ def test_truncated_or_foreign_dense_weights_are_a_failed_row_that_says_what_to_d
     whole = file.read_bytes()
     try:
         file.write_bytes(content)
-        compress(with_methods({"outside_scale": [{"factor": 0.25}]}), paths, "digits", "outside_scale")
+        compress(with_methods({"outside_scale": [{"factor": 0.25}]}), paths, "digits", ["outside_scale"])
     finally:
         file.write_bytes(whole)
     (record,) = points(paths, "outside_scale")
@@ -231,13 +231,13 @@ def test_results_of_another_version_are_refused(ran):
     params, paths, _ = ran
     newer = Params.model_validate(params.model_dump() | {"version": "v999"})
     with pytest.raises(UserError, match=f"version {params.version}"):
-        compress(newer, paths, "digits", "dense")
+        compress(newer, paths, "digits", ["dense"])
 
 
 def test_a_track_without_records_says_which_stage_writes_them(ran, tmp_path):
     params, paths, _ = ran
     with pytest.raises(UserError, match=r"track.json not found: run the stage that writes it"):
-        compress(params, type(paths)(tmp_path, paths.version), "digits", "dense")
+        compress(params, type(paths)(tmp_path, paths.version), "digits", ["dense"])
 
 
 def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ran):
@@ -323,7 +323,7 @@ def test_an_interrupted_stage_keeps_its_finished_points_and_goes_on_from_there(r
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0 and "interrupted: finished points are kept, run again to go on" in errors and "Traceback" not in errors
     finished = len(list(home.glob("mobilenet_sparsity=0.0*/record.json")))
-    again = compress(Params.model_validate(content), paths, "digits", "magnitude")
+    again = compress(Params.model_validate(content), paths, "digits", ["magnitude"])
     assert 3 <= finished < 8 and (again.run, again.reused, again.failed) == (8 - finished, finished, 0)
 
 
