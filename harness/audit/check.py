@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from harness.run import fingerprint
 from harness.run.paths import Paths
 from harness.run.points import expand
-from leaderboard.records.errors import UserError
+from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import Params
 from leaderboard.records.results import read_record
 from leaderboard.records.schema import Measured, MethodPoints, Origin, TrackInfo
@@ -24,7 +26,7 @@ def again(track: str) -> str:
 
 
 def check_results(params: Params, paths: Paths) -> list[str]:
-    """Return one line for everything in results/<version>/records that the code and params at hand did not make; tracks never run are passed over."""
+    """Return one line for everything in results/<version> and dvc.lock that the code and params at hand did not make; tracks never run are passed over."""
     found = [path.name for path in sorted(paths.records("x").parent.glob("*"))]
     findings = [f"{name}: no track of params.yaml: delete {paths.records(name)}" for name in found if name not in params.tracks]
     for track in (name for name in params.tracks if name in found):
@@ -39,7 +41,21 @@ def check_results(params: Params, paths: Paths) -> list[str]:
         findings += [line for path in _unplanned(params, paths, track) for line in _check_unplanned(track, path, record)]
         missing = [name for name in params.hardware if not any(paths.latency(track, name).glob("*.json"))]
         findings += [f"{track}: no latency of hardware '{name}': {again(track)}" for name in missing]
-    return findings
+    return findings + _check_lock(paths.root / "dvc.lock", params)
+
+
+def _check_lock(lock: Path, params: Params) -> list[str]:
+    """Return what is wrong with the stages that a dvc.lock names, if there is one: those of version 2 were many more."""
+    try:
+        stages = list(yaml.safe_load(lock.read_text())["stages"]) if lock.exists() else []
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        return [f"{lock.name} cannot be read as DVC's ({one_line(str(error))[:160]}): delete it and run dvc repro"]
+    track, hardware = "|".join(params.tracks), "|".join(params.profiles)
+    ours = re.compile(rf"(train|compress|leaderboard)@({track})|measure@({track})-({hardware})|site")
+    strange = [name for name in stages if not ours.fullmatch(name)]
+    if not strange:
+        return []
+    return [f"{lock.name} names {len(strange)} stages that there are not, e.g. {strange[0]}, as version 2 did: delete it and run dvc repro"]
 
 
 def from_elsewhere(params: Params, paths: Paths) -> list[str]:

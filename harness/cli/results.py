@@ -90,19 +90,23 @@ def check_params(params: ParamsFile = Path("params.yaml")) -> None:
 
 @check.command("results")
 def check_results(params: ParamsFile = Path("params.yaml")) -> None:
-    """Say whether the committed results belong to the committed code and params; exit 1 if not.
+    """Say whether the results belong to this code and these params, and whether they are those that were committed; exit 1 if not.
 
     Example: python -m harness check results
     """
     from harness.audit.check import check_results as run
     from harness.audit.check import from_elsewhere
+    from harness.audit.reproduction import reproductions
 
     loaded, paths = opened(params)
     for note in from_elsewhere(loaded, paths):
         typer.echo(note)
+    again = list(reproductions(loaded, paths))
+    for track in again:
+        typer.echo(track.line, err=track.contradicted)
     findings = run(loaded, paths)
     for finding in findings:
         typer.echo(f"error: {finding}", err=True)
-    if findings:
+    if findings or any(track.contradicted for track in again):
         sys.exit(1)
     typer.echo(f"results of version {loaded.version} belong to this code and params")

@@ -2,7 +2,8 @@
 
 Masked points get no latency run, but where a runtime has a kernel for their zeros. Of a row's seeds the first is measured, and any other whose counted MACs
 differ from the first one's. A program that is timed is not timed again with other weights, unless what it does depends on the image, or a kernel of the
-runtime depends on its weights (integers, 2:4 zeros).
+runtime depends on its weights (integers, 2:4 zeros). One of the points that run dense's own program with other weights is timed all the same, as a control.
+A profile may ask for the rows of some realisations alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -21,14 +22,15 @@ from harness.point import store
 from harness.run.paths import Paths
 from leaderboard.records import files
 from leaderboard.records.params import HardwareParams, Params
-from leaderboard.records.schema import DENSE
+from leaderboard.records.results import read_record
+from leaderboard.records.schema import DENSE, Measured, MethodInfo, MethodPoints
 
 BRANCH = "torch.ops.higher_order.cond"  # in a program that branches
 
 
 @dataclass(frozen=True)
 class TimedPoint:
-    """A point whose artefact is timed, against dense of the same model in the folder `dense`."""
+    """A point whose artefact is timed, against dense of the same model in the folder `dense`; control: although it runs dense's own program."""
 
     method: str
     point: str
@@ -38,6 +40,7 @@ class TimedPoint:
     fingerprint: str
     folder: Path
     dense: Path
+    control: bool = False
 
     @property
     def name(self) -> dict[str, str]:
@@ -58,35 +61,45 @@ def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -
     runtime = runtimes.of(profile)
     timed, same_program = [], []
     first: dict[str, TimedPoint] = {}
-    for method in [DENSE, *(name for name in params.plans if name != DENSE)]:
-        realisation, records = _records(paths.points(track, method))
-        measured: dict[str, int] = {}
-        for record in records:
-            row = f"{record['model']} {record['setting']}"
-            idle = realisation == "masked" and runtime.zeros is None
-            if record["status"] != "ok" or idle or measured.get(row) == record["macs"]:
-                continue
-            measured.setdefault(row, record["macs"])
-            point = _point(params, paths, track, method, record)
-            twin = first.setdefault(program_of(point, runtime), point)
-            if twin is point:
-                timed.append(point)
-            else:
-                same_program.append({**point.name, "timed": twin.name})
+    for point in _asked(params, paths, track, profile, runtime):
+        twin = first.setdefault(program_of(point, runtime), point)
+        if twin is point:
+            timed.append(point)
+        elif twin.method == DENSE and not any(other.control for other in timed):
+            timed.append(replace(point, control=True))
+        else:
+            same_program.append({**point.name, "timed": twin.name})
     order = list(params.track(track).models)
     return TimingPlan(sorted(timed, key=lambda point: (order.index(point.model), point.method != DENSE)), same_program)
 
 
-def _records(path: Path) -> tuple[str, list[dict[str, Any]]]:
-    content = files.read_json(path)
-    with files.reading(path):
-        return content["method"]["realisation"], content["points"]
+def _asked(params: Params, paths: Paths, track: str, profile: HardwareParams, runtime: Runtime) -> Iterator[TimedPoint]:
+    """Yield the points whose rows the profile times, those of dense first: of each row the first seed, and any other that costs otherwise."""
+    for method in [DENSE, *(name for name in params.plans if name != DENSE)]:
+        content = read_record(paths.points(track, method), MethodPoints)
+        if not _is_timed(content.method, profile, runtime):
+            continue
+        measured: dict[str, int] = {}
+        for record in content.points:
+            row = f"{record.model} {record.setting}"
+            if isinstance(record, Measured) and measured.get(row) != record.macs:
+                measured.setdefault(row, record.macs)
+                yield _point(params, paths, track, method, record)
 
 
-def _point(params: Params, paths: Paths, track: str, method: str, record: dict[str, Any]) -> TimedPoint:
-    dense = paths.artefacts(track, DENSE) / f"{record['model']}_seed={params.track(track).seeds[0]}"
-    about = (record["id"], record["model"], record["setting"], record["seed"], record["fingerprint"])
-    return TimedPoint(method, *about, paths.artefacts(track, method) / record["id"], dense)
+def _is_timed(method: MethodInfo, profile: HardwareParams, runtime: Runtime) -> bool:
+    """Say whether rows of a method are timed: masked ones where the runtime has a kernel for their zeros, others that the profile asks for."""
+    if method.name == DENSE:
+        return True
+    if method.realisation == "masked" and runtime.zeros is None:
+        return False
+    return profile.realisations is None or not set(profile.realisations).isdisjoint(method.realisation.split("+"))
+
+
+def _point(params: Params, paths: Paths, track: str, method: str, record: Measured) -> TimedPoint:
+    dense = paths.artefacts(track, DENSE) / f"{record.model}_seed={params.track(track).seeds[0]}"
+    about = (record.id, record.model, dict(record.setting), record.seed, record.fingerprint)
+    return TimedPoint(method, *about, paths.artefacts(track, method) / record.id, dense)
 
 
 def program_of(point: TimedPoint, runtime: Runtime) -> str:

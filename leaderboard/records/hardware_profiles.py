@@ -18,5 +18,6 @@ class HardwareParams(Strict):
     match: str = ""
     threads: PositiveInt
     batches: Annotated[list[PositiveInt], Field(min_length=1)]
+    realisations: list[Name] | None = None  # what is timed beside dense; None: all
     rounds: Annotated[int, Field(ge=5)]
     warmup_rounds: Annotated[int, Field(ge=1)]
