@@ -47,8 +47,13 @@ def show(
     version: Version = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Print the rows that are best, Pareto members or sanity rows, and say where the full tables lie."""
+    """Print the rows that are best, Pareto members or sanity rows, and say where the full tables lie; they are built first if records are newer."""
     with one_line_errors():
+        from leaderboard.records.outline import read_outline
+        from leaderboard.tables.build import refresh
+
+        outline = read_outline(params)
+        refresh(results, outline.chosen_version(version), track, outline)
         from leaderboard.tables.terminal import board_text, read_table
 
         choice, asked = chosen(results, version, params, track, hardware)

@@ -74,7 +74,7 @@ def _files(params: Params, paths: Paths, params_file: Path, track: str) -> dict[
     allowed = layout(params.version, track)
     strange = next((name for name in named if not allowed.fullmatch(name)), None)
     if strange is not None:
-        raise UserError(f"{named[strange]} is not named as results are: run `dvc repro leaderboard@{track}`, or `python -m harness run {track}`")
+        raise UserError(f"{named[strange]} is not named as results are: run `make repro TRACK={track}`, or `python -m harness run {track}`")
     return named
 
 

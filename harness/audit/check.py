@@ -22,7 +22,7 @@ from leaderboard.records.schema import Measured, MethodPoints, Origin, TrackInfo
 
 def again(track: str) -> str:
     """Return the remedy for results that are behind."""
-    return f"run dvc repro leaderboard@{track}"
+    return f"run make repro TRACK={track}"
 
 
 def check_results(params: Params, paths: Paths) -> list[str]:

@@ -84,5 +84,5 @@ def _here(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence
 def _trained(params: Params, paths: Paths) -> list[str]:
     found = [track for track in params.tracks if paths.dense(track).exists()]
     if not found:
-        raise UserError("no track was trained here: run `python -m harness train TRACK` first, or `dvc repro train@TRACK`")
+        raise UserError("no track was trained here: run `python -m harness train TRACK` first, or `dvc repro`")
     return found

@@ -103,7 +103,7 @@ def point_fingerprint(params: Params, point: Point, about: TrackInfo) -> str:
     """Return what decides a point; `about` is what the train stage wrote (dense weights, data); raise UserError if it lacks the point's model."""
     track = params.track_of(point.track, point.method)
     if point.model not in about.models:
-        raise UserError(f"track.json of '{point.track}' lacks the model '{point.model}': run the train stage (`dvc repro train@{point.track}`)")
+        raise UserError(f"track.json of '{point.track}' lacks the model '{point.model}': run the train stage (`make repro TRACK={point.track}`)")
     content = {
         "version": params.version,
         "method": method_hash(point.method),

@@ -46,7 +46,7 @@ def _ours(path: Path, outside: Outside, version: str) -> TrackResults:
     if manifest.version != version:
         raise UserError(f"{path.name} is of version '{manifest.version}', our results are of '{version}': versions are never mixed")
     if outside.ours is None:
-        raise UserError(f"we have no results of track '{manifest.track}' to compare {path.name} with: run `dvc repro leaderboard@{manifest.track}`")
+        raise UserError(f"we have no results of track '{manifest.track}' to compare {path.name} with: run `make repro TRACK={manifest.track}`")
     return outside.ours
 
 

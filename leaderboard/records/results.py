@@ -138,7 +138,7 @@ def _read_method(path: Path, info: TrackInfo, labels: NDArray[np.int_], spent: M
     content = _read_stamped(path, MethodPoints, info.version, info.track)
     if content.content_hash != info.content_hash:
         found = f"{path} rests on data '{one_line(content.content_hash)[:16]}…', track.json on '{one_line(info.content_hash)[:16]}…'"
-        raise UserError(f"{found}: contents are never mixed; run `dvc repro leaderboard@{info.track}`")
+        raise UserError(f"{found}: contents are never mixed; run `make repro TRACK={info.track}`")
     if content.method.name != path.stem:
         raise UserError(f"{path} holds the method '{one_line(content.method.name)}', not '{path.stem}': rename or remove it")
     ids = [point.id for point in content.points]

@@ -35,6 +35,19 @@ def build(results: Path, version: str, asked: Sequence[str], readme: Path | None
     return tuple(track_folder(results, version, track) / TABLES / f"{table.hardware}.md" for track, group in tables.items() for table in group)
 
 
+def refresh(results: Path, version: str, track: str | None, outline: Outline) -> None:
+    """Build the tables of `track` (None: of every track that has results) whose records are newer, or that there are not."""
+    for name in find_tracks(results, version):
+        if track in (None, name) and _is_behind(track_folder(results, version, name)):
+            build(results, version, [name], None, outline)
+
+
+def _is_behind(folder: Path) -> bool:
+    made, records = (folder / TABLES).glob("*.csv"), (path for path in folder.rglob("*") if path.is_file() and TABLES not in path.parts)
+    oldest = min((path.stat().st_mtime for path in made), default=0.0)
+    return any(path.stat().st_mtime > oldest for path in records)
+
+
 def chosen_tracks(results: Path, version: str, asked: Sequence[str], outline: Outline) -> list[str]:
     """Return the tracks asked for, by default all that have results, in the order of params.yaml; one that has none is an error."""
     found = find_tracks(results, version)
@@ -42,7 +55,7 @@ def chosen_tracks(results: Path, version: str, asked: Sequence[str], outline: Ou
         if track not in {*found, *outline.tracks}:
             raise unknown("track", track, {*found, *outline.tracks})
         if track not in found:
-            run = f"`dvc repro leaderboard@{track}`, or without DVC `python -m harness run {track}`"
+            run = f"`make repro TRACK={track}`, or without DVC `python -m harness run {track}`"
             raise UserError(f"track '{track}' has no results of version '{version}' yet: run {run}")
     if not asked and not found:
         raise UserError(f"{results / version} holds no <track>/track.json: run `dvc repro`")

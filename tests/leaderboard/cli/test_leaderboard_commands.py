@@ -53,7 +53,7 @@ def test_a_misspelt_track_is_not_built(filled):
 
 def test_a_track_that_was_not_run_says_what_to_run(filled):
     filled.write_params("digits", "cifar10_cpu")
-    words = ("track 'cifar10_cpu' has no results", "`dvc repro leaderboard@cifar10_cpu`", "`python -m harness run cifar10_cpu`")
+    words = ("track 'cifar10_cpu' has no results", "`make repro TRACK=cifar10_cpu`", "`python -m harness run cifar10_cpu`")
     assert_fails(run(filled, "build", "digits", "cifar10_cpu"), 1, *words)
     assert not filled.tables("digits").exists()
     assert run(filled, "build").exit_code == 0

@@ -173,7 +173,7 @@ def test_another_version_is_refused(filled, theirs, params, tmp_path):
 def test_a_track_that_we_have_not_run_is_refused(filled, theirs, params, tmp_path):
     bundle = packed(theirs, params, tmp_path / "theirs.zip")
     (filled.folder() / "track.json").unlink()
-    assert_refused(run(filled, "merge", bundle), "we have no results of track 'digits'", "dvc repro leaderboard@digits")
+    assert_refused(run(filled, "merge", bundle), "we have no results of track 'digits'", "make repro TRACK=digits")
 
 
 def test_a_check_names_what_is_from_elsewhere_and_refuses_it_when_dense_has_changed(filled, new_method, params, tmp_path):

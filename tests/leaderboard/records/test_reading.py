@@ -63,7 +63,7 @@ def test_results_of_another_version_are_never_mixed(filled):
 
 def test_points_of_other_data_are_never_mixed_with_the_track(filled):
     edited(filled.folder() / "points" / "rtn.json", lambda content: content.update(content_hash="of other data"))
-    refused(filled, "rtn.json", "'of other data", "track.json on 'abc123", "never mixed", "run `dvc repro leaderboard@digits`")
+    refused(filled, "rtn.json", "'of other data", "track.json on 'abc123", "never mixed", "run `make repro TRACK=digits`")
 
 
 @pytest.mark.parametrize("field", ["title", "sources", "device", "seeds", "models.resnet.dense", "models.resnet.scratch_epochs"])
