@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import cpuinfo
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 from harness.run.paths import Paths
 from leaderboard.records.errors import UserError, one_line, unknown
 from leaderboard.records.params import HardwareParams, Params
+from methods import Realisation
 
 Runner = Callable[[Tensor], Tensor]  # images (N, C, H, W) on the profile's device -> logits (N, classes)
 Program = Callable[[Tensor], Runner]  # images like those to come -> what runs batches of their size
@@ -103,10 +104,13 @@ def of(profile: HardwareParams) -> Runtime:
 
 
 def check(profiles: Mapping[str, HardwareParams]) -> None:
-    """Raise UserError, naming the profile, for the first whose runtime does not exist or does not serve it."""
+    """Raise UserError, naming the profile, for the first whose runtime does not exist or does not serve it, or that asks for rows that there cannot be."""
     for hardware, profile in profiles.items():
         try:
             of(profile)
+            for name in profile.realisations or []:
+                if name not in get_args(Realisation):
+                    raise unknown("realisation", name, get_args(Realisation))
         except UserError as error:
             raise UserError(f"hardware '{hardware}': {error}") from error
 

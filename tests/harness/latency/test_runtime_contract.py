@@ -2,6 +2,7 @@
 
 import csv
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -23,22 +24,34 @@ from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from tests.conftest import ROOT
 
-PLAIN, ROUNDS, BRANCHES = b"linear", b"torch.ops.aten.round.default", b"torch.ops.higher_order.cond"  # graphs of programs
+
+def graph_of(*operators):
+    """Return the text of a program of these operators."""
+    return json.dumps([{"target": operator} for operator in operators]).encode()
+
+
+PLAIN, ROUNDS, BRANCHES = graph_of("linear"), graph_of("torch.ops.aten.round.default"), graph_of("torch.ops.higher_order.cond")
+TWICE = graph_of("linear", "linear")
 TWO_OF_FOUR = torch.tensor([0.0, 1.0, 0.0, 2.0]).repeat(32, 16)
 METHODS = {  # method: its realisation, its graph and its weights
     "dense": ("structural", PLAIN, torch.ones(32, 64)),
     "rtn": ("packed", PLAIN, torch.full((32, 64), 2.0)),
+    "gptq": ("packed", PLAIN, torch.full((32, 64), 4.0)),
     "magnitude": ("masked", PLAIN, TWO_OF_FOUR),
     "random_pruning": ("masked", PLAIN, torch.ones(32, 64)),
-    "svd": ("structural", b"linear linear", torch.ones(32, 64)),
-    "tucker": ("structural", b"linear linear", torch.full((32, 64), 3.0)),
+    "svd": ("structural", TWICE, torch.ones(32, 64)),
+    "tucker": ("structural", TWICE, torch.full((32, 64), 3.0)),
     "int8_static": ("kernel", ROUNDS, torch.ones(32, 64)),
     "smoothquant": ("kernel", ROUNDS, torch.full((32, 64), 2.0)),
     "q_exit": ("dynamic", BRANCHES, torch.ones(32, 64)),
 }
-IN_TORCH = (["dense", "svd", "smoothquant", "q_exit"], {"rtn": "dense", "tucker": "svd", "int8_static": "smoothquant"})
-IN_ONNX = (["dense", "svd", "int8_static", "smoothquant", "q_exit"], {"rtn": "dense", "tucker": "svd"})
-IN_SPARSE = (["dense", "magnitude", "svd", "smoothquant", "q_exit"], {**IN_TORCH[1], "random_pruning": "dense"})
+# the first that runs dense's own program is timed all the same, as a control
+IN_TORCH = (["dense", "rtn", "svd", "smoothquant", "q_exit"], {"gptq": "dense", "tucker": "svd", "int8_static": "smoothquant"})
+IN_ONNX = (["dense", "rtn", "svd", "int8_static", "smoothquant", "q_exit"], {"gptq": "dense", "tucker": "svd"})
+KERNELS = (["dense", "int8_static", "smoothquant"], {})  # all that the profile asks for
+IN_SPARSE = (["dense", "random_pruning", "magnitude", "svd", "smoothquant", "q_exit"], {**IN_TORCH[1], "rtn": "dense"})
+NUMBERS = {"accuracy": 1.0, "correct": 1, "images": 1, "bytes": 1, "parameters": 1, "macs": 1, "effective_macs": 1, "bit_operations": 1}
+NUMBERS |= {"work": {"images": 0, "steps": 0}}
 BASE = {
     "cpu": "a processor",
     "flags": ["avx2", "sse"],
@@ -90,9 +103,10 @@ def written(tmp_path_factory, params):
     plans = {name: plan for name, plan in params.methods.items() if name in METHODS}
     params, paths = params.model_copy(update={"methods": plans, "chains": {}}), Paths(tmp_path_factory.mktemp("written"), params.version)
     for method, (realisation, graph, weight) in METHODS.items():
-        row = {"id": "resnet_seed=0", "model": "resnet", "setting": {}, "seed": 0, "fingerprint": method, "status": "ok", "macs": 1}
-        paths.points("digits", method).parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(paths.points("digits", method), {"method": {"realisation": realisation}, "points": [row]})
+        row = {"id": "resnet_seed=0", "model": "resnet", "setting": {}, "seed": 0, "fingerprint": method, "status": "ok"} | NUMBERS
+        who = {"name": method, "family": "f", "needs": "data-free", "realisation": realisation}
+        about = {"version": params.version, "track": "digits", "content_hash": "c"}
+        files.write_json(paths.points("digits", method), {**about, "method": who, "points": [row]})
         folder = paths.artefacts("digits", method) / "resnet_seed=0"
         folder.mkdir(parents=True)
         with ZipFile(folder / "program.pt2", "w") as archive:
@@ -105,7 +119,7 @@ def written(tmp_path_factory, params):
     ("hardware", "expected"),
     [
         ("cpu", IN_TORCH),
-        ("cpu_ort", IN_ONNX),
+        ("cpu_ort", KERNELS),
         ("cpu_openvino", IN_ONNX),
         ("cuda", IN_TORCH),
         ("cuda_graph", IN_TORCH),
@@ -211,3 +225,9 @@ def test_every_runtime_is_complete_and_known_by_its_file():
 
 def test_whether_predictions_are_compared_is_as_it_was(params):
     assert [name for name, profile in params.profiles.items() if runtimes.of(profile).as_evaluated(profile)] == ["cpu"]
+
+
+def test_a_profile_that_asks_for_rows_that_there_cannot_be_is_one_line(params):
+    profile = params.profiles["cpu_ort"].model_copy(update={"realisations": ["kernal"]})
+    with pytest.raises(UserError, match=r"hardware 'cpu_ort': unknown realisation 'kernal': did you mean 'kernel'\?"):
+        runtimes.check({"cpu_ort": profile})
