@@ -62,6 +62,16 @@ def imports(source: str | bytes, package: str) -> list[Import]:
     return found
 
 
+def hands_on(source: str | bytes) -> bool:
+    """Say whether a method's file is nothing but `from package.module import Class as Class` of another package, whose own text is held to the rules."""
+    body = ast.parse(source).body
+    said = [node for node in body if not (isinstance(node, ast.Expr) or (isinstance(node, ast.ImportFrom) and node.module == "__future__"))]
+    match said:
+        case [ast.ImportFrom(module=str(module), names=[ast.alias(name=name, asname=asname)], level=0)]:
+            return name == asname and module.split(".")[0] not in {*MAY_IMPORT, "harness", "leaderboard"}
+    return False
+
+
 def _absolute(module: str, package: str) -> str:
     try:
         return resolve_name(module, package)
