@@ -1,7 +1,8 @@
 """Where the time of a track's pipeline goes: does what `make repro` does in a fresh clone of HEAD and prints the split.
 
-Run it as `make benchmark`. Overhead is all wall time that is neither a method's own work, nor evaluation of the artefact read back, nor latency timing:
-exporting and writing, starting stages and workers, DVC, tables, and idle cores. `--keep FOLDER` keeps the clone, to compare two runs byte by byte.
+Run it as `make benchmark`. What points took is read from the costs of the machine. Overhead is all wall time that is neither a method's own work, nor
+evaluation of the artefact read back, nor latency timing: exporting and writing, starting stages and workers, DVC, tables, and idle cores. `--keep FOLDER`
+keeps the clone, to compare two runs byte by byte.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 from tabulate import tabulate
 
 from harness.run.paths import Paths
 from leaderboard.records.params import load_params
+from leaderboard.records.results import read_record
+from leaderboard.records.schema import CostsFile, Spent
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,11 +30,9 @@ ROOT = Path(__file__).parent.parent
 def stage_seconds(folder: Path, track: str) -> dict[str, float]:
     """Do in `folder` what `make repro` does and return the wall seconds of each command and, of `dvc repro`, of each stage."""
     seconds: dict[str, float] = {}
+    own = folder / "tracks" / track / "dvc.yaml"
     commands = {
-        "dvc start": ["dvc", "repro", "code", f"train@{track}"],
-        "sweep: all points": [sys.executable, "-m", "harness", "sweep", track],
-        "commit of what the sweep wrote": [sys.executable, "-m", "harness", "commit", track],
-        "dvc start, again": ["dvc", "repro", f"leaderboard@{track}"],
+        "dvc start": ["dvc", "repro", str(own) if own.exists() else f"leaderboard@{track}"],
         "show": [sys.executable, "-m", "leaderboard", "show", "--track", track],
         "dvc start, for the site": ["dvc", "repro", "--single-item", "site"],
     }
@@ -53,17 +55,26 @@ def _seconds_of(command: list[str], folder: Path, name: str) -> dict[str, float]
     return seconds
 
 
+def costs_of(paths: Paths, track: str) -> CostsFile:
+    """Return what the one machine that has run the track in a fresh clone noted."""
+    (file,) = paths.costs(track).glob("*.json")
+    return read_record(file, CostsFile)
+
+
+def kinds(spent: Spent) -> dict[str, float]:
+    """Return the seconds of a point by what they were spent on."""
+    return {"compress": spent.seconds, "export": spent.export, "evaluate": spent.evaluate}
+
+
 def split(folder: Path, track: str) -> tuple[Counter[str], int]:
     """Return the seconds of work by kind, spread over the workers, and the number of points run."""
     params = load_params(folder / "params.yaml")
     paths, work, points = Paths(folder, params.version), Counter[str](), 0
-    record = json.loads((paths.records(track) / "track.json").read_text())
-    work["train dense"] = sum(model["seconds"] for model in record["models"].values()) / params.run.workers
-    for method in params.plans:
-        for point in json.loads(paths.points(track, method).read_text())["points"]:
-            if point["status"] == "ok":
-                points += 1
-                work.update({kind: seconds / params.run.workers for kind, seconds in point["timings"].items()})
+    costs = costs_of(paths, track)
+    work["train dense"] = sum(trained.seconds for trained in costs.dense.values()) / params.run.workers
+    for spent in chain.from_iterable(of_method.values() for of_method in costs.points.values()):
+        points += 1
+        work.update({kind: seconds / params.run.workers for kind, seconds in kinds(spent).items()})
     for hardware in params.hardware:
         for file in paths.latency(track, hardware).glob("*.json"):
             work["latency"] += sum(run["extra_info"]["seconds"] for run in json.loads(file.read_text())["benchmarks"])
@@ -73,11 +84,9 @@ def split(folder: Path, track: str) -> tuple[Counter[str], int]:
 def by_method(folder: Path, track: str) -> list[tuple[str, int, float]]:
     """Return each method with its measured points and their seconds (compressing, exporting, evaluating) over the workers, the longest first."""
     params = load_params(folder / "params.yaml")
-    rows = []
-    for method in params.plans:
-        points = json.loads(Paths(folder, params.version).points(track, method).read_text())["points"]
-        measured = [sum(point["timings"].values()) for point in points if point["status"] == "ok"]
-        rows.append((method, len(measured), sum(measured) / params.run.workers))
+    costs = costs_of(Paths(folder, params.version), track)
+    seconds = {method: [spent.whole for spent in costs.points.get(method, {}).values()] for method in params.plans}
+    rows = [(method, len(found), sum(found) / params.run.workers) for method, found in seconds.items()]
     return sorted(rows, key=lambda row: -row[2])
 
 

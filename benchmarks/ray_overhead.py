@@ -27,6 +27,7 @@ from tabulate import tabulate
 from benchmarks.testbed.ray_nodes import Cluster, commit, environment
 from harness.cluster.remote import Remote, receive, send
 from harness.cluster.sweep import WINDOW, on_node
+from harness.run.costs import seconds_of
 from harness.run.paths import ROOT, Paths
 from harness.run.points import expand
 from harness.run.train import train_track
@@ -52,7 +53,7 @@ def trained(folder: Path) -> tuple[Params, Paths]:
 
 
 def swept(source: Path, target: Path, points: int, workers: int, checkout: Path, *options: str) -> tuple[float, float]:
-    """Sweep the first `points` points in a copy of `source`; return the wall seconds, and the seconds of work that the records name."""
+    """Sweep the first `points` points in a copy of `source`; return the wall seconds, and the seconds of work that the costs name."""
     shutil.copytree(source, target)
     content = yaml.safe_load((source / "params.yaml").read_text())
     content["methods"]["magnitude"]["settings"] = content["methods"]["magnitude"]["settings"][:points]
@@ -62,8 +63,7 @@ def swept(source: Path, target: Path, points: int, workers: int, checkout: Path,
     start = time.perf_counter()
     subprocess.run(command, cwd=checkout, env=environment(checkout), check=True, capture_output=True)
     wall = time.perf_counter() - start
-    records = json.loads(Paths(target, content["version"]).points("digits", "magnitude").read_text())["points"]
-    return wall, sum(sum(record["timings"].values()) for record in records)
+    return wall, sum(seconds_of(Paths(target, content["version"]), ["digits"]).values())
 
 
 def measured(where: str, workers: int, sweep: Callable[[int], tuple[float, float]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A simulation of 10,000 points on clusters larger than we have: makespan, how good longest first is, and where the driver becomes the limit.
 
-Run it as `python benchmarks/ray_scale.py FILE` with what `ray_overhead.py --into FILE` measured here. A point's cost is drawn from those in the committed
-records of a track; to it comes the overhead measured on Ray. A worker takes the next point as soon as it is free. The driver puts back one point after the
+Run it as `python benchmarks/ray_scale.py FILE` with what `ray_overhead.py --into FILE` measured here. A point's cost is drawn from the committed
+costs of a track; to it comes the overhead measured on Ray. A worker takes the next point as soon as it is free. The driver puts back one point after the
 other. Nothing fails, the network and the remote keep up: it is a calculation, not a run.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from tabulate import tabulate
 
 from harness.cluster.sweep import WINDOW
+from harness.run.costs import seconds_of
 from harness.run.paths import Paths
 from leaderboard.records.params import load_params
 
@@ -24,11 +25,9 @@ POINTS, WORKERS, SEED = 10_000, (10, 30, 100, 300, 1000), 0
 
 
 def costs(track: str) -> np.ndarray:
-    """Return the seconds that each measured point of `track` took, by the committed records."""
-    params = load_params(ROOT / "params.yaml")
-    files = sorted(Paths(ROOT, params.version).points(track, "x").parent.glob("*.json"))
-    records = [record for file in files for record in json.loads(file.read_text())["points"]]
-    return np.array([sum(record["timings"].values()) for record in records if record["status"] == "ok"])
+    """Return the seconds that each measured point of `track` took, by the committed costs."""
+    paths = Paths(ROOT, load_params(ROOT / "params.yaml").version)
+    return np.array(list(seconds_of(paths, [track]).values()))
 
 
 def ends(seconds: np.ndarray, workers: int) -> np.ndarray:

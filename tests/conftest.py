@@ -111,6 +111,6 @@ def seen_of(track: TrackParams, folder: Path):
     """Return the function of model and seed that gives what a method sees of `track`."""
 
     def make(name: str, seed: int = 0) -> MethodData:
-        return MethodData(splits.Learn.read(folder, torch.device("cpu")), track, name, seed)
+        return MethodData(splits.Learn.read(folder, torch.device("cpu")), track, name, seed, "scratch")
 
     return make

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.latency import runtimes
-from harness.run import rules
+from harness.run import fingerprint, rules
 from harness.run.source import Sources
 from tests.conftest import ROOT
 
@@ -24,7 +24,7 @@ DATA, MODELS = (*BELOW, "harness.data"), (*BELOW, "harness.data", "harness.model
 POINT = (*MODELS, "harness.point")
 RUN = (*POINT, "harness.run")
 LATENCY = (*RUN, "harness.latency")
-CLUSTER = (*LATENCY, "harness.code", "harness.cluster")
+CLUSTER = (*LATENCY, "harness.cluster")
 MAY_IMPORT = {
     "methods": ("methods",),
     "leaderboard.records": ("leaderboard.records",),
@@ -33,8 +33,6 @@ MAY_IMPORT = {
     "harness.models": MODELS,
     "harness.point": POINT,
     "harness.run": RUN,
-    "harness.code": RUN,
-    "harness.dvc_commit": BELOW,
     "harness.latency": LATENCY,
     "harness.cluster": CLUSTER,
     "harness.audit": (*CLUSTER, "leaderboard"),
@@ -46,9 +44,7 @@ MAY_IMPORT = {
     "tests": PACKAGES,
 }
 KNOWN = {  # what still runs the other way
-    "harness/point/worker.py": {"harness.run.registry"},  # until a worker is handed its method
     "harness/run/fingerprint.py": {"harness", "leaderboard"},  # their folders alone: it reads their files
-    "leaderboard/records/json_schema.py": {"leaderboard.exchange.labels.Labels", "leaderboard.exchange.manifest.Manifest"},
     "leaderboard/records/recipes.py": {"methods.Schedule"},
 }
 COMMANDS = ("harness/cli", "leaderboard/cli", "harness/__main__.py", "leaderboard/__main__.py")
@@ -103,6 +99,20 @@ def test_no_modules_import_each_other_in_a_circle():
 
 def test_imports_between_rooms_run_one_way():
     assert {relative(path): names for path in OURS if (names := upward(path) - KNOWN.get(relative(path), set()))} == {}
+
+
+DECIDING = ("harness.point.worker", "harness.point.dense")  # what runs a point, and what trains dense
+CHAIN = "harness.point.chain"  # what joins the steps of a chain, which decides the points of chains alone: see harness/run/fingerprint.py
+
+
+def test_a_folder_is_a_fingerprints_scope():
+    sources = Sources({name: [ROOT / name] for name in PACKAGES})
+    closure = {module for home in (*DECIDING, CHAIN) for module in sources.closure(home)}
+    files = [path for path in (ROOT / "harness" / "point").rglob("*.py") if path.stem != "__init__"]
+    assert {module_of(path) for path in files} <= closure, "each of its files decides numbers"
+    rooms = ("methods", "harness.point", "harness.data", "harness.models", "leaderboard.records")
+    assert {module for module in closure if not any(within(module, room) for room in rooms)} <= {"harness"}, "and nothing else of ours does"
+    assert CHAIN in fingerprint.files_of("magnitude__rtn") and CHAIN not in fingerprint.files_of("rtn")
 
 
 def late(tree: ast.AST) -> bool:

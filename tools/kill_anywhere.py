@@ -2,7 +2,7 @@
 
 Each round makes an experiment in a folder of its own, kills its run at several random moments, starting it again after each, and then lets it end. After
 every start, what had been finished must lie there untouched; at the end, records, predictions, weights and tables must be byte for byte those of a run
-that nobody disturbed, seconds and peak memory aside.
+that nobody disturbed, but for what they took.
 
 Example: python -m tools.kill_anywhere --kills 100 --seed 3
 """
@@ -21,7 +21,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import psutil
 import typer
@@ -40,7 +40,6 @@ METHODS = {
     "random_pruning": {"settings": SPARSITIES[:2]},
     "rtn": {"settings": [{"bits": bits} for bits in (2, 3, 4, 8)]},
 }
-CHANGING = {"seconds", "peak_mib", "timings"}  # from run to run
 LIMIT = 300.0  # seconds for a run to get to its moment, or to end
 ALONE = "python -m harness run digits && python -m leaderboard build --no-digest"
 WITH_DVC = "dvc repro leaderboard@digits"
@@ -79,12 +78,12 @@ def start(folder: Path, command: str) -> subprocess.Popen[str]:
 
 
 def finished(folder: Path) -> dict[str, bytes]:
-    """Return the records of the points that are finished and did not fail, by their folder."""
-    found = {}
-    for path in (folder / "artefacts" / "digits" / "points").glob("*/[!.]*/record.json"):
-        content = path.read_bytes()
+    """Return the records of the points that are finished and did not fail, by their folder, each with the note of what the point took, if there is one."""
+    found, home = {}, folder / "artefacts" / "digits"
+    for path in (home / "points").glob("*/[!.]*/record.json"):
+        content, note = path.read_bytes(), home / "spent" / path.parent.relative_to(home / "points").with_name(f"{path.parent.name}.json")
         if json.loads(content)["status"] != "failed":
-            found[path.parent.relative_to(folder).as_posix()] = content
+            found[path.parent.relative_to(folder).as_posix()] = content + (note.read_bytes() if note.exists() else b"")
     return found
 
 
@@ -126,7 +125,7 @@ def _kill_worker(process: subprocess.Popen[str], generator: random.Random) -> bo
 
 
 def unchanged(folder: Path, before: dict[str, bytes]) -> None:
-    """Raise AssertionError unless what was finished is still what it was: a point run again would have other seconds."""
+    """Raise AssertionError unless what was finished is still what it was: a point run again would have taken other seconds."""
     after = finished(folder)
     again = [name for name, content in before.items() if after.get(name) != content]
     assert not again, f"run again though finished: {again}"
@@ -143,23 +142,16 @@ def finish(folder: Path, command: str) -> str:
 
 
 def outcome(folder: Path) -> dict[str, str]:
-    """Return the sha256 of everything that must be the same whoever was killed, by name: records without seconds, predictions, weights, tables of them."""
+    """Return the sha256 of everything that must be the same whoever was killed, by name: records, predictions, programs, weights, tables of them."""
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary) / "results"
-        shutil.copytree(folder / "results", copy, ignore=shutil.ignore_patterns("tables", "latency"))
-        for path in copy.rglob("*.json"):
-            path.write_text(json.dumps(_steady(json.loads(path.read_text()))))
+        shutil.copytree(folder / "results", copy, ignore=shutil.ignore_patterns("tables", "latency", "costs"))
         about = read_outline(folder / "params.yaml")
         build(copy, about.chosen_version(None), [], None, about)
         files = {path.relative_to(temporary).as_posix(): path for path in copy.rglob("*") if path.is_file()}
-        files |= {path.relative_to(folder).as_posix(): path for path in folder.glob("artefacts/digits/**/*.safetensors")}
+        made = [path for part in ("data", "dense", "points") for path in (folder / "artefacts" / "digits" / part).rglob("*") if path.is_file()]
+        files |= {path.relative_to(folder).as_posix(): path for path in made}
         return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files.items())}
-
-
-def _steady(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: 0 if key in CHANGING and not isinstance(part, dict) else _steady(part) for key, part in value.items() if key != "timings"}
-    return [_steady(part) for part in value] if isinstance(value, list) else value
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Sweep a real track on a Ray cluster of several node processes, kill -9 a node and the driver on the way, and compare with a local sweep byte for byte.
 
 Trains the dense models once, sweeps the same points in the local pool and on two Ray nodes. A node is killed after a quarter of the points and another added,
-the driver is killed after half and started again. Records and tables (seconds and memory aside), predictions, weights and programs must then be those of the
+the driver is killed after half and started again. Records, tables, predictions, weights and programs must then be those of the
 local sweep, and no finished point may have been run again. Needs `pip install -e .[ray]`.
 
 Example: python -m tools.ray_kills --method magnitude --method rtn --method svd --method slim
@@ -9,7 +9,6 @@ Example: python -m tools.ray_kills --method magnitude --method rtn --method svd 
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
-from zipfile import ZipFile
 
 import typer
 import yaml
@@ -31,7 +29,6 @@ from leaderboard.records.params import load_params
 from tools.kill_anywhere import finished, outcome, unchanged
 
 LIMIT = 4 * 3600.0  # seconds for a sweep to get to its moment, or to end
-STACK_TRACE = re.compile(rb'"stack_trace": "(?:[^"\\]|\\.)*"')
 
 
 def experiment(folder: Path, methods: list[str], checkout: Path) -> None:
@@ -90,20 +87,9 @@ def _until(process: subprocess.Popen[str], log: Path, true: Callable[[], object]
     assert process.poll() is None, f"the driver has ended by itself: {log.read_text()[-2000:]}"
 
 
-def programs(folder: Path) -> dict[str, dict[str, bytes]]:
-    """Return the entries of every program by its name, without stack traces, which name the folder of the code, and the id that rests on them."""
-    return {path.relative_to(folder).as_posix(): _entries(path) for path in (folder / "artefacts").glob("digits/points/*/*/program.pt2")}
-
-
-def _entries(path: Path) -> dict[str, bytes]:
-    with ZipFile(path) as archive:
-        entries = {name: archive.read(name) for name in archive.namelist() if not name.endswith("serialization_id")}
-    return {name: STACK_TRACE.sub(b"", entry) for name, entry in entries.items()}
-
-
 def differing(found: Path, local: Path) -> list[str]:
     """Return the names of the files that two runs of one experiment do not have in common, byte for byte."""
-    ours, theirs = outcome(found) | programs(found), outcome(local) | programs(local)
+    ours, theirs = outcome(found), outcome(local)
     return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
 
 
@@ -129,7 +115,7 @@ def main(
         other = differing(there, local)
         if other:
             sys.exit(f"error: differs from the local sweep: {', '.join(other)}")
-        print(f"{len(outcome(local))} files and {len(programs(local))} programs as in the local sweep, no finished point run again")
+        print(f"{len(outcome(local))} files as in the local sweep, no finished point run again")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Run a small experiment again under other circumstances, and say whether every accuracy, prediction, byte and MAC comes out the same.
 
-A second clean clone, one worker in place of two, half of the points deleted and made again: all of it byte for byte the same, seconds and peak memory aside.
+A second clean clone, one worker in place of two, half of the points deleted and made again: all of it byte for byte the same, records and programs too.
 Another version of Python gets an environment of its own from the same constraints, trains dense anew and runs every point again; what differs is said point
 by point, and by how much. With --track it is the committed records of a real track that are run again, by this Python or another.
 

@@ -6,17 +6,15 @@ import re
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 import yaml
 from pydantic import ValidationError
-from safetensors import SafetensorError
 
 from harness.run import fingerprint
 from harness.run.paths import Paths
 from harness.run.points import expand
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import Params
-from leaderboard.records.results import read_record
+from leaderboard.records.results import read_predictions, read_record
 from leaderboard.records.schema import Measured, MethodPoints, Origin, TrackInfo
 
 
@@ -107,8 +105,8 @@ def _check_method(params: Params, paths: Paths, track: str, method: str, info: T
         wanted = {
             point.id: fingerprint.point_fingerprint(params, point, info) for point in expand(params, track, method) if point.model in info.models
         }
-        predictions = safetensors.numpy.load(paths.predictions(track, method).read_bytes())
-    except (UserError, OSError, SafetensorError, KeyError) as error:
+        predictions = read_predictions(paths.predictions(track, method))
+    except UserError as error:
         return [f"{where}: {error}"]
     if content.content_hash != info.content_hash:
         return [f"{where}: results are of other data than track.json: {again(track)}"]

@@ -27,10 +27,7 @@ def given_for(params: Params, paths: Paths, tracks: Sequence[str], remote: Remot
 
 def _data(paths: Paths, track: str, record: TrackInfo, remote: Remote) -> tuple[Input, ...]:
     folder, content_hash = paths.data(track), record.content_hash
-    try:
-        learn, test = splits.Learn.read(folder, torch.device("cpu")), splits.TestSplit.read(folder)
-    except OSError as error:
-        raise UserError(f"{folder} holds no data of track '{track}': run the train stage") from error
+    learn, test = splits.Learn.read(folder, torch.device("cpu")), splits.TestSplit.read(folder)
     if splits.digest(learn.tensors | {"test.images": test.pixels, "test.labels": test.labels}) != content_hash:
         raise UserError(f"{folder} holds other data than track '{track}' was trained on: run the train stage again")
     return tuple(offer(remote, f"data/{content_hash}", folder / name) for name in (splits.LEARN, splits.TEST))

@@ -20,7 +20,7 @@ from harness.cluster.tasks import SPENT, FailedOnNode, Given, RefusedNode, Resul
 from harness.run.compress import Item, Ran, Summary, swept
 from harness.run.costs import Kept, this_machine
 from harness.run.paths import Paths
-from harness.run.point_folder import RECORD, Made, made_of, place, temporary
+from harness.run.point_folder import RECORD, Made, made_of, temporary
 from harness.run.points import Point
 from harness.run.pool import Outcome
 from leaderboard.records.errors import UserError, one_line
@@ -56,12 +56,12 @@ def _run(params: Params, paths: Paths, todo: list[Item], remote: Remote, shape: 
     with tqdm(total=len(todo), desc="cluster: all methods", unit="point", mininterval=0.5) as bar:
         for point, wanted in todo:
             if wanted in left:
-                yield _put_back(paths, remote, point, left[wanted], bar)
+                yield from _put_back(paths, remote, point, left[wanted], bar)
         missing = [item for item in todo if item[1] not in left]
         if missing:
             given = given_for(params, paths, list(dict.fromkeys(point.track for point, _ in missing)), remote)
             for point, result in _computed(given, missing, shape, bar):
-                yield _put_back(paths, remote, point, result.artefact or result, bar)
+                yield from _put_back(paths, remote, point, result.artefact or result, bar)
     for name in _of(remote, todo):  # halves that a killed node has left, and points that were tried again although their first try had been sent
         remote.remove(f"{POINTS}/{name}")
 
@@ -72,22 +72,19 @@ def _of(remote: Remote, todo: list[Item]) -> list[str]:
     return [name for name in remote.names(POINTS) if name.split(".")[0] in wanted]
 
 
-def _put_back(paths: Paths, remote: Remote, point: Point, came: str | Result, bar: tqdm[Any]) -> Ran:
-    """Bring what came of a point to where a local run would have put it: a result without an artefact, or what an artefact is called in the remote."""
+def _put_back(paths: Paths, remote: Remote, point: Point, came: str | Result, bar: tqdm[Any]) -> Iterator[Ran]:
+    """Yield what came of a point, a result without an artefact or what one is called in the remote, fetched; it leaves the remote when it is in its place."""
     folder = temporary(paths, point)
     if isinstance(came, Result):
-        ran = Ran(point, came.made, came.machine)
+        yield Ran(point, came.made, came.machine, folder)
     else:
         receive(remote, came, folder)
         kept = read_record(folder / SPENT, Kept)
         assert isinstance(kept.spent, Spent)
-        ran = Ran(point, Made(read_record(folder / RECORD, Measured), kept.spent), kept.machine)
         (folder / SPENT).unlink()
-    place(paths, point, folder, ran.made.record)
-    if isinstance(came, str):
+        yield Ran(point, Made(read_record(folder / RECORD, Measured), kept.spent), kept.machine, folder)
         remote.remove(f"{POINTS}/{came}")
     bar.update()
-    return ran
 
 
 def _computed(given: Given, todo: list[Item], shape: TaskShape, bar: tqdm[Any]) -> Iterator[tuple[Point, Result]]:

@@ -119,7 +119,7 @@ def _outcomes(given: Given, point: Point, folder: Path) -> list[Outcome]:
 
 def _start_server() -> None:
     """Start the server that workers are forked from so that nothing outlives this process; `workers` then finds it running."""
-    CONTEXT.set_forkserver_preload(["harness.run.die_with_parent", *PRELOAD])
+    CONTEXT.set_forkserver_preload(["harness.run.server.die_with_parent", *PRELOAD])
     forkserver.ensure_running()
 
 

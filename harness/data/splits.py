@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.data import SPLIT_SEED, dataset
+from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import TrackParams
 from methods import Split
 
 LEARN, TEST = "learn.safetensors", "test.safetensors"  # what methods may see, and what they may not
+LEARNED = ("train.images", "train.labels", "validation.images", "validation.labels", "calibration", "mean", "std")  # the tensors of the first
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,10 @@ class TestSplit:
 
     @classmethod
     def read(cls, folder: Path) -> TestSplit:
-        """Read the test split that `save` wrote."""
-        tensors = safetensors.torch.load_file(folder / TEST)
-        return cls(tensors["images"], tensors["labels"], tensors["mean"], tensors["std"])
+        """Read the test split that `save` wrote; raise UserError if it is missing or damaged."""
+        with files.reading(folder / TEST):
+            tensors = safetensors.torch.load_file(folder / TEST)
+            return cls(tensors["images"], tensors["labels"], tensors["mean"], tensors["std"])
 
     def images(self, count: int) -> Tensor:
         """Return the first `count` images, normalised."""
@@ -151,8 +154,10 @@ class Learn:
 
     @classmethod
     def read(cls, folder: Path, device: torch.device) -> Learn:
-        """Read what `save` wrote for methods, onto `device`."""
-        return cls({name: tensor.to(device) for name, tensor in safetensors.torch.load_file(folder / LEARN).items()})
+        """Read what `save` wrote for methods, onto `device`; raise UserError if it is missing or damaged."""
+        with files.reading(folder / LEARN):
+            tensors = safetensors.torch.load_file(folder / LEARN)
+            return cls({name: tensors[name].to(device) for name in LEARNED})
 
     @property
     def device(self) -> torch.device:

@@ -50,8 +50,7 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> TimingOu
         return TimingOutcome(lacking, None, {})
     plan = plan_of(params, paths, track, profile)
     jobs, refused = jobs_of(params, paths, track, profile, plan)
-    with files.reading(paths.data(track) / splits.TEST):
-        test = splits.TestSplit.read(paths.data(track))
+    test = splits.TestSplit.read(paths.data(track))
     if max(profile.batches) > len(test.labels):
         raise UserError(f"hardware '{hardware}' asks for a batch of {max(profile.batches)}, the test split has {len(test.labels)} images: lower it")
     images = test.images(max(benchmark.COMPARED, *profile.batches)).to(torch.device(profile.device))

@@ -62,9 +62,7 @@ def write_onnx(export: Export) -> dict[str, Any]:
     """Write the ONNX model of an artefact."""
     from harness.latency.onnx_export import to_onnx  # here, for it needs what a machine may lack, and a second to import
 
-    with files.reading(export.data / splits.TEST):
-        image = splits.TestSplit.read(export.data).images(1)
-    files.write_bytes(export.file, to_onnx(export.folder, image))
+    files.write_bytes(export.file, to_onnx(export.folder, splits.TestSplit.read(export.data).images(1)))
     return {}
 
 
@@ -97,8 +95,9 @@ def _refuse_other_weights(folder: Path) -> None:
 
 
 def _key(folder: Path) -> str:
-    """Return what decides an ONNX model: the artefact, and the code and libraries that export it."""
-    parts = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (store.PROGRAM, store.WEIGHTS)]
+    """Return what decides an ONNX model: the artefact, and the code and libraries that export it; raise UserError if the artefact is not there."""
+    with files.reading(folder):
+        parts = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (store.PROGRAM, store.WEIGHTS)]
     parts += [
         fingerprint.sources().hash("harness.latency.onnx_export"),
         *(importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")),

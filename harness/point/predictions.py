@@ -11,7 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from leaderboard.records import files
+
 FILE = "predictions.safetensors"
+PARTS = ("class", "confidence", "rank")
 
 
 def predictions(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
@@ -35,5 +38,7 @@ def write(folder: Path, found: dict[str, NDArray[Any]]) -> None:
 
 
 def read(folder: Path) -> dict[str, NDArray[Any]]:
-    """Read what `write` wrote; raise OSError or SafetensorError if it is missing or damaged."""
-    return safetensors.numpy.load((folder / FILE).read_bytes())
+    """Read what `write` wrote; raise UserError if it is missing or damaged."""
+    with files.reading(folder / FILE):
+        found = safetensors.numpy.load((folder / FILE).read_bytes())
+        return {part: found[part] for part in PARTS}

@@ -8,6 +8,7 @@ weights file, so that what is evaluated is what was counted.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,21 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from harness.point.archive import refuse_pickles
 from harness.point.program_text import NO_TRACE
 from harness.point.weights_file import decode, encode, without_signed_zeros
-from leaderboard.records.errors import BrokenContract, UserError
+from leaderboard.records.errors import BrokenContract, UserError, one_line
 from methods import Codebook, Codes
 from methods.parts.network.batchnorm import fold_batchnorms
 
 PROGRAM, WEIGHTS = "program.pt2", "weights.safetensors"
 ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")  # what torch writes of a node beside what it does
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weights file read back: its tensors, stored bits per coded parameter, and its length."""
+
+    tensors: dict[str, Tensor]
+    bits: dict[str, int]
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -114,17 +124,30 @@ def _put(program: torch.export.ExportedProgram, tensors: dict[str, Tensor]) -> N
         home[name] = nn.Parameter(tensor, requires_grad=False) if isinstance(home[name], nn.Parameter) else tensor
 
 
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Raise UserError for what reading an artefact raises where a file of it is missing, truncated or foreign."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, BadZipFile) as error:
+        raise UserError(f"artefact {folder.name} cannot be read: {one_line(str(error))[:160]}: delete {folder} and run again") from error
+
+
+def read_weights(folder: Path) -> Weights:
+    """Read the weights file of an artefact alone; raise UserError if it is missing, truncated or foreign."""
+    with _reading(folder):
+        content = (folder / WEIGHTS).read_bytes()
+        return Weights(*decode(content), len(content))
+
+
 def read(folder: Path) -> Artefact:
     """Read the artefact back; raise UserError if it is missing, truncated or foreign."""
-    try:
-        content = (folder / WEIGHTS).read_bytes()
-        tensors, bits = decode(content)
+    weights = read_weights(folder)
+    with _reading(folder):
         refuse_pickles(folder / PROGRAM)
         program = torch.export.load(folder / PROGRAM)
-    except (OSError, ValueError, RuntimeError, BadZipFile) as error:
-        raise UserError(f"artefact {folder.name} cannot be read: {' '.join(str(error).split())[:160]}: delete {folder} and run again") from error
-    if set(tensors) != set(_tensors(program)):
+    if set(weights.tensors) != set(_tensors(program)):
         raise UserError(f"artefact {folder.name}: weights file and program disagree on tensor names: delete {folder} and run again")
-    _put(program, tensors)
-    parameters = sum(tensor.numel() for name, tensor in tensors.items() if name in program.state_dict)
-    return Artefact(program.module(), bits, len(content), parameters, program)
+    _put(program, weights.tensors)
+    parameters = sum(tensor.numel() for name, tensor in weights.tensors.items() if name in program.state_dict)
+    return Artefact(program.module(), weights.bits, weights.bytes, parameters, program)

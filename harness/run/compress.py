@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import safetensors.numpy
 from tqdm import tqdm
@@ -30,11 +31,12 @@ Item = tuple[Point, str]  # a point to run and the fingerprint its record must h
 
 @dataclass(frozen=True)
 class Ran:
-    """A point that was run, its record, and what it took on which machine if it is ok; its folder is in its place."""
+    """A point that was run, its record, what it took on which machine if it is ok, and the temporary folder that its artefact is in."""
 
     point: Point
     made: Made
     machine: Maker
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,10 @@ def swept(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence
     todo = sorted((item for work in works.values() for item in work.todo), key=lambda item: -seconds.get(_name(item[0]), math.inf))
     ran: dict[tuple[str, str, str], Measured | Unmeasured] = {}
     for done in run(todo):
-        ran[_name(done.point)] = done.made.record
-        if done.made.spent is not None:
+        if done.made.spent is not None:  # before it stands, or a run that is killed in between would never know
             costs.keep(paths.spent(done.point.track, done.point.method, done.point.id), done.machine, done.made.spent)
+        place(paths, done.point, done.folder, done.made.record)
+        ran[_name(done.point)] = done.made.record
     records = {pair: [work.standing.get(point.id) or ran[_name(point)] for point in work.points] for pair, work in works.items()}
     for (track, method), found in records.items():
         _write(params, paths, about[track], method, found)
@@ -144,9 +147,7 @@ def _run(params: Params, paths: Paths, todo: Sequence[Item], title: str) -> Iter
     with workers(params.run.workers) as pool, tqdm(total=len(jobs), desc=title, unit="point", mininterval=0.5) as bar:
         for job, outcomes in run_all(pool, jobs, [guarded_compress, evaluate_point], about.seconds):
             point, wanted = by_folder[job.folder]
-            made = made_of(point, outcomes, wanted)
-            place(paths, point, job.folder, made.record)
-            yield Ran(point, made, machine)
+            yield Ran(point, made_of(point, outcomes, wanted), machine, job.folder)
             bar.set_postfix_str(f"{point.method} {point.id}")
             bar.update()
 

@@ -26,10 +26,7 @@ from leaderboard.records.schema import TrackInfo
 from methods import Needs
 
 OURS = {package.__name__: [Path(place) for place in package.__path__] for package in (methods, harness, leaderboard)}
-SILENT = [
-    "leaderboard",
-    *(f"harness.{name}" for name in ("errors", "hardware_params", "params", "plans", "recipes", "strict", "yaml_loader")),
-]  # decide no point
+SILENT = ["leaderboard"]  # decides no point
 LIBRARIES = ("torch", "timm", "numpy", "scikit-learn")
 OF_SOME = {"torch_pruning": "torch-pruning", "tensorly": "tensorly"}  # module and package: decide the points of methods that import them alone
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
+from pydantic import TypeAdapter
 
 from harness.point import predictions, store
 from harness.run.paths import Paths
 from harness.run.points import Point
 from harness.run.pool import Outcome
 from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.schema import AnyPoint, Measured, Spent, Unmeasured
 
 RECORD = "record.json"
@@ -59,17 +59,23 @@ def place(paths: Paths, point: Point, folder: Path, record: Measured | Unmeasure
     folder.replace(final)
 
 
+def read(folder: Path) -> Measured | Unmeasured:
+    """Return the record in `folder`; raise UserError if it is missing or damaged."""
+    with files.reading(folder / RECORD):
+        return READER.validate_json((folder / RECORD).read_bytes())
+
+
 def standing(folder: Path, wanted: str) -> Measured | Unmeasured | None:
     """Return the record in `folder` if its fingerprint stands, it did not fail, and its files are whole."""
     try:
-        record = READER.validate_json((folder / RECORD).read_bytes())
+        record = read(folder)
         if record.fingerprint != wanted or record.status == "failed":
             return None
         if not isinstance(record, Measured):
             return record
         whole = (folder / store.WEIGHTS).stat().st_size == record.bytes and (folder / store.PROGRAM).exists()
         return record if whole and len(predictions.read(folder)["class"]) == record.images else None
-    except (ValidationError, OSError, SafetensorError, KeyError):
+    except (UserError, OSError):
         return None
 
 

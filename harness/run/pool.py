@@ -16,7 +16,12 @@ from pebble import ProcessExpired, ProcessPool
 from leaderboard.records.errors import UserError, one_line
 
 Job = TypeVar("Job")
-PRELOAD = ["typer", "harness.run.guard", "harness.run.train", "harness.run.preload"]  # imported once, by the server that workers are forked from
+PRELOAD = [
+    "typer",
+    "harness.run.guard",
+    "harness.run.train",
+    "harness.run.server.preload",
+]  # imported once, by the server that workers are forked from
 CONTEXT = multiprocessing.get_context("forkserver")
 
 

@@ -77,6 +77,14 @@ def read_record(path: Path, kind: type[Document]) -> Document:
         raise UserError(f"{path} is not a file of results: {describe(error)}; run `dvc repro`") from None
 
 
+def read_predictions(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a method's predictions by name (see `stored_name`); raise UserError if the file is missing or damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise UserError(f"predictions {path} cannot be read ({one_line(str(error))[:80]}): run `dvc repro`") from None
+
+
 def track_folder(results: Path, version: str, track: str) -> Path:
     """Return the folder of a track's results."""
     return results / version / track
@@ -158,10 +166,7 @@ def _predictions(path: Path, points: list[Measured], labels: NDArray[np.int_]) -
     """Return the predictions of the points with all their parts, checked against the count that each carries."""
     if not points:
         return {}
-    try:
-        predictions = load_file(path)
-    except (OSError, SafetensorError, KeyError) as error:
-        raise UserError(f"predictions {path} cannot be read ({one_line(str(error))[:80]}): run `dvc repro`") from None
+    predictions = read_predictions(path)
     found: dict[str, NDArray[Any]] = {}
     for point in points:
         found[point.id] = _checked(path, point, predictions.get(point.id), labels)

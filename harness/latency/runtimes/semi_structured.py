@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from harness.latency.runtimes import Program, Runtime
 from harness.latency.runtimes.eager import called
 from harness.point import store
-from harness.point.weights_file import decode
 from leaderboard.records.params import HardwareParams
 
 ROWS, COLUMNS = 32, 64
@@ -46,8 +45,7 @@ def fits(weight: Tensor) -> bool:
 
 def has_fitting(folder: Path) -> bool:
     """Say whether any weight of the artefact in `folder` fits."""
-    tensors, _ = decode((folder / store.WEIGHTS).read_bytes())
-    return any(fits(tensor) for tensor in tensors.values())
+    return any(fits(tensor) for tensor in store.read_weights(folder).tensors.values())
 
 
 def with_sparse_weights(program: nn.Module) -> nn.Module:

@@ -28,13 +28,13 @@ from tests.conftest import ROOT
 NUMBERS = {"bytes": 1000, "parameters": 100, "macs": 1000, "effective_macs": 1000, "bit_operations": 1000}
 IMAGES = 128  # of each split
 LABELS = np.arange(200) % 10
-COST = {"seconds": 1, "peak_mib": 1, "images": 1, "steps": 1}
+WORK = {"images": 1, "steps": 1}
 
 
 def measured(wrong=0, **changed):
     """Return a point that gets the first `wrong` images wrong, and its predictions."""
     predictions = np.where(np.arange(200) < wrong, (LABELS + 1) % 10, LABELS)
-    about = {"id": "x", "model": "m", "setting": {}, "seed": 0, "status": "ok", "accuracy": 1, "correct": 200 - wrong, "images": 200, "cost": COST}
+    about = {"id": "x", "model": "m", "setting": {}, "seed": 0, "status": "ok", "accuracy": 1, "correct": 200 - wrong, "images": 200, "work": WORK}
     return Measured(**(about | NUMBERS | changed)), predictions
 
 
@@ -99,7 +99,13 @@ def tamper(paths, method):
     content = files.read_json(paths.points("digits", method))
     for point in content["points"]:
         point |= {"correct": len(labels), "accuracy": 1.0}
-    predictions = {point["id"]: np.array(labels, dtype=np.uint8) for point in content["points"]}
+    predictions = {}
+    for point in content["points"]:
+        predictions |= {
+            point["id"]: np.array(labels, np.uint16),
+            f"{point['id']}|confidence": np.ones(len(labels), np.float16),
+            f"{point['id']}|rank": np.zeros(len(labels), np.uint16),
+        }
     files.write_json(paths.points("digits", method), content)
     files.write_bytes(paths.predictions("digits", method), safetensors.numpy.save(predictions))
 

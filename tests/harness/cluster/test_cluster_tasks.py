@@ -8,9 +8,11 @@ from harness.cluster.inputs import given_for
 from harness.cluster.remote import Remote, receive
 from harness.cluster.tasks import FailedOnNode, RefusedNode, run_point
 from harness.run import fingerprint
+from harness.run.costs import Kept, this_machine
 from harness.run.points import expand
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
+from leaderboard.records.results import read_record
 
 
 @pytest.fixture
@@ -29,10 +31,15 @@ def test_a_point_is_run_on_fetched_inputs_and_sent_back_whole(asked, small, tmp_
     result = run_point(given, point, wanted, "a")
     (tmp_path / "back").mkdir()
     receive(given.remote, result.artefact, tmp_path / "back")
-    assert files.read_json(tmp_path / "back" / "record.json") == result.record and result.record["fingerprint"] == wanted
-    assert {file.name for file in (tmp_path / "back").iterdir()} == {"record.json", "weights.safetensors", "program.pt2", "predictions.safetensors"}
+    assert (
+        files.read_json(tmp_path / "back" / "record.json") == result.made.record.model_dump(mode="json") and result.made.record.fingerprint == wanted
+    )
+    assert {file.name for file in (tmp_path / "back").iterdir()} == {
+        *("record.json", "spent.json", "weights.safetensors", "program.pt2", "predictions.safetensors")
+    }
+    assert read_record(tmp_path / "back" / "spent.json", Kept) == Kept(machine=this_machine(), spent=result.made.spent)
     dense = files.read_json(small[1].records("digits") / "track.json")["models"]["mobilenet"]
-    assert result.record["accuracy"] == pytest.approx(dense["test_accuracy"], abs=0.002)
+    assert result.made.record.accuracy == pytest.approx(dense["test_accuracy"], abs=0.002)
     assert (tmp_path / "cache" / "cluster" / "dense" / dense["weights_sha256"] / "mobilenet.safetensors").exists()
 
 

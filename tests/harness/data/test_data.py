@@ -82,7 +82,7 @@ def test_a_model_may_have_a_recipe_of_its_own(track, data_folder):
     own = track.models["vit"].model_copy(update={"fine_tune": track.fine_tune.model_copy(update={"epochs": 7})})
     params = track.model_copy(update={"models": {**track.models, "vit": own}})
     learn = splits.Learn.read(data_folder, torch.device("cpu"))
-    assert MethodData(learn, params, "vit", 0).fine_tune.epochs == 7 and MethodData(learn, params, "mixer", 0).fine_tune.epochs == 1
+    assert [MethodData(learn, params, model, 0, "fine-tune").fine_tune.epochs for model in ("vit", "mixer")] == [7, 1]
 
 
 def test_uint8_pixels_are_normalised_by_the_numbers_of_the_track(monkeypatch, track):

@@ -1,6 +1,5 @@
 """What a latency run sees beside time: whether the runtime computes the artefact, and the memory of a call."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -8,8 +7,7 @@ from harness.latency import memory, onnx_files, runtimes
 from harness.latency.benchmark import AGREEMENT, Differs, agreement, warm
 from harness.latency.memory import peak_mib
 from harness.latency.plan import TimedPoint, program_of
-from harness.point import store
-from harness.point.worker import PREDICTIONS
+from harness.point import predictions, store
 
 CLASSES = 4
 
@@ -21,8 +19,9 @@ def runtime_of(predicted):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with the predictions of 500 images."""
-    np.save(tmp_path / PREDICTIONS, (np.arange(540) % CLASSES).astype(np.uint8))
+    """A folder with the predictions of 540 images."""
+    classes = torch.arange(540) % CLASSES
+    predictions.write(tmp_path, predictions.predictions(torch.nn.functional.one_hot(classes, CLASSES).float(), classes))
     return tmp_path
 
 

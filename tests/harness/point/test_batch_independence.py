@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from harness.data import splits
-from harness.point import store
+from harness.point import predictions, store
 from harness.point.batch_independence import evaluated
-from harness.point.worker import EXPECTED, PREDICTIONS, PROBE, Job, evaluate_point
+from harness.point.worker import EXPECTED, PROBE, Job, evaluate_point
 from leaderboard.records.errors import BrokenContract
 
 IMAGES, CLASSES = 64, 4
@@ -93,7 +93,8 @@ def job(folder, model):
     images = torch.randint(0, 256, (IMAGES, 1, 4, 4), dtype=torch.uint8)
     units = {"mean": torch.full((1, 1, 1), 128.0), "std": torch.full((1, 1, 1), 60.0)}
     safetensors.torch.save_file({"images": images, "labels": torch.zeros(IMAGES, dtype=torch.long), **units}, folder / splits.TEST)
-    safetensors.torch.save_file({"calibration": images[:PROBE].clone(), **units}, folder / splits.LEARN)
+    learned = {name: images[:PROBE].clone() for name in splits.LEARNED} | units
+    safetensors.torch.save_file(learned, folder / splits.LEARN)
     model = model().eval()
     pixels = splits.TestSplit.read(folder).images(PROBE)
     store.write(folder, store.export(model, pixels[:2]), {})
@@ -107,7 +108,7 @@ def test_a_model_that_treats_every_image_alike_passes(tmp_path, monkeypatch):
     read = store.read
     monkeypatch.setattr(store, "read", lambda folder: reads.append(folder) or read(folder))
     found = evaluate_point(job(tmp_path, Honest))
-    assert found["macs"] == 16 * 32 + 32 * 4 and found["images"] == len(np.load(tmp_path / PREDICTIONS)) == IMAGES
+    assert found["macs"] == 16 * 32 + 32 * 4 and found["images"] == len(predictions.read(tmp_path)["class"]) == IMAGES
     assert reads == [tmp_path], "the artefact is read once"
 
 

@@ -21,12 +21,14 @@ def test_a_run_killed_three_times_ends_as_one_that_was_not(tmp_path):
 
 
 def test_a_point_that_was_run_again_is_noticed(tmp_path):
-    record = tmp_path / "artefacts" / "digits" / "points" / "rtn" / "x" / "record.json"
-    record.parent.mkdir(parents=True)
-    record.write_text('{"status": "ok", "seconds": 1}')
+    record, note = (tmp_path / "artefacts" / "digits" / name for name in ("points/rtn/x_0.5/record.json", "spent/rtn/x_0.5.json"))
+    for file in (record, note):
+        file.parent.mkdir(parents=True)
+    record.write_text('{"status": "ok"}')
+    note.write_text('{"seconds": 1}')
     before = kill.finished(tmp_path)
     kill.unchanged(tmp_path, before)
-    record.write_text('{"status": "ok", "seconds": 2}')
+    note.write_text('{"seconds": 2}')
     try:
         kill.unchanged(tmp_path, before)
     except AssertionError as error:
