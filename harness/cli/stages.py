@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.lock import alone
 from harness.cli.options import OPTIONS, ParamsFile, Track, opened, tell_refused
-from harness.run.lock import alone
 from harness.run.pool import start_server
 from leaderboard.records.errors import UserError
 

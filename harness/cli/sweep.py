@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.lock import alone
 from harness.cli.options import OPTIONS, ParamsFile, opened, tell_refused
-from harness.run.lock import alone
 from harness.run.pool import start_server
 from leaderboard.records.errors import UserError
 

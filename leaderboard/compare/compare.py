@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from leaderboard.compare.changes import Finding, Pair, Snapshot, find_accuracy, find_exact
 from leaderboard.compare.latency_changes import find_latency
-from leaderboard.compare.sources import Side
+from leaderboard.compare.sources import Side, tracks_of
 from leaderboard.records import version2
 from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.latency import LatencyRun, read_latency
-from leaderboard.records.results import TrackResults, find_tracks, read_track
+from leaderboard.records.results import TrackResults, read_track
 from leaderboard.tables.groups import Group, find_groups
 from leaderboard.tables.rows import RowKey
 
@@ -94,8 +95,7 @@ def _latencies(a: Snapshot, b: Snapshot, pairs: Sequence[Pair]) -> tuple[list[Fi
 
 
 def _tracks(side: Side) -> list[str]:
-    home = side.results / side.version
-    return version2.find_tracks(home) if version2.holds(home) else find_tracks(side.results, side.version)
+    return tracks_of(side.results / side.version)
 
 
 def _snapshot(side: Side, track: str) -> Snapshot:
@@ -108,10 +108,12 @@ def _snapshot(side: Side, track: str) -> Snapshot:
 
 
 def _runs(content: TrackResults) -> dict[str, list[LatencyRun]]:
-    """Return the latency runs by hardware."""
+    """Return the latency runs by hardware: latency/<hardware>/<fingerprint>.json, before version v2 was timed latency/<hardware>.json."""
+    folder: Path = content.folder / "latency"
+    files = [(path.stem, path) for path in sorted(folder.glob("*.json"))] + [(path.parent.name, path) for path in sorted(folder.glob("*/*.json"))]
     runs: dict[str, list[LatencyRun]] = {}
-    for path in sorted((content.folder / "latency").glob("*/*.json")):
-        runs.setdefault(path.parent.name, []).append(read_latency(path, content.decided))
+    for hardware, path in files:
+        runs.setdefault(hardware, []).append(read_latency(path, content.decided))
     return runs
 
 

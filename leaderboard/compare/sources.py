@@ -51,7 +51,14 @@ def opened(name: str, home: Home) -> Iterator[Side]:
 
 
 def _holds_results(version_folder: Path) -> bool:
-    return version_folder.is_dir() and bool(version2.find_tracks(version_folder) or find_tracks(version_folder.parent, version_folder.name))
+    return version_folder.is_dir() and bool(tracks_of(version_folder))
+
+
+def tracks_of(version_folder: Path) -> list[str]:
+    """Return the names of the tracks that a folder of one version holds, in whatever form, sorted."""
+    if version2.holds(version_folder):
+        return version2.find_tracks(version_folder)
+    return find_tracks(version_folder.parent, version_folder.name)
 
 
 def _of_folder(name: str, folder: Path, home: Home) -> Side:
@@ -87,5 +94,6 @@ def _git(beside: Path, name: str, *arguments: str) -> bytes:
         raise UserError(f"cannot run git to look up '{name}': {error.strerror or error}") from None
     if done.returncode:
         said = one_line(done.stderr.decode(errors="replace")) or f"git knows no revision '{name.partition(':')[0]}'"
-        raise UserError(f"'{name}' is no folder of results, no version in {beside.parent}, and no git revision with results: {said}")
+        what = f"'{name}' is no folder of results, no version in {beside.parent}, and no git revision with results: {said}"
+        raise UserError(f"{what}; results of the version of params.yaml come of `dvc repro`")
     return done.stdout

@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from pydantic import ValidationError
 
-from leaderboard.exchange.manifest import FORMAT, MANIFEST, Manifest, layout
+from leaderboard.exchange.manifest import FORMAT, MANIFEST, Format, Manifest, layout
 from leaderboard.records.errors import UserError, describe, one_line
 from leaderboard.records.files import write_bytes
 from leaderboard.records.results import track_folder
@@ -94,12 +94,12 @@ def _manifest(path: Path, content: Mapping[str, bytes]) -> Manifest:
     if MANIFEST not in content:
         raise refused(path, f"it holds no {MANIFEST}")
     try:
-        manifest = Manifest.model_validate_json(content[MANIFEST])
+        found = Format.model_validate_json(content[MANIFEST]).format
+        if found != FORMAT:
+            raise UserError(f"{path.name} is a bundle of format {found}, this reads format {FORMAT}: use the shrinkmark that it was made with")
+        return Manifest.model_validate_json(content[MANIFEST])
     except ValidationError as error:
         raise refused(path, f"{MANIFEST}: {describe(error)}") from None
-    if manifest.format != FORMAT:
-        raise UserError(f"{path.name} is a bundle of format {manifest.format}, this reads format {FORMAT}: use the shrinkmark that it was made with")
-    return manifest
 
 
 def _check_files(path: Path, manifest: Manifest, content: Mapping[str, bytes]) -> None:

@@ -28,10 +28,15 @@ class PackedFile(Frozen):
     sha256: Sha256
 
 
-class Manifest(Frozen):
-    """manifest.json."""
+class Format(Frozen):
+    """What a manifest of any format says."""
 
     format: PositiveInt
+
+
+class Manifest(Format):
+    """manifest.json."""
+
     version: Annotated[str, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")]
     track: Annotated[str, Field(pattern=f"^{NAME}$")]
     code: Code

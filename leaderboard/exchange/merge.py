@@ -1,4 +1,4 @@
-"""Adding a bundle to our results: latency of machines that we lack, and methods that we lack; everything is checked before anything is written."""
+"""Adding a bundle to our results: latency and costs of machines that we lack, and methods that we lack; everything is checked before anything is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors.numpy import save
 
 from leaderboard.exchange.checked import Outside, check_bundle, dense_difference, difference
 from leaderboard.exchange.labels import stored
-from leaderboard.exchange.plausible import latency_files
+from leaderboard.exchange.plausible import costs_files, latency_files
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.files import write_bytes
 from leaderboard.records.latency import Report
@@ -36,9 +36,10 @@ def merge(path: Path, results: Path, version: str) -> list[str]:
         lines = [f"added {method.method.name}: {len(method.points)} points ({_known(origins[method.method.name])})" for method in new]
         decided = ours.decided | {(method.method.name, point.id): point.fingerprint for method in new for point in method.points}
         latency, said = _latency(outside, ours, decided)
-        for target, content in (writes | latency | _costs(outside, ours)).items():
+        costs = _costs(outside, ours)
+        for target, content in (writes | latency | costs).items():
             write_bytes(target, content)
-    return [*lines, *said] or ["nothing to add: our results hold all of it"]
+    return [*lines, *said, *(f"added costs {target.name}" for target in costs)] or ["nothing to add: our results hold all of it"]
 
 
 def _ours(path: Path, outside: Outside, version: str) -> TrackResults:
@@ -94,8 +95,7 @@ def _method_files(method: MethodResults, source: Path, target: Path, origin: Ori
 
 def _costs(outside: Outside, ours: TrackResults) -> Writes:
     """Return the files of costs of machines that we lack; what they know of points that we have otherwise is not read."""
-    files = sorted((outside.track.folder / "costs").glob("*.json"))
-    new = {ours.folder / "costs" / file.name: file for file in files}
+    new = {ours.folder / "costs" / file.name: file for file in costs_files(outside.track.folder)}
     origin = Origin(bundle=outside.bundle.sha256)
     return {target: _with_origin(read_record(file, CostsFile), origin) for target, file in new.items() if not target.exists()}
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from leaderboard.records.errors import one_line
 from leaderboard.records.latency import LatencyRun, Report, read_latency
 from leaderboard.records.results import MethodResults, TrackResults, read_record
-from leaderboard.records.schema import DENSE, Measured
+from leaderboard.records.schema import DENSE, CostsFile, Measured
 from leaderboard.tables.promised_size import claimed_ratio
 
 NEEDS = {"data-free", "calibration", "labels", "fine-tune", "scratch"}  # rows are ranked within their needs: a word of its own would win alone
@@ -19,6 +19,7 @@ REALISATIONS = {"structural", "packed", "kernel", "masked", "dynamic"}  # of a c
 MOST_COST = 10  # a compressed model's MACs and parameters in those of dense; factorising without care has tripled them
 MOST_OF_CLAIM = 1.05  # compression ratio in that which the setting's bits or sparsity promise
 MOST_SPEEDUP = 100  # realised, median of rounds
+FROM_ELSEWHERE = "is from elsewhere already (it has an `origin`): a bundle holds what its maker measured"
 
 
 def findings(track: TrackResults) -> Iterator[str]:
@@ -26,7 +27,7 @@ def findings(track: TrackResults) -> Iterator[str]:
     dense = {point.model: point for point in track.by_name[DENSE].measured}
     for method in track.methods:
         if method.origin is not None:
-            yield f"{method.method.name} is from elsewhere already (it has an `origin`): a bundle holds what its maker measured"
+            yield f"{method.method.name} {FROM_ELSEWHERE}"
         if method.method.needs not in NEEDS or not set(method.method.realisation.split("+")) <= REALISATIONS:
             yield f"{method.method.name} says '{one_line(method.method.needs)}', '{one_line(method.method.realisation)}': no needs or realisation of ours"
         yield from _of_predictions(track.folder, method)
@@ -35,11 +36,18 @@ def findings(track: TrackResults) -> Iterator[str]:
             yield from (f"{name}: {why}" for why in _of_point(point, dense.get(point.model)))
     for path in latency_files(track.folder):
         yield from (f"{path.parent.name}/{path.name}: {why}" for why in _of_latency(path, track))
+    for path in costs_files(track.folder):
+        yield from (f"costs/{path.name}: {why}" for why in _of_costs(path))
 
 
 def latency_files(records: Path) -> list[Path]:
     """Return the latency files in a folder of records, by hardware and machine."""
     return sorted((records / "latency").glob("*/*.json"))
+
+
+def costs_files(records: Path) -> list[Path]:
+    """Return the files of costs in a folder of records, by machine."""
+    return sorted((records / "costs").glob("*.json"))
 
 
 def _of_predictions(records: Path, method: MethodResults) -> Iterator[str]:
@@ -73,7 +81,7 @@ def _of_point(point: Measured, dense: Measured | None) -> Iterator[str]:
 def _of_latency(path: Path, track: TrackResults) -> Iterator[str]:
     report, run = read_record(path, Report), read_latency(path, track.decided)
     if report.origin is not None:
-        yield "is from elsewhere already (it has an `origin`): a bundle holds what its maker measured"
+        yield FROM_ELSEWHERE
     if report.machine_info.shrinkmark.fingerprint != path.stem:
         yield f"was measured on machine '{one_line(report.machine_info.shrinkmark.fingerprint)[:40]}'"
     masked = {method.method.name for method in track.methods if method.method.realisation == "masked"}
@@ -85,6 +93,14 @@ def _of_latency(path: Path, track: TrackResults) -> Iterator[str]:
             yield f"times a point that the bundle lacks: {one_line(' '.join(point.key))[:80]}"
             return
     yield from _too_fast(run)
+
+
+def _of_costs(path: Path) -> Iterator[str]:
+    costs = read_record(path, CostsFile)
+    if costs.origin is not None:
+        yield FROM_ELSEWHERE
+    if costs.machine.fingerprint != path.stem:
+        yield f"is of machine '{one_line(costs.machine.fingerprint)[:40]}'"
 
 
 def _too_fast(run: LatencyRun) -> Iterator[str]:

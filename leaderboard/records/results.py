@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from leaderboard.records.errors import UserError, describe, one_line, unknown
 from leaderboard.records.schema import DENSE, CostsFile, Measured, MethodInfo, MethodPoints, Origin, Spent, Stamp, TrackInfo, Unmeasured
 
 TABLES = "tables"  # results/<version>/<track>/tables/ is made of all that lies beside it
+VERSION2 = "records"  # results/<version>/records/ is what version 2 wrote, see version2.py
 PARTS = ("confidence", "rank")  # of a point's predictions, beside its classes
 Correct = NDArray[np.bool_]
 Predictions = NDArray[np.integer]
@@ -95,13 +96,24 @@ def stored_name(point: str, part: str) -> str:
     return point if part == "class" else f"{point}|{part}"
 
 
-def find_tracks(results: Path, version: str) -> list[str]:
-    """Return the names of the tracks that have results of `version`, sorted."""
+def version_folder(results: Path, version: str) -> Path:
+    """Return the folder of a version's results; raise UserError where there is none, or none of today's form."""
     if not results.is_dir():
         raise UserError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
-    if not (results / version).is_dir():
-        raise unknown("version", version, [folder.name for folder in results.iterdir() if folder.is_dir()])
-    return sorted(path.parent.name for path in (results / version).glob("*/track.json"))
+    folder = results / version
+    if (folder / VERSION2).is_dir():
+        raise UserError(f"{folder} is as version 2 wrote it, which `compare` alone reads: its tables lie there; for today's run `dvc repro`")
+    if not folder.is_dir():
+        known = [other.name for other in results.iterdir() if other.is_dir() and not (other / VERSION2).is_dir()]
+        if not known:
+            raise UserError(f"{results} holds no results of version '{one_line(version)}' yet: run `dvc repro`")
+        raise unknown("version", version, known)
+    return folder
+
+
+def find_tracks(results: Path, version: str) -> list[str]:
+    """Return the names of the tracks that have results of `version`, sorted."""
+    return sorted(path.parent.name for path in version_folder(results, version).glob("*/track.json"))
 
 
 def read_track(results: Path, version: str, track: str) -> TrackResults:
@@ -115,8 +127,8 @@ def read_records(folder: Path, version: str, track: str) -> TrackResults:
     if len(info.test_labels) != info.images.test:
         raise UserError(f"{folder / 'track.json'}: {info.images.test} test images but {len(info.test_labels)} test labels; run `dvc repro`")
     labels = np.asarray(info.test_labels)
-    spent = _spent(folder, info)
-    methods = tuple(_read_method(path, info, labels, spent) for path in sorted((folder / "points").glob("*.json")))
+    costs = _costs(folder, info)
+    methods = tuple(_read_method(path, info, labels, costs) for path in sorted((folder / "points").glob("*.json")))
     dense = [point for method in methods if method.method.name == DENSE for point in method.points if point.status == "ok"]
     if not dense:
         raise UserError(f"{folder} has no measured point of 'dense', which every ratio refers to: put `dense` into params.yaml and run `dvc repro`")
@@ -132,17 +144,19 @@ def _read_stamped(path: Path, kind: type[Document], version: str, track: str) ->
     return read_record(path, kind)
 
 
-def _spent(folder: Path, info: TrackInfo) -> dict[str, dict[str, Spent]]:
-    """Return what points took by method and id, of the machine that made most of them and then of the others."""
+def _costs(folder: Path, info: TrackInfo) -> list[CostsFile]:
+    """Return the files of costs, first that of the machine that made most points."""
     machines = [_read_stamped(path, CostsFile, info.version, info.track) for path in sorted((folder / "costs").glob("*.json"))]
-    found: dict[str, dict[str, Spent]] = {}
-    for costs in sorted(machines, key=lambda costs: sum(map(len, costs.points.values()))):
-        for method, points in costs.points.items():
-            found[method] = found.get(method, {}) | points
-    return found
+    return sorted(machines, key=lambda costs: -sum(map(len, costs.points.values())))
 
 
-def _read_method(path: Path, info: TrackInfo, labels: NDArray[np.int_], spent: Mapping[str, Mapping[str, Spent]]) -> MethodResults:
+def _spent(costs: Sequence[CostsFile], method: str, points: Sequence[Measured]) -> dict[str, Spent]:
+    """Return what each point took on the first machine that made it as it stands; one that none did is left out."""
+    known = {(name, one.fingerprint): one for machine in reversed(costs) for name, one in machine.points.get(method, {}).items()}
+    return {point.id: known[point.id, point.fingerprint] for point in points if (point.id, point.fingerprint) in known}
+
+
+def _read_method(path: Path, info: TrackInfo, labels: NDArray[np.int_], costs: Sequence[CostsFile]) -> MethodResults:
     content = _read_stamped(path, MethodPoints, info.version, info.track)
     if content.content_hash != info.content_hash:
         found = f"{path} rests on data '{one_line(content.content_hash)[:16]}…', track.json on '{one_line(info.content_hash)[:16]}…'"
@@ -157,9 +171,8 @@ def _read_method(path: Path, info: TrackInfo, labels: NDArray[np.int_], spent: M
     stored = _predictions(path.parent.parent / "predictions" / f"{path.stem}.safetensors", measured, labels)
     predictions = {point.id: stored[point.id] for point in measured}
     correct = {name: predicted == labels for name, predicted in predictions.items()}
-    fingerprints = {point.id: point.fingerprint for point in measured}
-    took = {name: one for name, one in spent.get(path.stem, {}).items() if fingerprints.get(name) == one.fingerprint}
-    return MethodResults(content.method, content.points, predictions, correct, content.origin, stored, took)
+    spent = _spent(costs, path.stem, measured)
+    return MethodResults(content.method, content.points, predictions, correct, content.origin, stored, spent)
 
 
 def _predictions(path: Path, points: list[Measured], labels: NDArray[np.int_]) -> dict[str, NDArray[Any]]:
@@ -177,6 +190,9 @@ def _predictions(path: Path, points: list[Measured], labels: NDArray[np.int_]) -
             found[stored_name(point.id, part)] = values
         if not np.array_equal(found[stored_name(point.id, "rank")] == 0, found[point.id] == labels):
             raise UserError(f"{path}: the ranks of point '{one_line(point.id)}' are not those of its classes: run `dvc repro`")
+        sure = found[stored_name(point.id, "confidence")]
+        if not ((sure >= 0) & (sure <= 1)).all():
+            raise UserError(f"{path}: the confidence of point '{one_line(point.id)}' is not between 0 and 1 everywhere: run `dvc repro`")
     return found
 
 

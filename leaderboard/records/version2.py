@@ -6,6 +6,8 @@ They lie in results/v2/records/<track>/; what a point took stands in its record,
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +17,40 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from leaderboard.records.errors import UserError, describe, one_line
-from leaderboard.records.results import MethodResults, TrackResults
+from leaderboard.records.results import VERSION2, MethodResults, TrackResults
 from leaderboard.records.schema import Measured, MethodPoints, Spent, TrackInfo
-
-RECORDS = "records"
 
 
 def holds(version_folder: Path) -> bool:
     """Say whether a folder of results of one version has the form of version 2."""
-    return (version_folder / RECORDS).is_dir()
+    return (version_folder / VERSION2).is_dir()
 
 
 def find_tracks(version_folder: Path) -> list[str]:
     """Return the names of the tracks that have results there, sorted."""
-    return sorted(path.parent.name for path in (version_folder / RECORDS).glob("*/track.json"))
+    return sorted(path.parent.name for path in (version_folder / VERSION2).glob("*/track.json"))
 
 
 def read_track(version_folder: Path, track: str) -> TrackResults:
     """Read a track's results; raise UserError where files are missing or broken."""
-    folder = version_folder / RECORDS / track
-    try:
+    folder = version_folder / VERSION2 / track
+    with _reading(folder / "track.json"):
         info = TrackInfo.model_validate_json((folder / "track.json").read_bytes())
-        labels = np.asarray(info.test_labels)
-        return TrackResults(folder, info, tuple(_method(path, labels) for path in sorted((folder / "points").glob("*.json"))))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        reason = describe(error) if isinstance(error, ValidationError) else one_line(str(error))[:160]
-        raise UserError(f"{folder} cannot be read as results of version 2: {reason}: restore it with git") from None
+    methods = []
+    for path in sorted((folder / "points").glob("*.json")):
+        with _reading(path):
+            methods.append(_method(path, np.asarray(info.test_labels)))
+    return TrackResults(folder, info, tuple(methods))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise UserError for what damage to `path`, or to the predictions that it names, raises."""
+    try:
+        yield
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+        reason = describe(error) if isinstance(error, ValidationError) else one_line(f"{type(error).__name__} {error}")[:160]
+        raise UserError(f"{path} cannot be read as results of version 2 ({reason}): restore it with git") from None
 
 
 def _method(path: Path, labels: np.ndarray[Any, Any]) -> MethodResults:

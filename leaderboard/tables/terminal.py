@@ -13,7 +13,7 @@ from tabulate import tabulate
 from leaderboard.records.errors import UserError, one_line, unknown
 from leaderboard.records.files import read_text
 from leaderboard.records.outline import Outline, in_order
-from leaderboard.records.results import TABLES
+from leaderboard.records.results import TABLES, version_folder
 from leaderboard.tables.cells import Record, cut, fixed, speedup_cell, whole
 from leaderboard.tables.precision import accuracy_digits
 
@@ -34,14 +34,11 @@ class Choice:
 
 def find_tables(results: Path, version: str, outline: Outline) -> list[Choice]:
     """Return the tables that `build` wrote, in the order of params.yaml."""
-    if not results.is_dir():
-        raise UserError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
-    if not (results / version).is_dir():
-        raise unknown("version", version, [folder.name for folder in results.iterdir() if folder.is_dir()])
-    paths = [path for path in (results / version).glob(f"*/{TABLES}/*.csv") if path.with_suffix(".md").is_file()]  # not the summaries
+    folder = version_folder(results, version)
+    paths = [path for path in folder.glob(f"*/{TABLES}/*.csv") if path.with_suffix(".md").is_file()]  # not the summaries
     found = [Choice(path.parents[1].name, path.stem, path) for path in paths]
     if not found:
-        raise UserError(f"{results / version} holds no tables: run `python -m leaderboard build`")
+        raise UserError(f"{folder} holds no tables: run `python -m leaderboard build`")
     tracks = in_order([choice.track for choice in found], outline.tracks)
     hardware = in_order([choice.hardware for choice in found], outline.hardware)
     return sorted(found, key=lambda choice: (tracks.index(choice.track), hardware.index(choice.hardware)))

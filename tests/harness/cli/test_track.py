@@ -7,9 +7,9 @@ import sys
 import pytest
 import yaml
 
+from harness.cli.lock import alone
 from harness.cli.stages import run
 from harness.cli.whole_track import BATCH, IMAGES, STEPS, run_track, shortened
-from harness.run.lock import alone
 from harness.run.paths import Paths
 from harness.run.selection import Selection, selected
 from leaderboard.records import files

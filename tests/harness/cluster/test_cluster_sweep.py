@@ -16,9 +16,9 @@ import yaml
 pytest.importorskip("ray")
 
 from benchmarks.testbed.ray_nodes import ROOT, Cluster, commit, driver, environment, wait_until
+from harness.cli.lock import alone
 from harness.cluster.remote import Remote, send
 from harness.run.compress import compress
-from harness.run.lock import alone
 from harness.run.paths import Paths
 from harness.run.points import expand
 from leaderboard.records import files

@@ -79,6 +79,8 @@ def test_curves_are_no_table_to_show(built):
 def test_tables_of_the_old_layout_are_not_shown(filled):
     filled.tables().mkdir(parents=True)
     (filled.tables().parent / "digits-cpu.csv").write_text("model,method\n")
+    for ending in ("csv", "md"):
+        filled.write_json(filled.root / "v1" / "tables" / "digits" / f"cpu.{ending}", {})
     assert_fails(run(filled, "show"), 1, "holds no tables", "python -m leaderboard build")
 
 
@@ -91,7 +93,7 @@ def test_show_prints_a_hundredth_of_a_point_for_ten_thousand_images(large):
 def test_show_prints_winners_and_sanity_rows_and_where_the_tables_lie(built):
     outcome = run(built, "show")
     assert outcome.exit_code == 0
-    assert "digits on cpu, version v1" in outcome.stdout and "digits/cpu.csv" in outcome.stdout
+    assert "digits on cpu, version v1" in outcome.stdout and "digits/tables/cpu.csv" in outcome.stdout
     rows = [line.split()[:2] for line in outcome.stdout.splitlines()]
     assert ["dense", "data-free"] in rows and ["l1_channels", "keep=0.5"] in rows
     assert ["wanda", "sparsity=0.9"] not in rows  # neither best nor a member

@@ -213,8 +213,8 @@ def test_of_another_revision_the_version_alone_must_be_readable(filled):
 def test_a_name_that_is_nothing_says_so_on_one_line(repository):
     where = ("--results", repository.root, "--params", repository.params)
     assert_fails(ask("nonsense", "v1", *where), 1, "'nonsense' is no folder of results, no version in", "no revision 'nonsense'")
-    assert_fails(ask("HEAD:v9", "v1", *where), 1, "v9/records")
-    assert_fails(ask(repository.root / "v1" / "records", "v1", *where), 1, "holds no results")
+    assert_fails(ask("HEAD:v9", "v1", *where), 1, "results/v9")
+    assert_fails(ask(repository.folder(), "v1", *where), 1, "holds no results")
 
 
 def test_results_that_this_code_cannot_read_name_their_side(filled, other):

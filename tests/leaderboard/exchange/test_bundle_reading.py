@@ -81,7 +81,7 @@ def test_a_missing_file_is_refused(filled, bundle):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"format": 2}, "format 2, this reads format 1"),
+        ({"format": 3}, "format 3, this reads format 2"),
         ({"version": "../v1"}, "manifest.json: version"),
         ({"track": "other"}, "has no place in a bundle of track 'other'"),
         ({"machines": {"cpu": ["beef"]}}, "names other machines"),

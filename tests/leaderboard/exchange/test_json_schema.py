@@ -21,7 +21,9 @@ def test_without_a_folder_the_schemas_are_printed():
     assert CliRunner().invoke(app, ["schema"]).stdout == "".join(schema_texts().values())
 
 
-@pytest.mark.parametrize(("name", "field"), [("track", "test_labels"), ("points", "content_hash"), ("latency", "benchmarks"), ("manifest", "files")])
+@pytest.mark.parametrize(
+    ("name", "field"), [("track", "test_labels"), ("points", "content_hash"), ("costs", "machine"), ("latency", "benchmarks"), ("manifest", "files")]
+)
 def test_a_schema_says_what_a_file_must_hold(name, field):
     assert field in json.loads(schema_texts()[f"{name}.schema.json"])["required"]
 

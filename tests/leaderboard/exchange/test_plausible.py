@@ -116,7 +116,8 @@ def test_other_test_labels_are_refused(filled, theirs, params, tmp_path):
         (theirs.folder() / "points" / f"{name}.json").unlink()
         (theirs.folder() / "predictions" / f"{name}.safetensors").unlink()
     content = json.loads((theirs.folder() / "points" / "dense.json").read_text())
-    save_file({point["id"]: theirs.predictions(range(4)) for point in content["points"]}, theirs.folder() / "predictions" / "dense.safetensors")
+    answers = {key: part for point in content["points"] for key, part in theirs.answers(point["id"], range(4)).items()}
+    save_file(answers, theirs.folder() / "predictions" / "dense.safetensors")
     theirs.latency().unlink()
     assert_refused(verified(filled, theirs, params, tmp_path), "its test labels are not ours")
 
