@@ -12,7 +12,7 @@ from leaderboard.compare.sources import Side, tracks_of
 from leaderboard.records import version2
 from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.latency import LatencyRun, read_latency
-from leaderboard.records.results import TrackResults, read_track
+from leaderboard.records.results import TrackResults, of_version2, read_track
 from leaderboard.tables.groups import Group, find_groups
 from leaderboard.tables.rows import RowKey
 
@@ -101,7 +101,7 @@ def _tracks(side: Side) -> list[str]:
 def _snapshot(side: Side, track: str) -> Snapshot:
     try:
         home = side.results / side.version
-        content = version2.read_track(home, track) if version2.holds(home) else read_track(side.results, side.version, track)
+        content = version2.read_track(home, track) if of_version2(home) else read_track(side.results, side.version, track)
         return Snapshot(content.info, {group.key: group for group in find_groups(content)}, _runs(content))
     except UserError as error:
         raise UserError(f"{side.name} cannot be read by this code: {error}") from None

@@ -15,7 +15,7 @@ from leaderboard.records import version2
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.outline import read_outline
 from leaderboard.records.params import read_version
-from leaderboard.records.results import find_tracks
+from leaderboard.records.results import find_tracks, of_version2
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _holds_results(version_folder: Path) -> bool:
 
 def tracks_of(version_folder: Path) -> list[str]:
     """Return the names of the tracks that a folder of one version holds, in whatever form, sorted."""
-    if version2.holds(version_folder):
+    if of_version2(version_folder):
         return version2.find_tracks(version_folder)
     return find_tracks(version_folder.parent, version_folder.name)
 

@@ -96,15 +96,20 @@ def stored_name(point: str, part: str) -> str:
     return point if part == "class" else f"{point}|{part}"
 
 
+def of_version2(folder: Path) -> bool:
+    """Say whether a folder of one version's results has the form of version 2, and not a track of that name."""
+    return (folder / VERSION2).is_dir() and not (folder / VERSION2 / "track.json").exists()
+
+
 def version_folder(results: Path, version: str) -> Path:
     """Return the folder of a version's results; raise UserError where there is none, or none of today's form."""
     if not results.is_dir():
         raise UserError(f"results folder {results} not found: run `dvc repro`, or name the folder with --results")
     folder = results / version
-    if (folder / VERSION2).is_dir():
+    if of_version2(folder):
         raise UserError(f"{folder} is as version 2 wrote it, which `compare` alone reads: its tables lie there; for today's run `dvc repro`")
     if not folder.is_dir():
-        known = [other.name for other in results.iterdir() if other.is_dir() and not (other / VERSION2).is_dir()]
+        known = [other.name for other in results.iterdir() if other.is_dir() and not of_version2(other)]
         if not known:
             raise UserError(f"{results} holds no results of version '{one_line(version)}' yet: run `dvc repro`")
         raise unknown("version", version, known)

@@ -21,11 +21,6 @@ from leaderboard.records.results import VERSION2, MethodResults, TrackResults
 from leaderboard.records.schema import Measured, MethodPoints, Spent, TrackInfo
 
 
-def holds(version_folder: Path) -> bool:
-    """Say whether a folder of results of one version has the form of version 2."""
-    return (version_folder / VERSION2).is_dir()
-
-
 def find_tracks(version_folder: Path) -> list[str]:
     """Return the names of the tracks that have results there, sorted."""
     return sorted(path.parent.name for path in (version_folder / VERSION2).glob("*/track.json"))

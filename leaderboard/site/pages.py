@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from leaderboard.records.schema import MethodInfo
+from leaderboard.site.archive import Archive
 from leaderboard.site.data import PageTable, asked_table, page_table
 from leaderboard.site.docstrings import Docstring, arxiv
 from leaderboard.site.names import method_page
@@ -27,6 +28,7 @@ class Site:
     version: str
     tracks: tuple[SiteTrack, ...]
     docstrings: Mapping[str, Docstring]
+    archive: Archive | None = None
 
     @property
     def methods(self) -> dict[str, MethodInfo]:
@@ -48,6 +50,8 @@ def pages(site: Site) -> Pages:
     """Return every page by its path below the site's folder."""
     templates = _templates()
     found = {"index.html": _index(site, templates)}
+    if site.archive is not None:
+        found["archive.html"] = templates.get_template("archive.html").render(site=site, root="")
     for track in site.tracks:
         found |= _track_pages(site, track, templates) | _model_pages(site, track, templates)
     return found | _method_pages(site, templates)

@@ -9,8 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from leaderboard.records.errors import UserError
-from leaderboard.records.files import write_text
+from leaderboard.records.files import write_bytes, write_text
 from leaderboard.records.outline import Outline
+from leaderboard.site.archive import read_archive
 from leaderboard.site.docstrings import read_docstrings
 from leaderboard.site.pages import Site, pages
 from leaderboard.site.tracks import read_site_tracks
@@ -26,7 +27,7 @@ def build_site(results: Path, version: str, into: Path, outline: Outline, method
     """
     if into.exists() and not (into / MARK).is_file() and (not into.is_dir() or any(into.iterdir())):
         raise UserError(f"{into} exists and is not a site of this command: name an empty or new folder with --into")
-    return write_site(Site(version, read_site_tracks(results, version, outline), read_docstrings(methods)), into)
+    return write_site(Site(version, read_site_tracks(results, version, outline), read_docstrings(methods), read_archive(results)), into)
 
 
 def write_site(site: Site, into: Path) -> Path:
@@ -35,6 +36,8 @@ def write_site(site: Site, into: Path) -> Path:
     try:
         for name, text in (pages(site) | _assets() | {MARK: ""}).items():
             write_text(staged / name, text)
+        for file in site.archive.files if site.archive is not None else ():
+            write_bytes(staged / file.page, file.content)
         _replace(into, staged)
     finally:
         shutil.rmtree(staged, ignore_errors=True)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 from leaderboard.__main__ import app
 from leaderboard.records.errors import UserError
 from leaderboard.records.outline import read_outline
+from leaderboard.site.archive import REVISION, read_archive
 from leaderboard.site.data import asked_table, page_table
 from leaderboard.site.docstrings import arxiv, parsed
 from leaderboard.site.names import page_name
@@ -16,15 +19,21 @@ from leaderboard.site.site import as_script
 from leaderboard.tables.build import track_tables
 from leaderboard.tables.ranking.losses import control_losses, mild_losses
 from leaderboard.tables.table import record
+from tests.conftest import ROOT
 
 
 def build(results, *options):
     """Write the site of `results` beside them and return how the command ended."""
-    return CliRunner().invoke(app, ["site", "--results", str(results.root), "--params", str(results.params), "--into", str(site(results)), *options])
+    files = ["--results", str(results.root), "--params", str(results.params), "--methods", str(methods(results))]
+    return CliRunner().invoke(app, ["site", *files, "--into", str(site(results)), *options])
 
 
 def site(results):
     return results.root.parent / "site"
+
+
+def methods(results):
+    return results.root.parent / "methods"
 
 
 def rows_of(results, method):
@@ -78,11 +87,66 @@ def test_results_that_cannot_be_read_leave_the_site_as_it_was(filled):
 def test_text_of_results_is_escaped_everywhere_and_json_cannot_end_its_script(filled, point):
     evil = "</script><script>alert(1)</script>"
     filled.write_method("svd", [point("s", range(3), setting={"rank": evil, "share": float("nan")})], family=evil, paper=evil)
-    filled.write_json(filled.root / "v1" / "code" / "methods.json", {"svd": f"{evil}\n\n{evil}\nChecked against: {evil}"})
+    methods(filled).mkdir()
+    (methods(filled) / "svd.py").write_text(repr(f"{evil}\n\n{evil}\nChecked against: {evil}"))
     assert build(filled).exit_code == 0
     for path in site(filled).rglob("*.html"):
         assert "<script>alert" not in path.read_text() and "NaN," not in path.read_text()
-    assert "&lt;script&gt;alert(1)" in (site(filled) / "methods" / "svd.html").read_text()
+    page = (site(filled) / "methods" / "svd.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page and "Checked against" in page
+
+
+def test_what_a_method_says_of_itself_is_read_from_its_file_and_never_run(filled):
+    methods(filled).mkdir()
+    (methods(filled) / "rtn.py").write_text('"""RTN: rounds to `nearest`."""\nraise SystemExit\n')
+    (methods(filled) / "__init__.py").write_text("no python at all")
+    build(filled)
+    assert "RTN: rounds to <code>nearest</code>." in (site(filled) / "methods" / "rtn.html").read_text()
+    assert "RTN: rounds" not in (site(filled) / "methods" / "wanda.html").read_text()
+    (methods(filled) / "rtn.py").write_text("def")
+    outcome = build(filled)
+    assert outcome.exit_code == 1 and "rtn.py is not Python" in outcome.stderr and len(outcome.stderr.splitlines()) == 1
+
+
+def archive(results):
+    """Write tables of version 2 that nothing could parse; return the folder of those of digits."""
+    folder = results.root / "v2" / "tables" / "digits"
+    folder.mkdir(parents=True)
+    (folder / "cpu.md").write_bytes(b"| <b>\xff |\r\n")
+    (folder / "a b#.csv").write_text("one,two\n1\n")
+    (folder / "cpu.svg").write_text("<svg/>")
+    (results.root / "v2" / "records" / "digits").mkdir(parents=True)
+    (results.root / "v2" / "records" / "digits" / "track.json").write_text("{")
+    return folder
+
+
+def test_tables_of_version_2_are_copied_to_the_byte_and_linked_and_not_read(filled):
+    folder = archive(filled)
+    assert build(filled).exit_code == 0
+    page = (site(filled) / "archive.html").read_text()
+    links = [link for link in re.findall(r'href="([^"]*)"', page) if link.startswith("archive/")]
+    assert {(site(filled) / link).read_bytes() for link in links} == {(folder / name).read_bytes() for name in ("cpu.md", "a b#.csv")}
+    assert len(links) == 2 and "archive/v2/digits/cpu.md" in links and "a b#.csv</a>" in page
+    assert "of version v2" in page and "not comparable with those of version v1" in page and f"revision <code>{REVISION}</code>" in page
+    assert 'href="archive.html"' in (site(filled) / "index.html").read_text() and "regenerated" not in page
+    test_every_link_of_a_page_leads_to_a_file_and_nothing_is_loaded_from_elsewhere(filled)
+
+
+def test_without_tables_of_version_2_there_is_no_archive(filled):
+    build(filled)
+    assert not list(site(filled).glob("archive*")) and "rchive" not in (site(filled) / "index.html").read_text()
+    shutil.rmtree(archive(filled))
+    build(filled)
+    assert not list(site(filled).glob("archive*")) and "rchive" not in (site(filled) / "index.html").read_text()
+
+
+def test_the_committed_tables_of_version_2_are_the_archive_and_their_revision_is_of_that_version():
+    archive = read_archive(ROOT / "results")
+    assert {file.track for file in archive.files} == {"cifar10_cpu", "digits"} and {"cpu.md", "cpu.csv"} <= {file.name for file in archive.files}
+    done = subprocess.run(["git", "-C", str(ROOT), "show", f"{archive.revision}:params.yaml"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("this is no checkout with the history")
+    assert f"\nversion: {archive.version}\n" in done.stdout
 
 
 def test_statistics_that_lie_beside_the_tables_are_shown_and_a_broken_one_is_named(filled):

@@ -61,13 +61,12 @@ def committed(tmp_path_factory):
     """The site of the committed results of digits: on a CPU, in another runtime, and as if the CPU's larger batch alone had been timed."""
     folder = tmp_path_factory.mktemp("committed")
     outline = read_outline(ROOT / "params.yaml")
-    source = ROOT / "results" / outline.version
-    copied = folder / outline.version / "records" / "digits"
-    others = [path.name for path in (source / "records" / "digits" / "latency").iterdir() if path.name not in ("cpu", "cpu_ort")]
-    shutil.copytree(source / "records" / "digits", copied, ignore=shutil.ignore_patterns(*others))
+    source, copied = (home / outline.version / "digits" for home in (ROOT / "results", folder))
+    others = [path.name for path in (source / "latency").iterdir() if path.name not in ("cpu", "cpu_ort")]
+    shutil.copytree(source, copied, ignore=shutil.ignore_patterns(*others))
     keep_larger_batch(copied / "latency")
     tracks = read_site_tracks(folder, outline.version, outline)
-    site = Site(outline.version, tracks, read_docstrings(source / "code" / "methods.json"))
+    site = Site(outline.version, tracks, read_docstrings(ROOT / "methods"))
     write_site(site, folder / "site")
     return Committed(site, folder / "site")
 
@@ -90,9 +89,10 @@ def hostile(filled_once):
     bare = ok("e1", range(3), setting={"share": float("nan"), "rank": LONG}, macs=0)
     gone = lost("e2", "failed", LONG, model=f"../{EVIL}", setting={EVIL: "</script>"})
     filled_once.write_method(EVIL, [bare, gone], family=LONG, paper=LONG, realisation=EVIL, needs=EVIL)
-    filled_once.write_json(filled_once.root / "v1" / "code" / "methods.json", {EVIL: f"{LONG}\n\n`{LONG}\nChecked against: {EVIL}"})
-    into = filled_once.root.parent / "site"
-    build_site(filled_once.root, "v1", into, read_outline(filled_once.params))
+    methods, into = (filled_once.root.parent / name for name in ("methods", "site"))
+    methods.mkdir()
+    (methods / f"{EVIL}.py").write_text(repr(f"{LONG}\n\n`{LONG}\nChecked against: {EVIL}"))
+    build_site(filled_once.root, "v1", into, read_outline(filled_once.params), methods)
     return into
 
 
