@@ -190,8 +190,11 @@ def _predictions(path: Path, points: list[Measured], labels: NDArray[np.int_]) -
         found[point.id] = _checked(path, point, predictions.get(point.id), labels)
         for part in PARTS:
             values = predictions.get(stored_name(point.id, part))
-            if values is None or values.shape != labels.shape:
+            if values is None:
                 raise UserError(f"{path} lacks the {part} of the predictions of point '{one_line(point.id)}': run `dvc repro`")
+            if values.shape != labels.shape:
+                what = f"{path}: the {part} of the predictions of point '{one_line(point.id)}' is {values.shape} for {len(labels)} test images"
+                raise UserError(f"{what}: run `dvc repro`")
             found[stored_name(point.id, part)] = values
         if not np.array_equal(found[stored_name(point.id, "rank")] == 0, found[point.id] == labels):
             raise UserError(f"{path}: the ranks of point '{one_line(point.id)}' are not those of its classes: run `dvc repro`")

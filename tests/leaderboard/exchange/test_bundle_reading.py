@@ -93,6 +93,19 @@ def test_a_manifest_that_is_not_one_is_refused(filled, bundle, changed, said):
     assert_nothing_gives(filled, bundle, said)
 
 
+def test_a_bundle_of_version_2_is_named_as_such_whatever_its_manifest_holds(filled, bundle):
+    content = {name: files for name, files in entries(bundle).items() if name != "manifest.json"}
+    for rest in ({}, {"version": "v2", "track": "digits", "files": 3}):
+        write(bundle, [("manifest.json", json.dumps({"format": 1} | rest)), *content.items(), ("results/v2/records/digits/track.json", b"{}")])
+        assert_nothing_gives(filled, bundle, "theirs.zip is a bundle of format 1, this reads format 2: use the shrinkmark that it was made with")
+
+
+@pytest.mark.parametrize("name", ["costs/beef.json", "costs/not a hash.json", "costs/cpu/beef.json"])
+def test_costs_lie_at_one_place_and_are_described(filled, bundle, name):
+    write(bundle, [*entries(bundle).items(), (f"{RECORDS}/{name}", b"{}")])
+    assert_nothing_gives(filled, bundle, "its manifest and its files disagree about" if name == "costs/beef.json" else "has no place in a bundle")
+
+
 def test_a_zip_without_a_manifest_is_refused(filled, bundle):
     write(bundle, [("params.yaml", b"")])
     assert_nothing_gives(filled, bundle, "no manifest.json")

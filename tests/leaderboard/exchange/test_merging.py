@@ -205,6 +205,41 @@ def test_a_bundle_leaves_out_what_came_from_elsewhere(filled, new_method, params
     assert f"{RECORDS}/points/rtn.json" in names and not {name for name in names if "gptq" in name or "beef" in name}
 
 
+def costs(results, machine):
+    return results.folder() / "costs" / f"{machine}.json"
+
+
+def test_the_costs_of_a_machine_that_we_lack_are_added_with_their_origin_and_shown(filled, new_method, params, tmp_path):
+    costs(new_method, "f00d").unlink()
+    new_method.write_costs({"dense": {"d-r": 9.0}, "gptq": {"g-4": 2.5}}, "beef")
+    before = costs(filled, "f00d").read_bytes()
+    assert merged(filled, new_method, params, tmp_path).stdout.splitlines()[-1] == "added costs beef.json"
+    added, bundle = (
+        json.loads(costs(filled, "beef").read_text()),
+        json.loads((filled.folder() / "points" / "gptq.json").read_text())["origin"]["bundle"],
+    )
+    assert added["origin"]["bundle"] == bundle and added["points"]["gptq"]["g-4"]["seconds"] == 2.5 and added["machine"]["fingerprint"] == "beef"
+    assert costs(filled, "f00d").read_bytes() == before
+    rows = {(row["method"], row["model"], row["setting"]): row for row in csv.DictReader(pages(filled)["cpu_f00d.csv"].splitlines())}
+    assert [rows["gptq", "resnet", setting]["compress_seconds"] for setting in ("bits=4", "bits=3")] == ["2.500", ""]
+    assert rows["dense", "resnet", ""]["compress_seconds"] == "1.500"  # ours, which made more points
+    assert "added costs" not in run(filled, "merge", tmp_path / "theirs.zip").stdout  # a second time adds nothing
+
+
+def test_our_costs_are_never_overwritten(filled, theirs, params, tmp_path):
+    theirs.write_costs({"rtn": {"r-r-8": 99.0}})
+    before = tree(filled.root)
+    assert merged(filled, theirs, params, tmp_path).stdout.startswith("nothing to add") and tree(filled.root) == before
+
+
+def test_a_bundle_carries_the_costs_of_its_machine_and_not_those_from_elsewhere(filled, theirs, params, tmp_path):
+    name = f"{RECORDS}/costs/f00d.json"
+    assert entries(packed(filled, params, tmp_path / "ours.zip"))[name] == costs(filled, "f00d").read_bytes()
+    theirs.write_costs({"rtn": {"r-r-8": 2.0}}, "beef")
+    assert merged(filled, theirs, params, tmp_path).stdout.splitlines() == ["added costs beef.json"]
+    assert [found for found in entries(packed(filled, params, tmp_path / "ours.zip")) if "/costs/" in found] == [name]
+
+
 def test_broken_results_are_not_packed(filled, params, tmp_path):
     (filled.folder() / "predictions" / "rtn.safetensors").unlink()
     with pytest.raises(UserError, match=r"rtn\.safetensors cannot be read"):

@@ -122,6 +122,25 @@ def test_other_test_labels_are_refused(filled, theirs, params, tmp_path):
     assert_refused(verified(filled, theirs, params, tmp_path), "its test labels are not ours")
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"origin": {"bundle": "0" * 64}}, "costs/f00d.json: is from elsewhere already"),
+        ({"machine": {"fingerprint": "beef"}}, "costs/f00d.json: is of machine 'beef'"),
+        ({"points": {"rtn": {"r-r-8": {"seconds": -1}}}}, "costs/f00d.json is not a file of results"),
+        ({"track": "other"}, "costs/f00d.json is version 'v1' of track 'other'"),
+    ],
+)
+def test_costs_that_their_machine_did_not_write_are_refused(filled, theirs, params, tmp_path, changed, said):
+    bundle = packed(theirs, params, tmp_path / "theirs.zip")
+    files = entries(bundle)
+    content = json.loads(files.pop(f"{RECORDS}/costs/f00d.json"))
+    changed = {key: content[key] | value if key == "machine" else value for key, value in changed.items()}
+    write(bundle, files.items())
+    with_entry(bundle, f"{RECORDS}/costs/f00d.json", json.dumps(content | changed).encode())
+    assert_refused(run(filled, "check-bundle", bundle), said)
+
+
 def test_what_a_bundle_holds_from_elsewhere_is_refused(filled, theirs, params, tmp_path):
     bundle = packed(theirs, params, tmp_path / "theirs.zip")
     files = entries(bundle)

@@ -194,3 +194,30 @@ def test_a_point_that_failed_to_be_measured_has_its_reason(filled):
     filled.failed = [{"method": "rtn", "id": "r-r-8", "fingerprint": "x", "batch": 1, "reason": "no operator\nfor it"}]
     filled.write_latency()
     assert read_latency(filled.latency(), {}).reasons == {("rtn", "r-r-8"): "no operator for it"}
+
+
+@pytest.mark.parametrize("part", ["confidence", "rank"])
+def test_predictions_without_one_of_their_parts_are_refused(filled, part):
+    changed_predictions(filled, lambda content: content.pop(f"r-r-4|{part}"))
+    refused(filled, f"rtn.safetensors lacks the {part} of the predictions of point 'r-r-4'", "dvc repro")
+
+
+@pytest.mark.parametrize("part", ["confidence", "rank"])
+def test_a_part_of_predictions_of_another_length_is_refused(filled, part):
+    changed_predictions(filled, lambda content: content.update({f"r-r-4|{part}": content[f"r-r-4|{part}"][:-1].copy()}))
+    refused(filled, f"the {part} of the predictions of point 'r-r-4'", "(199,) for 200 test images")
+
+
+@pytest.mark.parametrize("image", [0, 100])  # one that it gets wrong, and one that it gets right
+def test_ranks_that_contradict_the_classes_are_refused(filled, image):
+    def flip(content):
+        content["r-r-4|rank"][image] = 1 - content["r-r-4|rank"][image]
+
+    changed_predictions(filled, flip)
+    refused(filled, "rtn.safetensors: the ranks of point 'r-r-4' are not those of its classes")
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.1, 1.5])
+def test_a_confidence_that_is_none_is_refused(filled, value):
+    changed_predictions(filled, lambda content: content["r-r-4|confidence"].__setitem__(3, value))
+    refused(filled, "rtn.safetensors: the confidence of point 'r-r-4' is not between 0 and 1 everywhere")
