@@ -18,6 +18,7 @@ from harness.run import fingerprint
 from harness.run.points import Point
 from harness.run.source import Sources
 from leaderboard.records.params import ModelParams
+from leaderboard.records.schema import Images, TrackInfo, Trained
 
 LINEAR = '''
 """One layer."""
@@ -84,7 +85,10 @@ def found(params):
         ("cifar10_cpu", "resnet56"),
         ("cifar10_full", "mobilenet"),
     ]:
-        record = {"models": {model: {"weights_sha256": "w"}}, "content_hash": "c"}
+        trained = Trained(timm="x", dense="own recipe", scratch_epochs=1, fine_tune_epochs=1, parameters=1, test_accuracy=1, weights_sha256="w")
+        images = Images(train=1, validation=1, test=1, calibration=1)
+        stamp = {"version": "v1", "track": track, "dataset": "x", "title": "x", "sources": {}, "device": "cpu", "seeds": (0,), "test_labels": ()}
+        record = TrackInfo(**stamp, content_hash="c", images=images, models={model: trained})
         point = Point(track, "dense", model, {}, 0)
         dense = fingerprint.dense_fingerprint(params, track, model, "c")
         fingerprints[track, model] = (dense, fingerprint.point_fingerprint(params, point, record))

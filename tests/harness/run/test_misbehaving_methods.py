@@ -1,8 +1,12 @@
 """A method that misbehaves is a visible failed row with one line of reason; its neighbours are untouched."""
 
+import sys
+
 import landlockpy
 import pytest
+import yaml
 
+from harness.__main__ import main
 from harness.data._cifar10_files import CIFAR10
 from harness.data.splits import TEST
 from harness.point.worker import Job
@@ -18,6 +22,7 @@ CASES = [
     ("outside_no_module", "not a torch.nn.Module"),
     ("outside_changes_dense", "changed the dense model"),
     ("outside_other_when_exported", "differs from the model that the method returned"),
+    ("outside_asks_for_more", 'the method says needs = "data-free" and asks for data.train: say needs = "labels"'),
     ("outside_eats_memory", "out of memory"),
     ("outside_crashes", "exit code 9"),
     ("outside_segfaults", "exit code -11"),
@@ -83,6 +88,30 @@ def test_a_failed_point_is_tried_again_and_finished_ones_are_not(small, with_met
     again = with_methods({"outside_raises": [{}], "outside_scale": [{"factor": 0.5}]})
     assert [compress(again, paths, "digits", ["outside_raises"]).run for _ in range(2)] == [1, 1]
     assert [compress(again, paths, "digits", ["outside_scale"]).run for _ in range(2)] == [1, 0]
+
+
+def test_a_command_with_a_failed_point_exits_1_when_all_were_tried_and_the_next_tries_that_again(small, with_methods, tmp_path, monkeypatch, capsys):
+    _, paths = small
+    there = tmp_path / "there"
+    there.touch()
+    failing = with_methods({"outside_fails_while_there": [{"path": str(there)}], "outside_scale": [{"factor": 0.3}]})
+    (paths.root / "failing.yaml").write_text(yaml.safe_dump(failing.model_dump()))
+    methods = ["outside_fails_while_there", "outside_scale"]
+    monkeypatch.setattr(sys, "argv", ["harness", "compress", "digits", *methods, "--params", str(paths.root / "failing.yaml")])
+
+    def command():
+        with pytest.raises(SystemExit) as ended:
+            main()
+        states = [(record["status"], record.get("reason")) for record in (only_record(paths, method) for method in methods)]
+        return ended.value.code, capsys.readouterr().out, states
+
+    assert command() == (
+        1,
+        f"digits {' '.join(methods)}: 2 run, 0 stood, 0 skipped, 1 failed\n",
+        [("failed", "RuntimeError: it is still there"), ("ok", None)],
+    )
+    there.unlink()
+    assert command() == (0, f"digits {' '.join(methods)}: 1 run, 1 stood, 0 skipped, 0 failed\n", [("ok", None)] * 2)
 
 
 def test_a_plugin_that_cannot_be_imported_ends_the_run_with_one_line(small, with_methods):

@@ -83,6 +83,24 @@ class EatsMemory(Misbehaves):
         return model, [torch.ones(2**28) for _ in range(64)]
 
 
+class AsksForMore(Misbehaves):
+    def compress(self, model, data):
+        assert len(data.train.labels)
+        return model
+
+
+@dataclass(frozen=True)
+class FailsWhileThere(Misbehaves):
+    """Fails as long as there is something at `path`."""
+
+    path: str = "/"
+
+    def compress(self, model, data):
+        if module("os").path.exists(self.path):
+            raise RuntimeError("it is still there")
+        return model
+
+
 class Crashes(Misbehaves):
     def compress(self, model, data):
         module("os")._exit(9)
