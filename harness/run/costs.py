@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 import cpuinfo
@@ -29,6 +30,7 @@ class Kept(BaseModel):
     spent: Spent | TrainedIn
 
 
+@cache  # asking for the processor starts a process
 def this_machine() -> Maker:
     """Return what this machine is to whoever reads how long something took, and what decides by which instructions torch computes."""
     cpu = cpuinfo.get_cpu_info()

@@ -1,5 +1,6 @@
 """The command line: what it prints, and one line for whatever is wrong."""
 
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from leaderboard.__main__ import app
 from leaderboard.records.outline import Outline
 from leaderboard.tables.terminal import find_tables
+from tests.leaderboard.conftest import lost
 
 
 def run(results, command, *options):
@@ -76,12 +78,11 @@ def test_curves_are_no_table_to_show(built):
     assert [(table.track, table.hardware) for table in find_tables(built.root, "v1", Outline())] == [("digits", "cpu")]
 
 
-def test_tables_of_the_old_layout_are_not_shown(filled):
-    filled.tables().mkdir(parents=True)
-    (filled.tables().parent / "digits-cpu.csv").write_text("model,method\n")
+def test_tables_of_the_old_layout_are_not_shown(built):
+    (built.root / "v1" / "digits-cpu.csv").write_text("model,method\n")
     for ending in ("csv", "md"):
-        filled.write_json(filled.root / "v1" / "tables" / "digits" / f"cpu.{ending}", {})
-    assert_fails(run(filled, "show"), 1, "holds no tables", "python -m leaderboard build")
+        built.write_json(built.root / "v1" / "tables" / "digits" / f"cpu.{ending}", {})
+    assert [choice.path.parent for choice in find_tables(built.root, "v1", Outline())] == [built.tables()]
 
 
 def test_show_prints_a_hundredth_of_a_point_for_ten_thousand_images(large):
@@ -129,8 +130,19 @@ def test_an_unknown_version_is_not_built(filled):
     assert_fails(run(filled, "build", "--version", "v2"), 2, "did you mean 'v1'?")
 
 
-def test_show_before_build_says_what_to_run(filled):
-    assert_fails(run(filled, "show"), 1, "holds no tables", "python -m leaderboard build")
+def test_show_builds_what_is_not_built_or_older_than_the_records(filled):
+    assert run(filled, "show").exit_code == 0 and (filled.tables() / "cpu.md").exists()
+    whole = (filled.tables() / "cpu.csv").read_text()
+    filled.write_method("rtn", [lost("r-r-8", "failed", "out of memory", setting={"bits": 8})], realisation="packed")
+    for path in filled.tables().iterdir():
+        os.utime(path, (1, 1))
+    assert "failed" in run(filled, "show").stdout or (filled.tables() / "cpu.csv").read_text() != whole
+    assert "out of memory" in (filled.tables() / "cpu.csv").read_text() and "old" in filled.readme.read_text(), "the digest is left to build"
+
+
+def test_there_is_nothing_to_show_without_results(results):
+    results.root.joinpath("v1").mkdir(parents=True)
+    assert_fails(run(results, "show"), 1, "holds no tables", "python -m leaderboard build")
 
 
 @pytest.mark.parametrize("command", ["build", "show"])

@@ -147,7 +147,7 @@ def test_compare_and_merge_say_what_to_run_where_version_3_has_no_results(old, p
     (old.root / "v1").rename(tmp_path / "kept")
     assert_fails(compare(old), 1, "'v3' is no folder of results", "`dvc repro`")
     old.params.write_text(old.params.read_text().replace("version: v3", "version: v1"))
-    assert_fails(exchange(old, "merge", bundle), 1, "we have no results of track 'digits'", "run `dvc repro leaderboard@digits`")
+    assert_fails(exchange(old, "merge", bundle), 1, "we have no results of track 'digits'", "run `make repro TRACK=digits`")
 
 
 def test_a_track_may_be_called_records(filled):
