@@ -63,7 +63,7 @@ def test_every_point_is_recorded_with_all_its_costs(ran):
     (rtn,) = points(paths, "rtn")
     assert rtn["bytes"] < dense["bytes"] and rtn["bit_operations"] < dense["bit_operations"] == dense["macs"] * 32 * 32
     (file,) = paths.costs("digits").iterdir()
-    spent = read_record(file, CostsFile).points
+    spent = {method: found for method, found in read_record(file, CostsFile).points.items() if method in summaries}  # other tests ran others
     measured = {method: {point["id"]: point["fingerprint"] for point in points(paths, method) if point["status"] == "ok"} for method in summaries}
     assert {method: {name: one.fingerprint for name, one in found.items()} for method, found in spent.items()} == {
         method: found for method, found in measured.items() if found
