@@ -108,9 +108,10 @@ def make_brief_data(track: TrackParams, data_folder: Path):
 
 
 def seen_of(track: TrackParams, folder: Path):
-    """Return the function of model and seed that gives what a method sees of `track`."""
+    """Return the function of model and seed that gives what a method sees of `track`; epochs: in place of those of both of its budgets."""
 
-    def make(name: str, seed: int = 0) -> MethodData:
-        return MethodData(splits.Learn.read(folder, torch.device("cpu")), track, name, seed, "scratch")
+    def make(name: str, seed: int = 0, epochs: float | None = None) -> MethodData:
+        budgets = {} if epochs is None else {"scratch": track.scratch.lasting(epochs), "fine_tune": track.fine_tune.lasting(epochs)}
+        return MethodData(splits.Learn.read(folder, torch.device("cpu")), track.model_copy(update=budgets), name, seed, "scratch")
 
     return make

@@ -1,7 +1,6 @@
 """The budget, its limiting case, and what it is for."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +10,7 @@ from harness.run import registry
 
 @pytest.mark.parametrize(("share", "epochs"), [(0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)])
 def test_the_share_of_the_budget_is_what_is_drawn(make_model, make_data, share, epochs):
-    seen = make_data("resnet")
-    seen.fine_tune = replace(seen.fine_tune, epochs=4)
+    seen = make_data("resnet", epochs=4)
     registry.configure("finetune_only", {"share": share}).compress(make_model("resnet"), seen)
     assert seen.images_seen == epochs * (1077 // 64) * 64
 
@@ -25,8 +23,7 @@ def test_no_share_is_dense(make_model, make_data):
 
 
 def test_training_on_improves_an_untrained_model_but_makes_it_no_cheaper(make_model, make_data, track_data):
-    model, seen = make_model("resnet"), make_data("resnet")
-    seen.fine_tune = replace(seen.fine_tune, epochs=4)
+    model, seen = make_model("resnet"), make_data("resnet", epochs=4)
     cost = seen.macs(model)
 
     def accuracy():

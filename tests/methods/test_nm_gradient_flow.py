@@ -91,8 +91,7 @@ def test_every_block_ends_with_exactly_n_weights(decay, make_model, make_data):
 def test_a_beta_of_one_trains_bit_for_bit_as_without(make_model, make_data, monkeypatch):
     monkeypatch.setattr(NmGradientFlow, "frame", lambda self, step, steps: (1.0, {4: 2}))
     expected = make_data("vit").narrower(1.0)
-    data = make_data("vit")
-    data.scratch = replace(data.scratch, epochs=0.3)
+    data = make_data("vit", epochs=0.3)
     data.narrower = lambda width: copy.deepcopy(expected)
     model = NmGradientFlow(2, 4).compress(make_model("vit"), data)
     train(expected, make_data("vit"), data.scratch)

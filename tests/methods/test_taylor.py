@@ -1,5 +1,4 @@
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -89,8 +88,7 @@ def test_removing_units_of_low_score_raises_the_loss_less_than_removing_those_of
 
 @pytest.mark.parametrize(("steps", "between", "epochs"), [(1, 0.2, 6), (3, 0.2, 6), (4, 1.0, 1), (20, 0.5, 6), (100, 0.2, 1)])
 def test_all_fine_tuning_together_takes_the_gradient_steps_of_the_budget(make_data, steps, between, epochs):
-    data = make_data("resnet")
-    data.fine_tune = replace(data.fine_tune, epochs=epochs)
+    data = make_data("resnet", epochs=epochs)
     counts = [data.steps(part) for part in parts(data, steps, between)]
     assert len(counts) == steps and sum(counts) == data.steps(data.fine_tune)
     assert sum(counts[:-1]) <= between * data.steps(data.fine_tune)
