@@ -11,7 +11,8 @@ from harness.run import fingerprint, rules
 from harness.run.source import Sources
 from tests.conftest import ROOT
 
-METHODS = sorted(path for path in (ROOT / "methods").glob("[a-z]*.py"))
+FILES = sorted(path for path in (ROOT / "methods").glob("[a-z]*.py"))
+METHODS = [path for path in FILES if not rules.hands_on(path.read_text())]  # what another package holds is held to the rules there
 PARTS = sorted(path for path in (ROOT / "methods" / "parts").rglob("[a-z]*.py"))
 MAY = {"cuda_graph": frozenset({"cuda"})}  # what one shared part is for
 PACKAGES = ("methods", "harness", "leaderboard", "benchmarks", "tools", "tests")
@@ -45,7 +46,6 @@ MAY_IMPORT = {
 }
 KNOWN = {  # what still runs the other way
     "harness/run/fingerprint.py": {"harness", "leaderboard"},  # their folders alone: it reads their files
-    "leaderboard/records/recipes.py": {"methods.Schedule"},
 }
 COMMANDS = ("harness/cli", "leaderboard/cli", "harness/__main__.py", "leaderboard/__main__.py")
 SLOW, MAY_LACK = "takes a second or more to import", "needs what a machine may lack"
@@ -56,7 +56,6 @@ LATE = {  # imports inside functions elsewhere, and why
     "harness/latency/runtimes/_onnx.py": MAY_LACK,
     "harness/latency/runtimes/onnxruntime.py": MAY_LACK,
     "harness/latency/runtimes/openvino.py": MAY_LACK,
-    "leaderboard/records/recipes.py": SLOW,
 }
 MOST = 15  # files in a folder
 
@@ -178,3 +177,17 @@ def test_modules_that_a_help_page_needs_do_not_import_torch(module):
     source = Path(importlib.import_module(module).__file__ or "").read_text()
     top = {ast.unparse(node) for node in ast.parse(source).body if isinstance(node, (ast.Import, ast.ImportFrom))}
     assert not any("torch" in line or "import methods" in line or "from methods" in line for line in top)
+
+
+def test_a_file_that_hands_on_a_method_of_another_package_is_held_to_no_rule_of_this_house():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    line = next(line.split("`")[1] for line in text.splitlines() if line.startswith("`from my_package"))
+    assert rules.hands_on(line) and rules.hands_on(f'"""Somebody else\'s."""\n\nfrom __future__ import annotations\n\n{line}\n')
+    for other in (
+        line.replace(" as MyMethod", ""),
+        f"{line}\nx = 1",
+        line.replace("my_package.module", "harness.data"),
+        "from .works import X as X",
+        "import os",
+    ):
+        assert not rules.hands_on(other)
