@@ -35,7 +35,7 @@ def committed(tmp_path):
 
 def made_with(results, instructions):
     results.write_costs({"rtn": {"r-r-8": 1.5}})
-    file = results.folder() / "costs" / "beef.json"
+    file = results.folder() / "costs" / "f00d.json"
     content = json.loads(file.read_text())
     content["machine"]["instructions"] = instructions
     results.write_json(file, content)

@@ -107,7 +107,9 @@ def test_a_part_of_a_track_goes_into_a_folder_of_its_own(unmeasured, tmp_path):
 
 
 def test_a_selection_keeps_dense_and_the_order_of_params(params):
-    part = selected(params, "digits", Selection(("taylor__rtn", "rtn", "wanda"), ("vit",), 2))
+    several = params.track("digits").model_copy(update={"seeds": [0, 1, 2]})
+    of_three = params.model_copy(update={"tracks": params.tracks | {"digits": several}})
+    part = selected(of_three, "digits", Selection(("taylor__rtn", "rtn", "wanda"), ("vit",), 2))
     assert list(part.plans) == ["dense", "wanda", "rtn", "taylor__rtn"]
     assert list(part.track("digits").models) == ["vit"] and part.track("digits").seeds == [0, 1]
     assert selected(params, "digits", Selection()) == params

@@ -168,6 +168,7 @@ def dropped_in(tmp_path, monkeypatch):
         sys.modules.pop(f"{runtimes.__name__}.{file.stem}", None)
 
 
+@pytest.mark.slow
 def test_a_new_runtime_is_one_file_and_a_profile(tiny_project, tmp_path, dropped_in):
     root = tmp_path / "project"
     shutil.copytree(tiny_project, root)

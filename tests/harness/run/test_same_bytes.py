@@ -2,11 +2,14 @@
 
 import shutil
 
+import pytest
+
 from harness.run.compress import compress
 from harness.run.paths import Paths
 from harness.run.train import train_track
 
 
+@pytest.mark.slow
 def test_two_runs_in_fresh_folders_differ_in_what_they_took_alone(small, tmp_path):
     params, trained = small
     found = {}

@@ -259,8 +259,8 @@ def test_a_track_without_records_says_which_stage_writes_them(ran, tmp_path):
 def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ran):
     _, paths, _ = ran
     report = measure_alone(paths)
-    assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "int8_static", "slim"]
-    assert [row["method"] for row in report["same_program"]] == ["rtn", "magnitude__rtn"], "the same program with other weights"
+    assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "int8_static", "rtn", "slim"], "rtn: the control"
+    assert [row["method"] for row in report["same_program"]] == ["magnitude__rtn"], "the same program with other weights"
     (dense,) = points(paths, "dense")
     assert all(row["timed"] == {"method": "dense", "id": dense["id"], "fingerprint": dense["fingerprint"]} for row in report["same_program"])
     for row in report["benchmarks"]:
@@ -276,7 +276,12 @@ def test_a_profile_of_onnxruntime_is_measured_on_exported_models_that_agree(ran)
     (paths.root / "ort.yaml").write_text(yaml.safe_dump(content))
     report = measure_alone(paths, "cpu_ort", "ort.yaml")
     rows = {row["extra_info"]["method"]: row["extra_info"] for row in report["benchmarks"]}
-    assert {"dense", "slim"} <= set(rows) and set(rows) | {row["method"] for row in report["failed"]} == {"dense", "slim", "int8_static"}
+    assert {"dense", "rtn", "slim"} <= set(rows) and set(rows) | {row["method"] for row in report["failed"]} == {
+        "dense",
+        "rtn",
+        "slim",
+        "int8_static",
+    }
     assert all(row["agreement"]["images"] == 500 and row["agreement"]["same"] >= 485 for row in rows.values())
     assert all("it predicts the artefact's class for 48" in row["reason"] for row in report["failed"]), (
         "a model of one epoch, whose classes lie close"

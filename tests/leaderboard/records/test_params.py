@@ -125,7 +125,9 @@ def test_reading_back_what_was_written_changes_no_number_so_that_fingerprints_st
 
 def test_a_method_may_run_other_settings_fewer_seeds_and_fewer_models_on_one_track(tmp_path):
     own = {"settings": [{"sparsity": 0.2}], "seeds": 2, "models": ["vit"]}
-    params = load_params(write(tmp_path, changed("tracks", "digits", "methods", {"random_pruning": own})))
+    content = changed("tracks", "digits", "methods", {"random_pruning": own})
+    content["tracks"]["digits"]["seeds"] = [0, 1, 2]
+    params = load_params(write(tmp_path, content))
     points = expand(params, "digits", "random_pruning")
     assert [(point.model, point.setting, point.seed) for point in points] == [("vit", {"sparsity": 0.2}, seed) for seed in (0, 1)]
     elsewhere = expand(params, "cifar10_full", "random_pruning")
