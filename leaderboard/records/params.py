@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 
-from leaderboard.records.errors import UserError, describe, one_line, unknown
+from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.hardware_profiles import HardwareParams
 from leaderboard.records.method_settings import MethodPlan, Plan, TrackPlan
 from leaderboard.records.params_base import JOIN, Name, Strict
 from leaderboard.records.recipes import AugmentParams, NormaliseParams, ScheduleParams
-from leaderboard.records.yaml_loader import OnceLoader
+from leaderboard.records.yaml_loader import read_yaml, validated
 
-Document = TypeVar("Document", bound=BaseModel)
 Version = Annotated[str, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")]
 
 
@@ -145,16 +143,16 @@ class Params(Strict):
 
 def load_params(path: Path) -> Params:
     """Read and validate params.yaml and the files tracks/<name>/track.yaml beside it; raise UserError naming the file and the key that is wrong."""
-    content = _read(path)
+    content = read_yaml(path)
     if isinstance(content, dict) and isinstance(content.get("tracks"), dict):
         content = {**content, "tracks": _with_files(path, content["tracks"])}
-    return _valid(path, Params, content)
+    return validated(path, Params, content)
 
 
 def _with_files(path: Path, tracks: dict[str, Any]) -> dict[str, Any]:
     """Return the tracks of params.yaml and those of files, each put upon its base."""
     files = {file.parent.name: file for file in sorted((path.parent / "tracks").glob("*/track.yaml"))}
-    own = {name: _read(file) for name, file in files.items()}
+    own = {name: read_yaml(file) for name, file in files.items()}
     for name, file in files.items():
         if name in tracks:
             raise UserError(f"{file}: track '{name}' stands in {path.name} too: keep one")
@@ -162,7 +160,7 @@ def _with_files(path: Path, tracks: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"{file} does not validate: the top level: a mapping is wanted, found {own[name]!r:.60}")
     found = {name: content if name not in files else _upon_base(name, own, tracks, files) for name, content in {**tracks, **own}.items()}
     for name, file in files.items():
-        _valid(file, TrackParams, found[name])
+        validated(file, TrackParams, found[name])
     return found
 
 
@@ -183,26 +181,8 @@ def _upon_base(name: str, own: dict[str, Any], tracks: dict[str, Any], files: di
 
 def read_version(path: Path) -> str:
     """Return the version that a params.yaml of any form names, such as that of another revision."""
-    return _valid(path, _Version, _read(path)).version
+    return validated(path, _Version, read_yaml(path)).version
 
 
 class _Version(BaseModel):
     version: Version
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.load(path.read_text(), OnceLoader)
-    except FileNotFoundError:
-        raise UserError(f"{path} not found: run this in the folder that holds params.yaml") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {one_line(str(error))}") from None
-
-
-def _valid(path: Path, kind: type[Document], content: Any) -> Document:
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path} does not validate: {describe(error)}") from None
