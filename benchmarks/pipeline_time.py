@@ -19,6 +19,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from harness.latency.machine import fingerprint
+from harness.run.costs import this_machine
 from harness.run.paths import Paths
 from leaderboard.records.params import load_params
 from leaderboard.records.results import read_record
@@ -56,9 +58,8 @@ def _seconds_of(command: list[str], folder: Path, name: str) -> dict[str, float]
 
 
 def costs_of(paths: Paths, track: str) -> CostsFile:
-    """Return what the one machine that has run the track in a fresh clone noted."""
-    (file,) = paths.costs(track).glob("*.json")
-    return read_record(file, CostsFile)
+    """Return what this machine noted of the track."""
+    return read_record(paths.costs(track) / f"{this_machine().fingerprint}.json", CostsFile)
 
 
 def kinds(spent: Spent) -> dict[str, float]:
@@ -75,9 +76,9 @@ def split(folder: Path, track: str) -> tuple[Counter[str], int]:
     for spent in chain.from_iterable(of_method.values() for of_method in costs.points.values()):
         points += 1
         work.update({kind: seconds / params.run.workers for kind, seconds in kinds(spent).items()})
-    for hardware in params.hardware:
-        for file in paths.latency(track, hardware).glob("*.json"):
-            work["latency"] += sum(run["extra_info"]["seconds"] for run in json.loads(file.read_text())["benchmarks"])
+    for hardware, profile in params.hardware.items():
+        file = paths.latency(track, hardware) / f"{fingerprint(profile)['fingerprint']}.json"
+        work["latency"] += sum(run["extra_info"]["seconds"] for run in json.loads(file.read_text())["benchmarks"])
     return work, points
 
 
