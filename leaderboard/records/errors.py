@@ -5,8 +5,10 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+if TYPE_CHECKING:
+    from pydantic import ValidationError  # whoever hashes sources by another Python has the standard library alone
 
 
 class UserError(Exception):
