@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from harness.run.train import train_track
 from leaderboard.records.method_settings import MethodPlan
 from leaderboard.records.params import HardwareParams, ModelParams, Params, TrackParams
 from leaderboard.records.recipes import ScheduleParams
+from leaderboard.records.results import read_record
+from leaderboard.records.schema import MethodPoints
 
 IMAGES, STEPS, BATCH = 256, 3, 32  # of a rehearsal: images of each split, steps of a budget, images of a step
 
@@ -26,6 +29,9 @@ def run_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
     for name, model in train_track(params, paths, track).models.items():
         yield f"{track} {name}: {model.dense}, test accuracy {100 * model.test_accuracy:.2f} %"
     yield f"{track}, all methods: {compress(params, paths, track)}"
+    for method in params.plans:
+        states = Counter(point.status for point in read_record(paths.points(track, method), MethodPoints).points)
+        yield f"{track} {method}: {', '.join(f'{count} {status}' for status, count in states.items())}"
     for hardware in [*params.hardware, *(name for name, profile in params.hardware_on_request.items() if profile.device == "cuda")]:
         done = measure(params, paths, track, hardware)
         yield f"{track} on {hardware}: {f'skipped: {done.skipped}' if done.skipped else f'latency measured, {len(done.failed)} failed'}"

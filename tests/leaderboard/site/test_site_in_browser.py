@@ -175,8 +175,8 @@ def test_filters_hold_for_table_and_plots_and_stand_in_the_address(committed, vi
     assert 0 < count(page) < everything and set(column(page, "Needs")) == {"calibration"}
     assert len(points(page)) == count(page)
     page.get_by_label("Find").fill("gptq")
-    page.wait_for_function("document.querySelectorAll('table.rows tbody tr').length < 10")
-    assert set(column(page, "Method")) == {"gptq"} and set(column(page, "Setting")) >= {"bits=4"}
+    page.wait_for_function("[...document.querySelectorAll('table.rows tbody tr')].every((row) => row.textContent.includes('gptq'))")
+    assert set(column(page, "Method")) == {"gptq"} and set(column(page, "Setting")) >= {"bits=3", "bits=2"}
     again = visit(committed.page, fragment=f"#{page.url.partition('#')[2]}")
     assert count(again) == count(page) and again.get_by_label("Find").input_value() == "gptq"
 
@@ -187,7 +187,7 @@ def test_the_front_toggle_leaves_only_members_and_follows_the_cost(committed, vi
     page.wait_for_function("explorers[0].rows.length < 20")
     rows = page.evaluate("explorers[0].rows.map((row) => row.pareto)")
     assert 0 < len(rows) < 20 and all("bytes" in row for row in rows) and len(points(page)) == len(rows)
-    page.get_by_label("Cost").select_option("macs")
+    page.get_by_label("Cost", exact=True).select_option("macs")
     page.wait_for_function("explorers[0].rows.every((row) => row.pareto.includes('macs'))")
     front = page.locator(".accuracy").evaluate(
         "(div) => div.data.filter((trace) => trace.legendgroup === 'front').map((trace) => [trace.x, trace.y])"
