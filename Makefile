@@ -36,11 +36,11 @@ publish: site
 	rm -f $(GIT_INDEX_FILE)
 
 test: $(READY)
-	python -m pytest -n 2
+	python -m pytest -n 2 --dist worksteal
 
 # What `make test` leaves out to stay below its minutes; CI runs both.
 test-slow: $(READY)
-	python -m pytest -n 2 -m slow
+	python -m pytest -n 2 --dist worksteal -m slow
 
 # Sweeps on Ray clusters of several processes on this machine that lose nodes and drivers, which neither `make test` nor CI has Ray for.
 test-ray: $(READY)

@@ -18,6 +18,7 @@ from harness.point.method_data import MethodData
 from leaderboard.records.params import Params, TrackParams, load_params
 
 ROOT = Path(__file__).parent.parent
+BRIEF = {"resnet": {"layers": [2, 1, 1, 1]}, "vit": {"depth": 2}, "mixer": {"num_blocks": 2}}  # tracing takes as long as a model has blocks
 torch.set_num_threads(1)
 signal.signal(
     signal.SIGINT, signal.default_int_handler
@@ -81,6 +82,13 @@ def make_model(track: TrackParams):
     return partial(model_of, track)
 
 
+@pytest.fixture
+def make_brief_model(track: TrackParams):
+    """As `make_model`, with few of its blocks: for tests that trace and export, which ask of each kind of block whether it works."""
+    models = {name: model.model_copy(update={"args": {**model.args, **BRIEF.get(name, {})}}) for name, model in track.models.items()}
+    return partial(model_of, track.model_copy(update={"models": models}))
+
+
 def model_of(track: TrackParams, name: str) -> torch.nn.Module:
     """Build the untrained model `name` of `track` as `make_model` does."""
     torch.manual_seed(0)
@@ -102,9 +110,9 @@ def make_data(track: TrackParams, data_folder: Path):
 
 @pytest.fixture
 def make_brief_data(track: TrackParams, data_folder: Path):
-    """As `make_data`, with half of its epoch: for tests that ask whether a method works, not how well."""
-    brief = track.fine_tune.model_copy(update={"epochs": 0.5})
-    return seen_of(track.model_copy(update={"scratch": brief, "fine_tune": brief}), data_folder)
+    """As `make_data`, with a quarter of its epoch and half of its images: for tests that ask whether a method works, not how well."""
+    brief = track.fine_tune.model_copy(update={"epochs": 0.25})
+    return seen_of(track.model_copy(update={"scratch": brief, "fine_tune": brief, "calibration": 32}), data_folder)
 
 
 def seen_of(track: TrackParams, folder: Path):

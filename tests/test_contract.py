@@ -1,4 +1,7 @@
-"""The contract test: every method found, on every model of the default track, at the setting that must change nothing and at the strongest one."""
+"""The contract test: every method found, on every model of the default track, at the setting that must change nothing and at the strongest one.
+
+Models have two of each kind of block, which are all alike, for most of the time goes into tracing them.
+"""
 
 import copy
 import json
@@ -31,6 +34,17 @@ DIVIDING = {
 }  # methods that give layers different shares of the sparsity asked for
 
 
+WHOLE = {
+    "block_drop",
+    "diffrate",
+    "evopress_drop",
+    "lapp",
+    "laptop",
+    "layer_collapse",
+    "layer_merge",
+}  # their strongest settings ask for more than half the blocks can give
+
+
 def compressed_by(method: Method, model: torch.nn.Module, seen: MethodData, seed: int = 0) -> torch.nn.Module:
     """Compress a private copy as the worker does."""
     torch.manual_seed(seed)
@@ -46,8 +60,8 @@ def applicable(method: Method, model: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize(("name", "model_name"), CASES)
-def test_the_identity_setting_equals_dense(name, model_name, make_model, make_brief_data, track_data):
-    method, dense = registry.configure(name, dict(registry.load(name).identity)), make_model(model_name)
+def test_the_identity_setting_equals_dense(name, model_name, make_brief_model, make_brief_data, track_data):
+    method, dense = registry.configure(name, dict(registry.load(name).identity)), make_brief_model(model_name)
     applicable(method, dense)
     images = track_data.validation.images[:32]
     with torch.no_grad():
@@ -55,8 +69,9 @@ def test_the_identity_setting_equals_dense(name, model_name, make_model, make_br
 
 
 @pytest.mark.parametrize(("name", "model_name"), CASES)
-def test_the_strongest_setting_keeps_the_contract(name, model_name, make_model, make_brief_data, track_data, tmp_path):
-    method, dense = registry.configure(name, dict(registry.load(name).strongest)), make_model(model_name)
+def test_the_strongest_setting_keeps_the_contract(name, model_name, make_model, make_brief_model, make_brief_data, track_data, tmp_path):
+    method = registry.configure(name, dict(registry.load(name).strongest))
+    dense = make_model(model_name) if name in WHOLE else make_brief_model(model_name)
     applicable(method, dense)
     assert_contract_kept(method, dense, lambda seed: make_brief_data(model_name, seed=seed), track_data.validation.images[:32], tmp_path)
 
@@ -89,8 +104,10 @@ class Assigned(Times):
 
 
 @pytest.mark.parametrize("model_name", MODELS)
-def test_a_weight_pruned_by_multiplication_takes_no_more_bytes_than_one_set_to_zero(model_name, make_model, make_brief_data, track_data, tmp_path):
-    dense, images, written = make_model(model_name), track_data.validation.images[:32], []
+def test_a_weight_pruned_by_multiplication_takes_no_more_bytes_than_one_set_to_zero(
+    model_name, make_brief_model, make_brief_data, track_data, tmp_path
+):
+    dense, images, written = make_brief_model(model_name), track_data.validation.images[:32], []
 
     def seen(seed):
         return make_brief_data(model_name, seed=seed)

@@ -50,10 +50,10 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "model_name", "setting"), CASES)
 def test_an_exported_program_gives_the_artefacts_logits_at_any_batch_size(
-    name, model_name, setting, make_model, make_brief_data, track_data, tmp_path
+    name, model_name, setting, make_brief_model, make_brief_data, track_data, tmp_path
 ):
     images = track_data.validation.images[:8]
-    model = registry.configure(name, setting).compress(make_model(model_name), make_brief_data(model_name)).eval()
+    model = registry.configure(name, setting).compress(make_brief_model(model_name), make_brief_data(model_name)).eval()
     module, content = artefact(model, images, tmp_path), to_onnx(tmp_path, images[:1])
     with torch.no_grad():
         torch.testing.assert_close(outputs(content, images), module(images), rtol=1e-3, atol=1e-4)
@@ -61,9 +61,11 @@ def test_an_exported_program_gives_the_artefacts_logits_at_any_batch_size(
 
 
 @pytest.mark.parametrize("model_name", ["resnet", "mobilenet", "vit", "mixer"])
-def test_every_layer_of_int8_static_runs_on_integers_and_predicts_what_the_artefact_does(model_name, make_model, make_data, track_data, tmp_path):
+def test_every_layer_of_int8_static_runs_on_integers_and_predicts_what_the_artefact_does(
+    model_name, make_brief_model, make_data, track_data, tmp_path
+):
     images = track_data.validation.images[:64]
-    dense = make_model(model_name)
+    dense = make_brief_model(model_name)
     nn.init.normal_(dense.get_classifier().weight)  # a mixer begins with zeros there
     layers = sum(isinstance(module, (nn.Conv2d, nn.Linear)) for module in dense.modules())
     model = registry.configure("int8_static", {}).compress(dense, make_data(model_name)).eval()
@@ -78,8 +80,8 @@ def test_every_layer_of_int8_static_runs_on_integers_and_predicts_what_the_artef
     assert (found_logits - expected).norm() < 0.05 * expected.norm()
 
 
-def test_a_channel_without_weights_keeps_its_bias(make_model, make_data, track_data, tmp_path):
-    images, dense = track_data.validation.images[:8], make_model("resnet")
+def test_a_channel_without_weights_keeps_its_bias(make_brief_model, make_data, track_data, tmp_path):
+    images, dense = track_data.validation.images[:8], make_brief_model("resnet")
     for norm in (module for module in dense.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.weight.data[0], norm.bias.data[0] = 0.0, 3.0  # folded: a row of zeros, and a bias
     model = registry.configure("int8_static", {}).compress(dense, make_data("resnet")).eval()
@@ -89,16 +91,16 @@ def test_a_channel_without_weights_keeps_its_bias(make_model, make_data, track_d
     assert (outputs(content, images) - expected).norm() < 0.05 * expected.norm()
 
 
-def test_an_integer_model_is_about_as_long_as_its_weights_file(make_model, make_data, track_data, tmp_path):
+def test_an_integer_model_is_about_as_long_as_its_weights_file(make_brief_model, make_data, track_data, tmp_path):
     images = track_data.validation.images[:2]
-    model = registry.configure("int8_static", {}).compress(make_model("resnet"), make_data("resnet")).eval()
+    model = registry.configure("int8_static", {}).compress(make_brief_model("resnet"), make_data("resnet")).eval()
     artefact(model, images, tmp_path)
     assert len(to_onnx(tmp_path, images[:1])) < 1.5 * (tmp_path / store.WEIGHTS).stat().st_size
 
 
-def test_grids_of_fewer_points_stay_float(make_model, make_data, track_data, tmp_path):
+def test_grids_of_fewer_points_stay_float(make_brief_model, make_data, track_data, tmp_path):
     images = track_data.validation.images[:2]
-    model = registry.configure("smoothquant", {"activation_bits": 3}).compress(make_model("resnet"), make_data("resnet")).eval()
+    model = registry.configure("smoothquant", {"activation_bits": 3}).compress(make_brief_model("resnet"), make_data("resnet")).eval()
     artefact(model, images, tmp_path)
     assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in onnx.load_from_string(to_onnx(tmp_path, images[:1])).graph.node}
 

@@ -49,6 +49,12 @@ def measure_alone(paths, hardware="cpu", file="params.yaml"):
     return json.loads(report.read_text())
 
 
+@pytest.fixture(scope="module")
+def timed(ran):
+    """Measure the small experiment once and return the report."""
+    return measure_alone(ran[1])
+
+
 def points(paths, method):
     return files.read_json(paths.points("digits", method))["points"]
 
@@ -256,17 +262,16 @@ def test_a_track_without_records_says_which_stage_writes_them(ran, tmp_path):
         compress(params, type(paths)(tmp_path, paths.version), "digits", ["dense"])
 
 
-def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ran):
+def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ran, timed):
     _, paths, _ = ran
-    report = measure_alone(paths)
-    assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "int8_static", "rtn", "slim"], "rtn: the control"
-    assert [row["method"] for row in report["same_program"]] == ["magnitude__rtn"], "the same program with other weights"
+    assert [row["extra_info"]["method"] for row in timed["benchmarks"]] == ["dense", "int8_static", "rtn", "slim"], "rtn: the control"
+    assert [row["method"] for row in timed["same_program"]] == ["magnitude__rtn"], "the same program with other weights"
     (dense,) = points(paths, "dense")
-    assert all(row["timed"] == {"method": "dense", "id": dense["id"], "fingerprint": dense["fingerprint"]} for row in report["same_program"])
-    for row in report["benchmarks"]:
+    assert all(row["timed"] == {"method": "dense", "id": dense["id"], "fingerprint": dense["fingerprint"]} for row in timed["same_program"])
+    for row in timed["benchmarks"]:
         assert len(row["stats"]["data"]) == 5 and len(row["extra_info"]["dense"]) == 6
         assert min(row["stats"]["data"]) > 0 and min(row["extra_info"]["dense"]) > 0 and row["extra_info"]["peak_mib"] >= 0
-    assert {"cpu", "flags", "cores", "governor", "threads", "torch", "fingerprint"} <= set(report["machine_info"]["shrinkmark"])
+    assert {"cpu", "flags", "cores", "governor", "threads", "torch", "fingerprint"} <= set(timed["machine_info"]["shrinkmark"])
 
 
 def test_a_profile_of_onnxruntime_is_measured_on_exported_models_that_agree(ran):
@@ -306,9 +311,9 @@ def test_a_batch_larger_than_the_test_split_is_refused(ran):
         measure(Params.model_validate(content), paths, "digits", "cpu")
 
 
+@pytest.mark.usefixtures("timed")
 def test_committed_results_are_told_apart_from_those_of_other_code_params_or_predictions(ran, tmp_path, monkeypatch):
     params, paths, _ = ran
-    measure_alone(paths)
     shutil.copytree(paths.root / "results", tmp_path / "results")
     paths = type(paths)(tmp_path, paths.version)
     for stray in ("outside_scale", "outside_raises"):
@@ -348,7 +353,7 @@ def test_an_interrupted_stage_keeps_its_finished_points_and_goes_on_from_there(r
     assert 3 <= finished < 8 and (again.run, again.reused, again.failed) == (8 - finished, finished, 0)
 
 
-def test_the_committed_latency_file_names_no_path_and_no_host(ran):
+def test_the_committed_latency_file_names_no_path_and_no_host(ran, timed):
     _, paths, _ = ran
-    text = json.dumps(measure_alone(paths))
+    text = json.dumps(timed)
     assert str(paths.root) not in text and str(ROOT) not in text and '"node"' not in text and '"project"' not in text
