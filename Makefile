@@ -13,18 +13,18 @@ export OMP_NUM_THREADS := 1
 # the same, and the next run tries them again.
 PIPELINE = $(if $(wildcard tracks/$(TRACK)/dvc.yaml),tracks/$(TRACK)/dvc.yaml,dvc.yaml)
 repro: $(READY)
-	dvc repro $(PIPELINE); ended=$$?; python -m leaderboard show --track $(TRACK); exit $$ended
+	dvc repro $(PIPELINE); ended=$$?; python -m shrinkmark show --track $(TRACK); exit $$ended
 
 # A handful of methods on two models of digits, one seed each, in a folder of its own: what the tables look like, in minutes.
 QUICK := dense finetune_only slim random_pruning magnitude wanda l1_channels rtn gptq svd block_drop taylor__rtn
 quick: $(READY)
-	python -m harness run digits --into artefacts/quick --model resnet --model vit --seeds 1 $(addprefix --method ,$(QUICK))
-	python -m leaderboard build digits --results artefacts/quick/results --no-digest
-	python -m leaderboard show --track digits --results artefacts/quick/results
+	python -m shrinkmark run digits --into artefacts/quick --model resnet --model vit --seeds 1 $(addprefix --method ,$(QUICK))
+	python -m shrinkmark tables digits --results artefacts/quick/results --no-digest
+	python -m shrinkmark show --track digits --results artefacts/quick/results
 
 # The static site of all tracks that have results: open site/index.html.
 site: $(READY)
-	python -m leaderboard site
+	python -m shrinkmark site
 
 # For a host that serves a branch and runs no workflow: the site as the only commit of the branch gh-pages of REMOTE, which is overwritten.
 REMOTE ?= origin
@@ -54,15 +54,15 @@ lint: $(READY)
 
 # Do the committed results belong to the committed code and params, and are the tables what they regenerate?
 check-results: $(READY)
-	python -m harness check results
+	python -m shrinkmark check results
 	set -e; for lock in dvc.lock $$(ls tracks/*/dvc.lock 2> /dev/null); do \
 	  for stage in $$(grep -o "^  leaderboard[a-z0-9_@]*" $$lock); do \
 	    dvc repro --dry --allow-missing $${lock%lock}yaml:$$stage | grep -q "Data and pipelines are up to date" || \
 	      { echo "error: $$lock is behind the code: run dvc repro $${lock%lock}yaml and commit"; exit 1; }; \
 	  done; \
 	done
-	python -m leaderboard build
-	python -m harness methods --readme README.md
+	python -m shrinkmark tables
+	python -m shrinkmark methods --readme README.md
 	git diff --exit-code -- results README.md || \
 	  { echo "error: the tables, the digest or the table of methods are not what records and methods give: commit them"; exit 1; }
 

@@ -35,7 +35,7 @@ def stage_seconds(folder: Path, track: str) -> dict[str, float]:
     own = folder / "tracks" / track / "dvc.yaml"
     commands = {
         "dvc start": ["dvc", "repro", *([str(own)] if own.exists() else [])],
-        "show": [sys.executable, "-m", "leaderboard", "show", "--track", track],
+        "show": [sys.executable, "-m", "shrinkmark", "show", "--track", track],
         "dvc repro, again": ["dvc", "repro", *([str(own)] if own.exists() else [])],
     }
     for name, command in commands.items():

@@ -32,7 +32,7 @@ def measured(track: str, hardware: str) -> LatencyRun:
         shutil.copy("params.yaml", copy.root)
         (copy.root / "artefacts").symlink_to(here.root / "artefacts")
         shutil.copytree(here.records(track) / "points", copy.records(track) / "points")
-        subprocess.run([sys.executable, "-m", "harness", "measure", track, hardware, "--params", str(copy.root / "params.yaml")], check=True)
+        subprocess.run([sys.executable, "-m", "shrinkmark", "measure", track, hardware, "--params", str(copy.root / "params.yaml")], check=True)
         files = list(copy.latency(track, hardware).glob("*.json"))
         if not files:
             sys.exit(f"error: this machine does not serve the profile {hardware}")

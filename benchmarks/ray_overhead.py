@@ -59,7 +59,7 @@ def swept(source: Path, target: Path, points: int, workers: int, checkout: Path,
     content["methods"]["magnitude"]["settings"] = content["methods"]["magnitude"]["settings"][:points]
     content["run"]["workers"] = workers
     (target / "params.yaml").write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "harness", "sweep", "digits", "--params", str(target / "params.yaml"), *options]
+    command = [sys.executable, "-m", "shrinkmark", "sweep", "digits", "--params", str(target / "params.yaml"), *options]
     start = time.perf_counter()
     subprocess.run(command, cwd=checkout, env=environment(checkout), check=True, capture_output=True)
     wall = time.perf_counter() - start

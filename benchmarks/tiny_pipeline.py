@@ -99,7 +99,7 @@ def fail_and_go_on(folder: Path) -> None:
     change(folder, lambda params: params["methods"].update(fails={"settings": [{"sparsity": 0.5}]}))
     failed = run(folder, "dvc", "repro")
     expect("a failed point fails its stage, after all others", (failed.returncode != 0, "3 failed" in failed.stdout), (True, True))
-    shown = run(folder, sys.executable, "-m", "leaderboard", "show", "--track", "digits")
+    shown = run(folder, sys.executable, "-m", "shrinkmark", "show", "--track", "digits")
     expect("and the table is there all the same", shown.returncode, 0)
     file.write_text(source)
     _, output = repro(folder)
@@ -117,7 +117,7 @@ def main() -> None:
         expect("a second run does nothing", repro(folder)[0], [])
         follow_changes(folder)
         fail_and_go_on(folder)
-        run(folder, sys.executable, "-m", "harness", "check", "results").check_returncode()
+        run(folder, sys.executable, "-m", "shrinkmark", "check", "results").check_returncode()
 
         (folder / "tracks" / "broken").mkdir(parents=True)
         (folder / "tracks" / "broken" / "track.yaml").write_text("base: digits\nmethods: {}\n")
@@ -131,7 +131,7 @@ def main() -> None:
         again = Path(temporary) / "again"
         subprocess.run(["git", "clone", "--quiet", str(folder), str(again)], check=True)
         repro(again)
-        said = run(again, sys.executable, "-m", "harness", "check", "results")
+        said = run(again, sys.executable, "-m", "shrinkmark", "check", "results")
         expect("a fresh clone reproduces the records byte for byte", "byte for byte" in said.stdout and said.returncode == 0, True)
         status = subprocess.run(["git", "status", "--porcelain"], cwd=again, capture_output=True, text=True, check=True).stdout
         changed = {line[3:] for line in status.splitlines()}

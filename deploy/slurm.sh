@@ -24,4 +24,4 @@ head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
   ray symmetric-run --address "$head:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus="${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" -- \
-  python -m harness sweep --address auto --remote "$SHARED" "$@"
+  python -m shrinkmark sweep --address auto --remote "$SHARED" "$@"

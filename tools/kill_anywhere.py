@@ -41,7 +41,7 @@ METHODS = {
     "rtn": {"settings": [{"bits": bits} for bits in (2, 3, 4, 8)]},
 }
 LIMIT = 300.0  # seconds for a run to get to its moment, or to end
-ALONE = "python -m harness run digits && python -m leaderboard build --no-digest"
+ALONE = "python -m shrinkmark run digits && python -m shrinkmark tables --no-digest"
 WITH_DVC = "dvc repro leaderboard@digits"
 
 

@@ -43,6 +43,7 @@ def checkout(folder: Path, methods: int) -> None:
     """Copy the code into `folder` with so many generated methods, each magnitude pruning under another name, and five models."""
     for name in ("harness", "leaderboard", "methods"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "shrinkmark.py", folder)
     source = (ROOT / "methods" / "magnitude.py").read_text()
     names = [f"generated_{number:04}" for number in range(methods)]
     for name in names:
@@ -68,7 +69,7 @@ def run(folder: Path, *arguments: str) -> Timed:
     environment = os.environ | {"PYTHONPATH": str(folder)}
     start, own, together = time.monotonic(), 0.0, 0.0
     with (folder / "output").open("w+") as output:
-        process = subprocess.Popen([sys.executable, "-m", *arguments], cwd=folder, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen([sys.executable, "-m", "shrinkmark", *arguments], cwd=folder, env=environment, stdout=output, stderr=output)
         while process.poll() is None:
             held = _mib(process.pid)
             own, together = max(own, held[0]), max(together, sum(held))
@@ -94,9 +95,9 @@ def row(methods: int) -> list[float]:
         folder = Path(temporary)
         checkout(folder, methods)
         points = (methods + 1) * len(WIDTHS)
-        train, sweep = run(folder, "harness", "train", "digits"), run(folder, "harness", "sweep", "digits")
-        collect = run(folder, "harness", "run", "digits")
-        board = run(folder, "leaderboard", "build", "--no-digest")
+        train, sweep = run(folder, "train", "digits"), run(folder, "sweep", "digits")
+        collect = run(folder, "run", "digits")
+        board = run(folder, "tables", "--no-digest")
         peak = max((train, sweep, collect, board), key=lambda timed: timed.all)
         times = [train.seconds, sweep.seconds, sweep.seconds / points, collect.seconds, collect.seconds / (methods + 1), board.seconds]
         return [methods, points, *times, sweep.own, peak.all]

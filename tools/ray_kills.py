@@ -48,7 +48,7 @@ def experiment(folder: Path, methods: list[str], checkout: Path) -> None:
         there.records("digits").mkdir(parents=True)
         shutil.copy(here.records("digits") / "track.json", there.records("digits"))
     (folder / "params.yaml").write_text(yaml.safe_dump(cut, sort_keys=False))
-    command = [sys.executable, "-m", "harness", "train", "digits", "--params", str(folder / "params.yaml")]
+    command = [sys.executable, "-m", "shrinkmark", "train", "digits", "--params", str(folder / "params.yaml")]
     subprocess.run(command, cwd=checkout, env=environment(checkout), check=True)
 
 

@@ -94,7 +94,7 @@ def again_by(python: Path, clone: Path, records: Path, options: list[str]) -> bo
     """Run the points of `records` again by another Python and print what differs; say whether nothing differs by more than the tolerances."""
     version = subprocess.run([str(python), "--version"], capture_output=True, text=True, check=True).stdout.strip()
     report = clone / "report.json"
-    command = [str(python), "-m", "harness", "rerun", options[0], "--records", str(records), "--report", str(report), "--share", "1", *options[1:]]
+    command = [str(python), "-m", "shrinkmark", "rerun", options[0], "--records", str(records), "--report", str(report), "--share", "1", *options[1:]]
     done = subprocess.run(command, cwd=clone, env=os.environ | {"PYTHONPATH": str(clone)}, stdout=subprocess.DEVNULL)
     if done.returncode not in (0, 1) or not report.exists():
         sys.exit(f"error: {version}: `harness rerun` ended with exit code {done.returncode}, see above")

@@ -143,7 +143,7 @@ def driver(
     folder: Path,
     address: str | None,
     *options: str,
-    program: Sequence[str] = ("-m", "harness"),
+    program: Sequence[str] = ("-m", "shrinkmark"),
     stderr: int | IO[str] = subprocess.PIPE,
     **more: str,
 ) -> subprocess.Popen[str]:

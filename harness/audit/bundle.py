@@ -1,4 +1,4 @@
-"""What one machine measured of a track, packed into one file for others to check and add: `python -m leaderboard check-bundle` reads it."""
+"""What one machine measured of a track, packed into one file for others to check and add: `shrinkmark check bundle` reads it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _files(params: Params, paths: Paths, params_file: Path, track: str) -> dict[
     allowed = layout(params.version, track)
     strange = next((name for name in named if not allowed.fullmatch(name)), None)
     if strange is not None:
-        raise UserError(f"{named[strange]} is not named as results are: run `make repro TRACK={track}`, or `python -m harness run {track}`")
+        raise UserError(f"{named[strange]} is not named as results are: run `make repro TRACK={track}`, or `shrinkmark run {track}`")
     return named
 
 

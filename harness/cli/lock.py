@@ -8,11 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from harness.run.paths import Paths
 from leaderboard.records.errors import UserError
+
+if TYPE_CHECKING:  # --help does not wait for it
+    from harness.run.paths import Paths
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`python -m harness new NAME`: the skeleton of a method, its test, and its line in params.yaml."""
+"""`shrinkmark new NAME`: the skeleton of a method, its test, and its line in params.yaml."""
 
 from __future__ import annotations
 

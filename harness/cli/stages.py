@@ -9,19 +9,16 @@ from typing import Annotated
 import typer
 
 from harness.cli.lock import alone
-from harness.cli.options import OPTIONS, ParamsFile, Track, opened, tell_refused
+from harness.cli.options import OPTIONS, ParamsFile, Track, ends, opened, tell_refused
 from harness.run.pool import start_server
 from leaderboard.records.errors import UserError
 
 app = typer.Typer(**OPTIONS)
 
 
-@app.command()
+@app.command(epilog=ends("shrinkmark train digits"))
 def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
-    """Train the dense models of a track.
-
-    Example: python -m harness train digits
-    """
+    """Train the dense models of a track."""
     loaded, paths = opened(params)
     start_server()
     from harness.run.train import train_track
@@ -31,17 +28,16 @@ def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
         typer.echo(f"{track} {name}: {model.parameters:,} parameters, test accuracy {100 * model.test_accuracy:.2f} %")
 
 
-@app.command()
+@app.command(epilog=ends("shrinkmark compress digits wanda rtn", failed="a point failed, after all were tried"))
 def compress(
     track: Track,
     method: Annotated[list[str] | None, typer.Argument(help="methods or chains, e.g. wanda; without one, all", metavar="[METHOD]...")] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Run the points of a track that do not stand already, of all methods together, longest first; exit 1 if any failed, after all were tried.
+    """Run the missing points of a track, longest first.
 
-    A failed point is tried again by the next run; what is cut off goes on when it is run again.
-
-    Example: python -m harness compress digits wanda rtn
+    Those of all methods together, and all are tried even where some fail. A failed point is tried again by the next run;
+    what is cut off goes on when it is run again.
     """
     loaded, paths = opened(params)
     if not paths.records(track).exists():  # else most points stand
@@ -60,14 +56,11 @@ def compress(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=ends("shrinkmark measure digits cpu"))
 def measure(
     track: Track, hardware: Annotated[str, typer.Argument(help="a hardware profile, e.g. cpu")], params: ParamsFile = Path("params.yaml")
 ) -> None:
-    """Time the artefacts of a track on this machine.
-
-    Example: python -m harness measure digits cpu
-    """
+    """Time the artefacts of a track on this machine."""
     from harness.latency.measure import measure as run
 
     loaded, paths = opened(params)
@@ -79,7 +72,7 @@ def measure(
         typer.echo(f"{track} on {hardware}: skipped: {done.skipped}", err=True)
 
 
-@app.command()
+@app.command(epilog=ends("shrinkmark run digits --method wanda --model vit --into try"))
 def run(
     track: Track,
     rehearse: Annotated[
@@ -91,11 +84,9 @@ def run(
     into: Annotated[Path | None, typer.Option(help="the folder for artefacts and results, in place of that of params.yaml")] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Run a whole track, or a part of it, without DVC: train, compress by every method, measure.
+    """Run a whole track, or a part of it, without DVC.
 
-    Finished points are kept and not run again. A part goes into a folder of its own.
-
-    Example: python -m harness run digits --method wanda --model vit --into try
+    Train, compress by every method, measure. Finished points are kept and not run again. A part goes into a folder of its own.
     """
     if (method or model or seeds) and into is None and not rehearse:
         raise UserError("a part of a track would replace the results of the whole: name a folder for it with --into FOLDER")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.lock import alone
-from harness.cli.options import OPTIONS, ParamsFile, opened, tell_refused
+from harness.cli.options import OPTIONS, ParamsFile, ends, opened, tell_refused
 from harness.run.pool import start_server
 from leaderboard.records.errors import UserError
 
@@ -23,7 +23,7 @@ app = typer.Typer(**OPTIONS)
 Several = list[str] | None
 
 
-@app.command()
+@app.command(epilog=ends("shrinkmark sweep digits", "shrinkmark sweep --track digits --address auto --remote /shared/shrinkmark"))
 def sweep(
     named: Annotated[str | None, typer.Argument(metavar="[TRACK]", help="a track of params.yaml, as --track")] = None,
     track: Annotated[Several, typer.Option(help="a track (may be given again); without one, all that were trained here")] = None,
@@ -38,13 +38,9 @@ def sweep(
     ] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Run the points of all methods that do not stand already, together and longest first; what is cut off goes on when it is run again.
+    """Run the missing points of several tracks, or on a cluster.
 
-    On a cluster (docs/cluster.md) the workers run the committed code.
-
-    Example: python -m harness sweep digits
-
-    Example: python -m harness sweep --track digits --address auto --remote /shared/shrinkmark
+    All methods together, longest first; what is cut off goes on when it is run again. On a cluster (docs/cluster.md) the workers run the committed code.
     """
     loaded, paths = opened(params)
     tracks = list(dict.fromkeys([*([named] if named else []), *(track or [])])) or _trained(loaded, paths)
@@ -84,5 +80,5 @@ def _here(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence
 def _trained(params: Params, paths: Paths) -> list[str]:
     found = [track for track in params.tracks if paths.dense(track).exists()]
     if not found:
-        raise UserError("no track was trained here: run `python -m harness train TRACK` first, or `dvc repro`")
+        raise UserError("no track was trained here: run `shrinkmark train TRACK` first, or `dvc repro`")
     return found

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import OPTIONS, ParamsFile, Track, opened
+from harness.cli.options import OPTIONS, ParamsFile, Track, ends, opened
 
 app = typer.Typer(**OPTIONS)
 
 
-@app.command()
+@app.command(epilog=ends("shrinkmark hardware"))
 def hardware(params: ParamsFile = Path("params.yaml")) -> None:
-    """Say which hardware profiles this machine can serve, with its fingerprint and noise floor under each.
+    """Say which hardware profiles this machine can serve.
 
-    Example: python -m harness hardware
+    Its fingerprint and its noise floor under each, too.
     """
     from harness.latency.hardware import report
 
@@ -24,7 +24,7 @@ def hardware(params: ParamsFile = Path("params.yaml")) -> None:
         typer.echo(line)
 
 
-@app.command()
+@app.command(epilog=ends("shrinkmark export digits int8_static resnet_seed=0 --into resnet.onnx"))
 def export(
     track: Track,
     method: Annotated[str, typer.Argument(help="a method or chain, e.g. rtn")],
@@ -32,9 +32,9 @@ def export(
     into: Annotated[Path, typer.Option(help="the file to write")] = Path("model.onnx"),
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Write the artefact of a point as an ONNX model, for any batch size.
+    """Write the artefact of a point as an ONNX model.
 
-    Example: python -m harness export digits int8_static resnet_seed=0 --into resnet.onnx
+    For any batch size.
     """
     from harness.latency.onnx_files import write_point
 
@@ -42,12 +42,9 @@ def export(
     typer.echo(f"{into}: {write_point(loaded, paths, track, method, point, into):,} bytes")
 
 
-@app.command()
+@app.command(epilog=ends("shrinkmark new my_method"))
 def new(name: Annotated[str, typer.Argument(help="the method's name, e.g. my_method")], params: ParamsFile = Path("params.yaml")) -> None:
-    """Write the skeleton of a method, its test and its line in params.yaml.
-
-    Example: python -m harness new my_method
-    """
+    """Write the skeleton of a method, its test, its params."""
     from harness.cli.new_method import create
 
     opened(params)
@@ -55,28 +52,28 @@ def new(name: Annotated[str, typer.Argument(help="the method's name, e.g. my_met
         typer.echo(f"wrote {path}")
 
 
-@app.command()
+@app.command(epilog=ends("shrinkmark macs deit_small_patch16_224 --top 5"))
 def macs(
     model: Annotated[str, typer.Argument(help="a timm name, e.g. resnet50")],
     top: Annotated[int, typer.Option(help="how many of the costliest operators to list")] = 20,
 ) -> None:
-    """Count a timm model at its default input size, operator by operator.
+    """Count the MACs of a timm model, operator by operator.
 
-    Example: python -m harness macs deit_small_patch16_224 --top 5
+    At its default input size.
     """
     from harness.cli import macs_table
 
     typer.echo(macs_table.of_timm_model(model, top))
 
 
-@app.command()
+@app.command(epilog=ends("shrinkmark methods --readme README.md"))
 def methods(
     readme: Annotated[Path | None, typer.Option(help="write it between the markers of this file instead of printing it")] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Print the table of the methods of params.yaml: what each declares, what it was checked against, how long its file is.
+    """Print the table of the methods of params.yaml.
 
-    Example: python -m harness methods --readme README.md
+    What each declares, what it was checked against, how long its file is.
     """
     from harness.cli import methods_table
 

@@ -67,7 +67,7 @@ def timed_on_node(asked: LatencyAsked) -> tuple[dict[str, Any], str]:
         with tarfile.open(packed) as archive:
             archive.extractall(scratch, filter="data")
         (Path(scratch) / "params.yaml").write_text(yaml.safe_dump(asked.params.model_dump()))
-        command = [sys.executable, "-m", "harness", "measure", asked.track, asked.hardware, "--params", f"{scratch}/params.yaml"]
+        command = [sys.executable, "-m", "shrinkmark", "measure", asked.track, asked.hardware, "--params", f"{scratch}/params.yaml"]
         done = subprocess.run(command, capture_output=True, text=True)
         about = f"{asked.track} on {asked.hardware}: "
         lines = [line.removeprefix(about) for line in done.stderr.splitlines() if line.startswith(("error:", "not measured:", about))]

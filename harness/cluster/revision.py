@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.run.paths import ROOT
 from leaderboard.records.errors import UserError
 
-CODE = ("harness", "leaderboard", "methods", "pyproject.toml")
+CODE = ("harness", "leaderboard", "methods", "shrinkmark.py", "pyproject.toml")
 
 
 def unpack_revision(into: Path) -> str:

@@ -35,7 +35,7 @@ class Rerun(Agreement):
 
 
 class Verification(Frozen):
-    """What `python -m harness rerun` writes: whether each dense model came out the same to the bit, and every point that was run again."""
+    """What `shrinkmark rerun` writes: whether each dense model came out the same to the bit, and every point that was run again."""
 
     dense: dict[str, bool]
     points: tuple[Rerun, ...]

@@ -39,7 +39,7 @@ class Bundle:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Read a bundle; raise UserError for whatever `python -m harness bundle` does not write."""
+    """Read a bundle; raise UserError for whatever `shrinkmark bundle` does not write."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise refused(path, f"it has {path.stat().st_size:,} bytes, at most {MOST_BYTES:,} are read")
@@ -57,7 +57,7 @@ def read_bundle(path: Path) -> Bundle:
 
 def refused(path: Path, why: str) -> UserError:
     """Return the error for a bundle that is not taken."""
-    return UserError(f"{path.name} is refused: {why}: ask who made it to run `python -m harness bundle` again")
+    return UserError(f"{path.name} is refused: {why}: ask who made it to run `shrinkmark bundle` again")
 
 
 def _content(path: Path) -> dict[str, bytes]:

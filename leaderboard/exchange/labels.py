@@ -55,7 +55,7 @@ def run_again(outside: Outside, again: Again) -> tuple[Labels, tuple[Rerun, ...]
         report = Path(temporary) / "report.json"
         what = ["rerun", outside.track.info.track, "--records", str(outside.track.folder), "--params", str(again.params)]
         how = ["--share", str(again.share), "--seed", str(seed), "--report", str(report)]
-        done = subprocess.run([sys.executable, "-m", "harness", *what, *how], stdout=subprocess.DEVNULL, check=False)
+        done = subprocess.run([sys.executable, "-m", "shrinkmark", *what, *how], stdout=subprocess.DEVNULL, check=False)
         if done.returncode not in (0, 1) or not report.exists():
             raise UserError(f"running points again ended with exit code {done.returncode}: see the line above")
         found = comparable(read_record(report, Verification), outside.track)
@@ -76,7 +76,7 @@ def stored(path: Path, outside: Outside) -> Labels:
     labels = read_record(file, Labels)
     measured = {method.method.name: {point.id for point in method.measured} for method in outside.track.methods}
     if labels.bundle != outside.bundle.sha256 or {name: set(points) for name, points in labels.points.items()} != measured:
-        raise UserError(f"{file.name} is not about {path.name} as it is now: run `python -m leaderboard check-bundle {path.name}` again")
+        raise UserError(f"{file.name} is not about {path.name} as it is now: run `shrinkmark check bundle {path.name}` again")
     return labels
 
 

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what `python -m harness bundle` packs, and how a reader knows that it is whole."""
+"""The manifest of a bundle: what `shrinkmark bundle` packs, and how a reader knows that it is whole."""
 
 from __future__ import annotations
 

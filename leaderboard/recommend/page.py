@@ -71,4 +71,4 @@ def _noise_floor(choice: Choice, batch: str) -> float:
     try:
         return float(json.loads(read_text(path))[name])
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} does not hold '{name}': run `python -m leaderboard build`") from None
+        raise UserError(f"{path} does not hold '{name}': run `shrinkmark tables`") from None

@@ -76,13 +76,13 @@ def smallest_batch(records: Sequence[Record]) -> str:
     """Return the name of the batch that is ranked, like `b1`."""
     batches = [column.removeprefix("verdict_b") for column in records[0] if column.startswith("verdict_b")]
     if not batches:
-        raise UserError("the table has no column of latency: run `python -m leaderboard build`")
+        raise UserError("the table has no column of latency: run `shrinkmark tables`")
     return f"b{min(batches, key=real)}"
 
 
 def reproduction(track: str, record: Record) -> str:
     """Return the command that runs a row's method on its model anew."""
-    return shlex.join(["python", "-m", "harness", "run", track, "--method", record["method"], "--model", record["model"], "--into", "try"])
+    return shlex.join(["shrinkmark", "run", track, "--method", record["method"], "--model", record["model"], "--into", "try"])
 
 
 def _qualifying(records: Sequence[Record], question: Question) -> list[Record]:

@@ -72,5 +72,5 @@ def _statistics(folder: Path) -> tuple[Statistic, ...]:
 def _statistic(path: Path, title: str) -> Statistic:
     lines = [tuple(line) for line in csv.reader(read_text(path).splitlines())]
     if not lines or any(len(line) != len(lines[0]) for line in lines):
-        raise UserError(f"{path} is not a table with a header and as many cells on every line: run `python -m leaderboard build`")
+        raise UserError(f"{path} is not a table with a header and as many cells on every line: run `shrinkmark tables`")
     return Statistic(title, lines[0], tuple(lines[1:]))

@@ -55,7 +55,7 @@ def chosen_tracks(results: Path, version: str, asked: Sequence[str], outline: Ou
         if track not in {*found, *outline.tracks}:
             raise unknown("track", track, {*found, *outline.tracks})
         if track not in found:
-            run = f"`make repro TRACK={track}`, or without DVC `python -m harness run {track}`"
+            run = f"`make repro TRACK={track}`, or without DVC `shrinkmark run {track}`"
             raise UserError(f"track '{track}' has no results of version '{version}' yet: run {run}")
     if not asked and not found:
         raise UserError(f"{results / version} holds no <track>/track.json: run `dvc repro`")

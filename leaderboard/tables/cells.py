@@ -34,7 +34,7 @@ def whole(text: str) -> int:
 
 
 def _no_number(text: str) -> UserError:
-    return UserError(f"the table holds '{one_line(text)}' where a number belongs: run `python -m leaderboard build`")
+    return UserError(f"the table holds '{one_line(text)}' where a number belongs: run `shrinkmark tables`")
 
 
 def cut(text: str, width: int) -> str:

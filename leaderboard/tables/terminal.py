@@ -38,7 +38,7 @@ def find_tables(results: Path, version: str, outline: Outline) -> list[Choice]:
     paths = [path for path in folder.glob(f"*/{TABLES}/*.csv") if path.with_suffix(".md").is_file()]  # not the summaries
     found = [Choice(path.parents[1].name, path.stem, path) for path in paths]
     if not found:
-        raise UserError(f"{folder} holds no tables: run `python -m leaderboard build`")
+        raise UserError(f"{folder} holds no tables: run `shrinkmark tables`")
     tracks = in_order([choice.track for choice in found], outline.tracks)
     hardware = in_order([choice.hardware for choice in found], outline.hardware)
     return sorted(found, key=lambda choice: (tracks.index(choice.track), hardware.index(choice.hardware)))
@@ -50,7 +50,7 @@ def choose(tables: Sequence[Choice], outline: Outline, track: str | None, hardwa
     if track is not None and track not in {*built, *outline.tracks}:
         raise unknown("track", track, {*built, *outline.tracks})
     if track is not None and track not in built:
-        raise UserError(f"track '{track}' has no tables yet: run `python -m leaderboard build {track}`")
+        raise UserError(f"track '{track}' has no tables yet: run `shrinkmark tables {track}`")
     of_track = [choice for choice in tables if choice.track == (track or tables[0].track)]
     if hardware is not None and hardware not in {choice.hardware for choice in of_track}:
         raise unknown("hardware", hardware, {choice.hardware for choice in of_track})
@@ -62,7 +62,7 @@ def read_table(path: Path) -> list[Record]:
     records = list(csv.DictReader(StringIO(read_text(path), newline="")))
     needed = set(NEEDED.split())
     if not records or not needed <= set(records[0]) or any(None in record.values() for record in records):
-        raise UserError(f"{path} is not a table of this leaderboard: run `python -m leaderboard build`")
+        raise UserError(f"{path} is not a table of this leaderboard: run `shrinkmark tables`")
     return records
 
 

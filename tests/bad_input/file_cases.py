@@ -20,8 +20,8 @@ TEST = "artefacts/digits/data/test.safetensors"
 ID = "mixer_bits=4_seed=0"
 FIRST = ("points", 0)
 RUN = ("benchmarks", 0)
-BUILD, SHOW, RESULTS, COMPRESS = "leaderboard build", "leaderboard show", "harness check results", "harness compress digits rtn"
-EXPORT = f"harness export digits rtn {ID}"
+BUILD, SHOW, RESULTS, COMPRESS = "tables", "show", "check results", "compress digits rtn"
+EXPORT = f"export digits rtn {ID}"
 DEEP = "[" * 100_000
 
 READ = [  # of the leaderboard: what is damaged, how, what the line says
@@ -112,7 +112,7 @@ READ = [  # of the leaderboard: what is damaged, how, what the line says
 SHOWN = [
     ("the table is empty", text(TABLE, ""), "is not a table of this leaderboard"),
     ("the table lacks columns", text(TABLE, "model,method\nmixer,rtn\n"), "is not a table of this leaderboard"),
-    ("the table is cut in a row", cut(TABLE, 0.97), "python -m leaderboard build"),
+    ("the table is cut in a row", cut(TABLE, 0.97), "shrinkmark tables"),
     ("the table has words for numbers", replaced(TABLE, b",32,", b",many,"), "where a number belongs"),
     ("the table is not UTF-8", raw(TABLE, b"\xff\xfe"), "cpu.csv"),
     ("the table is a folder", folder(TABLE), "cpu.csv"),
@@ -146,11 +146,11 @@ STAGES = [
     (COMPRESS, "track.json without the model", field(TRACK, "models", {}), "mixer"),
     (COMPRESS, "costs are cut", cut(COSTS, 0.7), "f00d.json is not valid JSON"),
     (COMPRESS, "costs of negative seconds", field(COSTS, "points", "rtn", ID, "seconds", -1), f"points.rtn.{ID}.seconds: Input should be greater"),
-    ("harness measure digits cpu", "records are gone", gone(RTN), "rtn.json: No such file"),
-    ("harness measure digits cpu", "records without points", field(RTN, "points", DROP), "rtn.json is not a file of results: points"),
-    ("harness measure digits cpu", "the test split is cut", cut(TEST, 0.5), "test.safetensors"),
-    ("harness measure digits cpu", "the test split is gone", gone(TEST), "test.safetensors cannot be read (No such file"),
-    ("harness measure digits cpu", "a program is cut", cut(PROGRAM, 0.5), "artefact"),
+    ("measure digits cpu", "records are gone", gone(RTN), "rtn.json: No such file"),
+    ("measure digits cpu", "records without points", field(RTN, "points", DROP), "rtn.json is not a file of results: points"),
+    ("measure digits cpu", "the test split is cut", cut(TEST, 0.5), "test.safetensors"),
+    ("measure digits cpu", "the test split is gone", gone(TEST), "test.safetensors cannot be read (No such file"),
+    ("measure digits cpu", "a program is cut", cut(PROGRAM, 0.5), "artefact"),
     (EXPORT, "the program is gone", gone(PROGRAM), "delete"),
     (EXPORT, "the program is cut", cut(PROGRAM, 0.5), "cannot be read"),
     (EXPORT, "the program is no zip", raw(PROGRAM, b"program"), "cannot be read"),
@@ -165,7 +165,7 @@ STAGES = [
     (EXPORT, "the test split is cut", cut(TEST, 0.5), "test.safetensors cannot be read"),
     (EXPORT, "the test split lacks its images", replaced(TEST, b'"images"', b'"imagos"'), "test.safetensors cannot be read (KeyError 'images')"),
     (
-        "harness new scale",
+        "new scale",
         "params.yaml has its methods on one line",
         replaced("params.yaml", b"methods:\n", b"methods: # all\n"),
         "has no line 'methods:'",

@@ -1,12 +1,12 @@
-"""Bad params.yaml: every kind of value that `python -m harness check params` must refuse by naming its key."""
+"""Bad params.yaml: every kind of value that `shrinkmark check params` must refuse by naming its key."""
 
 import yaml
 
 from benchmarks.testbed.tiny_project import PARAMS
 from tests.bad_input.edits import DROP, LAUGHS, Case, folder, gone, params, raw, text
 
-CHECK = "harness check params"
-TIMING = ["harness measure digits cpu", "harness hardware"]
+CHECK = "check params"
+TIMING = ["measure digits cpu", "hardware"]
 TRACK, MIXER, CPU = "tracks/digits", "tracks/digits/models/mixer", "hardware/cpu"
 VALUES = [  # keys joined by /, the value put there, what the line names
     ("version", 1, "version: Input should be a valid string"),

@@ -118,9 +118,9 @@ def test_points_run_again_are_reproduced_and_a_tampered_one_is_contradicted(reco
     tamper(theirs, "rtn")
     bundle, file = tmp_path / "theirs.zip", paths.root / "params.yaml"
     write_bundle(params, theirs, file, "digits", bundle)
-    command = ["check-bundle", str(bundle), "--rerun", "1", "--results", str(tmp_path / "none"), "--params", str(file)]
+    command = ["check", "bundle", str(bundle), "--rerun", "1", "--results", str(tmp_path / "none"), "--params", str(file)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "leaderboard", *command], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "shrinkmark", *command], env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and "2 reproduced, 1 contradicted" in done.stdout, done.stdout + done.stderr
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert line.startswith("error: rtn mobilenet_bits=8_seed=0 is contradicted: ") and f"correct, recorded are {IMAGES}" in line

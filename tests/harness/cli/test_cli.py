@@ -1,14 +1,18 @@
 """The command line: help with examples, and one line with a non-zero exit for bad input."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
-from harness.__main__ import main
 from harness.cli import new_method
+from harness.cli.command import app, main
 from leaderboard.records.errors import UserError
 from tests.conftest import ROOT
 
@@ -27,12 +31,28 @@ COMMANDS = [
     ["rerun"],
     ["check", "params"],
     ["check", "results"],
+    ["check", "bundle"],
+    ["tables"],
+    ["show"],
+    ["site"],
+    ["recommend"],
+    ["compare"],
+    ["merge"],
+    ["schema"],
 ]
+VERSION_2 = {
+    "harness": [
+        *"train code compress commit measure run sweep hardware export new macs methods bundle verify".split(),
+        "check params",
+        "check results",
+    ],
+    "leaderboard": "build show recommend compare site verify merge schema".split(),
+}
 
 
 def run(*arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-m", "harness", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "shrinkmark", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -41,7 +61,7 @@ def run_here(capsys, monkeypatch):
 
     def command(*arguments):
         monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, "argv", ["harness", *arguments])
+        monkeypatch.setattr(sys, "argv", ["shrinkmark", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         return ended.value.code, *capsys.readouterr()
@@ -50,9 +70,26 @@ def run_here(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help_with_an_example(command):
-    done = run(*command, "--help")
-    assert done.returncode == 0 and f"Example: python -m harness {' '.join(command)}" in done.stdout
+def test_every_command_has_help_with_an_example_and_its_exit_codes(command):
+    done = CliRunner().invoke(app, [*command, "--help"])
+    assert done.exit_code == 0 and f"Example: shrinkmark {' '.join(command)}" in done.stdout and "Exit codes: 0 done; " in done.stdout
+
+
+def test_docs_name_every_command_and_what_it_was_called():
+    root = typer.main.get_command(app)
+    verbs = {name for name, command in root.commands.items() if not hasattr(command, "commands")}
+    verbs |= {f"{group} {name}" for group, of in root.commands.items() for name in getattr(of, "commands", {})}
+    rows = [line.split("|")[1:4] for line in (ROOT / "docs" / "commands.md").read_text().splitlines() if line.startswith("| `")]
+    told = {re.match(r" `([a-z ]+[a-z])", command)[1]: former for command, _, former in rows}
+    assert set(told) == verbs == {" ".join(command) for command in COMMANDS}
+    former = {name for cell in told.values() for name in re.findall(r"`(.+?)`", cell)}
+    assert former == {f"{package} {name}" for package, names in VERSION_2.items() for name in names} - {"harness code"}
+
+
+def test_the_command_can_be_called_by_the_package_and_by_its_script():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"] == {"shrinkmark": "harness.cli.command:main"}
+    done = run("--help")
+    assert done.returncode == 0 and "Usage: shrinkmark [OPTIONS] COMMAND" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from leaderboard.records.errors import UserError
 from leaderboard.records.params import load_params
 from tests.conftest import ROOT
 
-WITHOUT_DVC = "import sys; sys.modules['dvc'] = None; from harness.__main__ import main; main()"  # importing it would raise
+WITHOUT_DVC = "import sys; sys.modules['dvc'] = None; from harness.cli.command import main; main()"  # importing it would raise
 
 
 @pytest.fixture

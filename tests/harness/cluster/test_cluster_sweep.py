@@ -27,7 +27,7 @@ from tools.kill_anywhere import finished
 from tools.ray_kills import differing, disturbed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-OLDER = "import ray; ray.__version__ = '2.0.1'; from harness.__main__ import main; main()"
+OLDER = "import ray; ray.__version__ = '2.0.1'; from harness.cli.command import main; main()"
 
 
 @pytest.fixture(scope="module")

@@ -150,7 +150,7 @@ class Fresh(Runtime):
     def load(self, profile, artefact):
         return lambda _images: store.read(artefact).module
 """
-WITH = "import sys, harness.latency.runtimes; harness.latency.runtimes.__path__.append(sys.argv.pop(1)); from harness.__main__ import main; main()"
+WITH = "import sys, harness.latency.runtimes; harness.latency.runtimes.__path__.append(sys.argv.pop(1)); from harness.cli.command import main; main()"
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_a_new_runtime_is_one_file_and_a_profile(tiny_project, tmp_path, dropped
     assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "magnitude", "rtn", "rtn"] and report["same_program"] == []
     assert all(row["extra_info"]["agreement"]["same"] == row["extra_info"]["agreement"]["images"] > 0 for row in report["benchmarks"])
     assert [(row["method"], row["reason"]) for row in report["failed"]] == [("magnitude__rtn", "not taken: masked twice")]
-    output("-m", "leaderboard", "build")
+    output("-m", "shrinkmark", "tables")
     with (root / "results" / "v1" / "digits" / "tables" / "new.csv").open() as table:
         shown = {row["method"]: row for row in csv.DictReader(table)}
     assert {row["hardware"] for row in shown.values()} == {"new"} and shown["magnitude__rtn"]["latency_reason"] == "not taken: masked twice"

@@ -111,7 +111,7 @@ def test_of_two_runs_of_a_method_at_once_one_says_so_and_ends(tiny_project, tmp_
     root = shutil.copytree(tiny_project, tmp_path / "project")
     params, paths = load_params(root / "params.yaml"), Paths(root, "v1")
     shutil.rmtree(paths.artefacts("digits", "rtn"))
-    command = ["python", "-m", "harness", "compress", "digits", "rtn"]
+    command = ["python", "-m", "shrinkmark", "compress", "digits", "rtn"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     both = [subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     deadline = time.monotonic() + 120

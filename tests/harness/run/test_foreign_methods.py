@@ -3,9 +3,10 @@
 import sys
 
 import pytest
+import typer
 import yaml
 
-from harness.cli.results import check_params
+from harness.cli.check import check_params
 from harness.run import fingerprint, registry
 from harness.run import foreign_methods as others
 from harness.run.compress import compress
@@ -37,9 +38,9 @@ def test_a_chain_with_a_refused_step_is_refused(outside):
 def test_params_that_name_a_refused_method_are_told_so(small, with_methods, tmp_path, capsys):
     file = tmp_path / "params.yaml"
     file.write_text(yaml.safe_dump(with_methods({name: [{}] for name in ("dense", *LINES)}).model_dump(), sort_keys=False))
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(typer.Exit) as ended:
         check_params(file)
-    assert ended.value.code == 1 and capsys.readouterr().err == "".join(f"error: {line}\n" for line in LINES.values())
+    assert ended.value.exit_code == 1 and capsys.readouterr().err == "".join(f"error: {line}\n" for line in LINES.values())
 
 
 def test_a_file_of_methods_that_hands_on_a_class_from_elsewhere_is_held_to_the_same(outside, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import landlockpy
 import pytest
 import yaml
 
-from harness.__main__ import main
+from harness.cli.command import main
 from harness.data._cifar10_files import CIFAR10
 from harness.data.splits import TEST
 from harness.point.worker import Job
@@ -97,7 +97,7 @@ def test_a_command_with_a_failed_point_exits_1_when_all_were_tried_and_the_next_
     failing = with_methods({"outside_fails_while_there": [{"path": str(there)}], "outside_scale": [{"factor": 0.3}]})
     (paths.root / "failing.yaml").write_text(yaml.safe_dump(failing.model_dump()))
     methods = ["outside_fails_while_there", "outside_scale"]
-    monkeypatch.setattr(sys, "argv", ["harness", "compress", "digits", *methods, "--params", str(paths.root / "failing.yaml")])
+    monkeypatch.setattr(sys, "argv", ["shrinkmark", "compress", "digits", *methods, "--params", str(paths.root / "failing.yaml")])
 
     def command():
         with pytest.raises(SystemExit) as ended:

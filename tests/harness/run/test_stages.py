@@ -42,7 +42,7 @@ def ran(small):
 def measure_alone(paths, hardware="cpu", file="params.yaml"):
     """Measure in a process of its own, for pytest does not nest, and return the report."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "harness", "measure", "digits", hardware, "--params", str(paths.root / file)]
+    command = [sys.executable, "-m", "shrinkmark", "measure", "digits", hardware, "--params", str(paths.root / file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (report,) = paths.latency("digits", hardware).iterdir()
@@ -339,7 +339,7 @@ def test_an_interrupted_stage_keeps_its_finished_points_and_goes_on_from_there(r
     content = with_methods({"magnitude": settings}).model_dump()
     file = paths.root / "interrupted.yaml"
     file.write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "harness", "compress", "digits", "magnitude", "--params", str(file)]
+    command = [sys.executable, "-m", "shrinkmark", "compress", "digits", "magnitude", "--params", str(file)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     home, deadline = paths.artefacts("digits", "magnitude"), time.monotonic() + 120

@@ -6,9 +6,9 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
-from leaderboard.__main__ import app
-from tests.leaderboard.cli.test_leaderboard_commands import assert_fails
+from harness.cli.command import app
 from tests.leaderboard.conftest import Results
+from tests.leaderboard.test_commands import assert_fails
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_track_of_one_side_is_named_and_one_can_be_chosen(filled, other):
     assert "- **cifar10**: only in B" in page(filled, other)
     assert "cifar10" not in page(filled, other, "--track", "digits")
     assert_fails(ask(filled.root, other.root, "--track", "digist"), 2, "unknown track 'digist': did you mean 'digits'?")
-    assert_fails(ask(filled.root, other.root, "--track", "cifar10"), 1, "no track to compare", "cifar10")
+    assert_fails(ask(filled.root, other.root, "--track", "cifar10"), 2, "no track to compare", "cifar10")
 
 
 def test_results_of_different_versions_are_compared_and_the_heading_warns(filled):
@@ -159,7 +159,7 @@ def test_results_of_different_versions_are_compared_and_the_heading_warns(filled
     outcome = ask("v1", "v2", "--results", filled.root)
     assert outcome.stdout.startswith("## v1 (A, version v1) and v2 (B, version v2)\n\n**The versions differ**") and "nothing moved" in outcome.stdout
     assert ask(filled.root / "v1", filled.root / "v2").stdout.count("nothing moved") == 1
-    assert_fails(ask(filled.root, "v2", "--results", filled.root, "--params", "none.yaml"), 1, "holds the versions v1, v2: name one, e.g.")
+    assert_fails(ask(filled.root, "v2", "--results", filled.root, "--params", "none.yaml"), 2, "holds the versions v1, v2: name one, e.g.")
 
 
 def test_long_tables_are_cut_after_the_furthest(filled, other, point):
@@ -207,22 +207,22 @@ def test_of_another_revision_the_version_alone_must_be_readable(filled):
     assert "nothing moved" in ask("before", "v1", *where).stdout
     filled.params.write_text("seed: 3\n")
     commit(filled.root.parent, "nameless")
-    assert_fails(ask("nameless", "v1", *where), 1, "params.yaml does not validate: version: Field required")
+    assert_fails(ask("nameless", "v1", *where), 2, "params.yaml does not validate: version: Field required")
 
 
 def test_a_name_that_is_nothing_says_so_on_one_line(repository):
     where = ("--results", repository.root, "--params", repository.params)
-    assert_fails(ask("nonsense", "v1", *where), 1, "'nonsense' is no folder of results, no version in", "no revision 'nonsense'")
-    assert_fails(ask("HEAD:v9", "v1", *where), 1, "results/v9")
-    assert_fails(ask(repository.folder(), "v1", *where), 1, "holds no results")
+    assert_fails(ask("nonsense", "v1", *where), 2, "'nonsense' is no folder of results, no version in", "no revision 'nonsense'")
+    assert_fails(ask("HEAD:v9", "v1", *where), 2, "results/v9")
+    assert_fails(ask(repository.folder(), "v1", *where), 2, "holds no results")
 
 
 def test_results_that_this_code_cannot_read_name_their_side(filled, other):
     (other.folder() / "track.json").write_text('{"version": "v1", "track": "digits"}')
-    assert_fails(ask(filled.root, other.root), 1, f"{other.root} cannot be read by this code: ")
+    assert_fails(ask(filled.root, other.root), 2, f"{other.root} cannot be read by this code: ")
 
 
 @pytest.mark.parametrize("command", ["recommend", "compare"])
 def test_every_question_has_help_with_an_example(command):
     outcome = CliRunner().invoke(app, [command, "--help"])
-    assert outcome.exit_code == 0 and f"Example: python -m leaderboard {command}" in outcome.stdout
+    assert outcome.exit_code == 0 and f"Example: shrinkmark {command}" in outcome.stdout

@@ -6,13 +6,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from leaderboard.__main__ import app
+from harness.cli.command import app
 from leaderboard.records import version2
 from leaderboard.records.errors import UserError
-from tests.leaderboard.cli.test_leaderboard_commands import assert_fails
 from tests.leaderboard.compare.test_compare import table
 from tests.leaderboard.exchange.bundles import packed
 from tests.leaderboard.exchange.bundles import run as exchange
+from tests.leaderboard.test_commands import assert_fails
 
 RECORDS = "v2/records/digits"
 
@@ -119,24 +119,24 @@ def alone(old):
     return old
 
 
-QUESTIONS = [["build"], ["build", "digits"], ["show"], ["recommend", "--model", "resnet", "--optimise", "bytes"], ["site"]]
+QUESTIONS = [["tables"], ["tables", "digits"], ["show"], ["recommend", "--model", "resnet", "--optimise", "bytes"], ["site"]]
 
 
 def ask(results, command, *options):
     """Run a command as in a checkout whose results are `results`."""
     files = ["--results", results.root, "--params", results.params]
-    files += {"build": ["--readme", results.readme], "site": ["--into", results.root.parent / "site"]}.get(command, [])
+    files += {"tables": ["--readme", results.readme], "site": ["--into", results.root.parent / "site"]}.get(command, [])
     return CliRunner().invoke(app, [command, *map(str, files), *options])
 
 
 @pytest.mark.parametrize("command", QUESTIONS, ids=" ".join)
 def test_version_3_without_results_says_what_to_run_though_version_2_has_some(alone, command):
-    assert_fails(ask(alone, *command), 1, "holds no results of version 'v3' yet: run `dvc repro`")
+    assert_fails(ask(alone, *command), 2, "holds no results of version 'v3' yet: run `dvc repro`")
 
 
 @pytest.mark.parametrize("command", QUESTIONS, ids=" ".join)
 def test_asked_for_version_2_every_command_says_who_reads_it(old, command):
-    assert_fails(ask(old, *command, "--version", "v2"), 1, "v2 is as version 2 wrote it, which `compare` alone reads", "`dvc repro`")
+    assert_fails(ask(old, *command, "--version", "v2"), 2, "v2 is as version 2 wrote it, which `compare` alone reads", "`dvc repro`")
 
 
 def test_compare_and_merge_say_what_to_run_where_version_3_has_no_results(old, params, tmp_path):
@@ -145,12 +145,12 @@ def test_compare_and_merge_say_what_to_run_where_version_3_has_no_results(old, p
         path.write_text(path.read_text().replace('"version": "v3"', '"version": "v1"'))
     bundle = packed(old, params, tmp_path / "theirs.zip")
     (old.root / "v1").rename(tmp_path / "kept")
-    assert_fails(compare(old), 1, "'v3' is no folder of results", "`dvc repro`")
+    assert_fails(compare(old), 2, "'v3' is no folder of results", "`dvc repro`")
     old.params.write_text(old.params.read_text().replace("version: v3", "version: v1"))
-    assert_fails(exchange(old, "merge", bundle), 1, "we have no results of track 'digits'", "run `make repro TRACK=digits`")
+    assert_fails(exchange(old, "merge", bundle), 2, "we have no results of track 'digits'", "run `make repro TRACK=digits`")
 
 
 def test_a_track_may_be_called_records(filled):
     filled.write_dense_alone("records")
-    outcome = ask(filled, "build", "records")
+    outcome = ask(filled, "tables", "records")
     assert outcome.exit_code == 0, outcome.output

@@ -8,8 +8,8 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from typer.testing import CliRunner
 
 from harness.audit.bundle import write_bundle
+from harness.cli.command import app
 from harness.run.paths import Paths
-from leaderboard.__main__ import app
 
 RECORDS = "results/v1/digits"
 
@@ -38,7 +38,7 @@ def packed(results, params, into):
 
 def run(ours, command, bundle, *options):
     """Run a command of the leaderboard on a bundle, beside our results."""
-    return CliRunner().invoke(app, [command, str(bundle), "--results", str(ours.root), "--params", str(ours.params), *options])
+    return CliRunner().invoke(app, [*command.split(), str(bundle), "--results", str(ours.root), "--params", str(ours.params), *options])
 
 
 def tree(folder):
@@ -48,7 +48,7 @@ def tree(folder):
 
 def assert_refused(outcome, *words):
     """Assert a non-zero exit and one line that holds `words`."""
-    assert outcome.exit_code == 1, outcome.output
+    assert outcome.exit_code == 2, outcome.output
     (line,) = outcome.stderr.splitlines()
     assert line.startswith("error: ") and all(word in line for word in words), line
 

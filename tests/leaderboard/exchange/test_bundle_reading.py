@@ -18,7 +18,7 @@ def bundle(filled, params, tmp_path):
 def assert_nothing_gives(filled, bundle, *words):
     """Assert that check-bundle and merge refuse the bundle with one line and leave everything as it was."""
     before = tree(bundle.parent)
-    for command in ("check-bundle", "merge"):
+    for command in ("check bundle", "merge"):
         assert_refused(run(filled, command, bundle), *words)
     assert tree(bundle.parent) == before
 
@@ -124,4 +124,4 @@ def test_a_bit_that_flipped_on_the_way_is_refused(filled, bundle):
 
 
 def test_a_bundle_that_is_not_there_is_one_line(filled, tmp_path):
-    assert_refused(run(filled, "check-bundle", tmp_path / "none.zip"), "cannot read", "none.zip")
+    assert_refused(run(filled, "check bundle", tmp_path / "none.zip"), "cannot read", "none.zip")

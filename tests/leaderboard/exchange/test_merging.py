@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.audit.check import check_results, from_elsewhere
+from harness.cli.command import app
 from harness.run.paths import Paths
-from leaderboard.__main__ import app
 from leaderboard.exchange.agreement import Rerun, Verification
 from leaderboard.exchange.labels import comparable
 from leaderboard.records.errors import UserError
@@ -114,7 +114,7 @@ def test_a_method_that_we_lack_is_added_with_its_origin_and_its_times(filled, ne
 
 def test_a_row_shows_the_weakest_label_of_its_points(filled, new_method, params, tmp_path):
     bundle = packed(new_method, params, tmp_path / "theirs.zip")
-    assert run(filled, "check-bundle", bundle).exit_code == 0
+    assert run(filled, "check bundle", bundle).exit_code == 0
     label(bundle, {"gptq": {"g-4": "reproduced"}})
     assert "added gptq: 2 points (1 of 2 run again)" in run(filled, "merge", bundle).stdout
     rows = {row["setting"]: row["origin"] for row in csv.DictReader(pages(filled)["cpu_beef.csv"].splitlines()) if row["method"] == "gptq"}
@@ -123,7 +123,7 @@ def test_a_row_shows_the_weakest_label_of_its_points(filled, new_method, params,
 
 def test_a_contradicted_bundle_is_not_added(filled, new_method, params, tmp_path):
     bundle = packed(new_method, params, tmp_path / "theirs.zip")
-    run(filled, "check-bundle", bundle)
+    run(filled, "check bundle", bundle)
     label(bundle, {"gptq": {"g-3": "contradicted"}})
     assert_merge_refused(filled, new_method, params, tmp_path, "gptq g-3 was contradicted when it was run again")
 
@@ -137,7 +137,7 @@ def test_a_point_that_differs_where_dense_differs_too_says_nothing(filled):
 
 
 def test_labels_of_another_bundle_are_refused(filled, new_method, params, tmp_path):
-    run(filled, "check-bundle", packed(new_method, params, tmp_path / "theirs.zip"))
+    run(filled, "check bundle", packed(new_method, params, tmp_path / "theirs.zip"))
     new_method.latency(machine="beef").unlink()
     assert_merge_refused(filled, new_method, params, tmp_path, "theirs.zip.labels.json is not about theirs.zip as it is now")
 

@@ -24,7 +24,7 @@ def edit(results, method, **changed):
 
 
 def verified(ours, theirs, params, tmp_path):
-    return run(ours, "check-bundle", packed(theirs, params, tmp_path / "theirs.zip"))
+    return run(ours, "check bundle", packed(theirs, params, tmp_path / "theirs.zip"))
 
 
 def test_results_that_are_ours_are_self_reported_until_they_are_run_again(filled, theirs, params, tmp_path):
@@ -105,7 +105,7 @@ def test_what_tables_refuse_is_refused_by_the_name_it_has_in_the_bundle(filled, 
     write(bundle, files.items())
     with_entry(bundle, f"{RECORDS}/points/rtn.json", content)
     assert_refused(
-        run(filled, "check-bundle", bundle), f": {RECORDS}/predictions/rtn.safetensors: point 'r-r-8' says 190 correct, its predictions 196"
+        run(filled, "check bundle", bundle), f": {RECORDS}/predictions/rtn.safetensors: point 'r-r-8' says 190 correct, its predictions 196"
     )
 
 
@@ -138,7 +138,7 @@ def test_costs_that_their_machine_did_not_write_are_refused(filled, theirs, para
     changed = {key: content[key] | value if key == "machine" else value for key, value in changed.items()}
     write(bundle, files.items())
     with_entry(bundle, f"{RECORDS}/costs/f00d.json", json.dumps(content | changed).encode())
-    assert_refused(run(filled, "check-bundle", bundle), said)
+    assert_refused(run(filled, "check bundle", bundle), said)
 
 
 def test_what_a_bundle_holds_from_elsewhere_is_refused(filled, theirs, params, tmp_path):
@@ -149,4 +149,4 @@ def test_what_a_bundle_holds_from_elsewhere_is_refused(filled, theirs, params, t
     write(bundle, files.items())
     for name, content in changed.items():
         with_entry(bundle, name, content)
-    assert_refused(run(filled, "check-bundle", bundle), "rtn is from elsewhere already", "(and 1 more)")
+    assert_refused(run(filled, "check bundle", bundle), "rtn is from elsewhere already", "(and 1 more)")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from harness.__main__ import app as harness
+from harness.cli.command import app as harness
 from leaderboard.records.files import write_folder
 from leaderboard.records.outline import read_outline
 from leaderboard.records.results import read_track
@@ -15,7 +15,7 @@ from leaderboard.tables.build import make_tables
 from leaderboard.tables.markdown import markdown_text
 from leaderboard.tables.summary import metrics_text
 from leaderboard.tables.table import csv_text
-from tests.leaderboard.cli.test_leaderboard_commands import assert_fails, run
+from tests.leaderboard.test_commands import assert_fails, run
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_row_with_the_program_of_dense_and_one_that_failed_are_counted_with_th
     filled.same_program = [{"method": "rtn", "id": "r-r-8", "timed": {"method": "dense", "id": "d-r"}}]
     filled.failed = [{"method": "rtn", "id": "r-r-4", "reason": "no operator"}]
     filled.write_latency()
-    run(filled, "build")
+    run(filled, "tables")
     outcome = ask(filled, "latency")
     assert rows(outcome) == [("l1_channels", "keep=0.5")]
     assert "1 run dense's own program, 1 could not be timed, 1 masked" in outcome.stdout
@@ -76,7 +76,7 @@ def test_what_cannot_be_told_from_the_first_is_marked_as_tied(filled, point):
     filled.time("slim", "s", 0.5002)
     filled.time("slim", "t", 0.6)
     filled.write_latency()
-    run(filled, "build")
+    run(filled, "tables")
     for cost, equals in (("bytes", {"rtn", "slim"}), ("macs", {"l1_channels", "slim"}), ("latency", {"l1_channels", "slim"})):
         outcome = ask(filled, cost)
         tied = [line.split()[0] for line in outcome.stdout.splitlines() if line.endswith("tied")]
@@ -96,7 +96,7 @@ def test_needs_restrict_the_budget_class(built):
 
 def test_the_command_that_reproduces_the_first_row_is_one_of_the_harness(built):
     command = shlex.split(ask(built, "bytes").stdout.splitlines()[-1].partition(": ")[2])
-    assert command == "python -m harness run digits --method rtn --model resnet --into try".split()
+    assert command == "shrinkmark run digits --method rtn --model resnet --into try".split()
     usage = CliRunner().invoke(harness, ["run", "--help"]).stdout
     assert all(option in usage for option in command if option.startswith("--"))
 
@@ -126,26 +126,26 @@ def test_an_unknown_model_gets_did_you_mean(built):
 
 def test_where_nothing_qualifies_the_mildest_loss_is_named(built):
     options = ("--max-drop", "0.2", "--needs", "calibration")
-    assert_fails(ask(built, "bytes", *options), 1, "no row of resnet loses at most 0.2 points", "0.50 points, of wanda sparsity=0.5")
+    assert_fails(ask(built, "bytes", *options), 2, "no row of resnet loses at most 0.2 points", "0.50 points, of wanda sparsity=0.5")
 
 
 def test_where_no_row_has_a_time_the_reasons_are_named(built):
-    assert_fails(ask(built, "latency", "--needs", "calibration"), 1, "has a time of its own: 1 masked")
+    assert_fails(ask(built, "latency", "--needs", "calibration"), 2, "has a time of its own: 1 masked")
 
 
 def test_a_class_that_was_not_measured_on_the_model_names_those_that_were(built):
-    assert_fails(ask(built, "bytes", "--needs", "calibration", model="vit"), 1, "no measured row that needs calibration: it has fine-tune")
+    assert_fails(ask(built, "bytes", "--needs", "calibration", model="vit"), 2, "no measured row that needs calibration: it has fine-tune")
 
 
 def test_metrics_without_the_noise_floor_are_one_line(built):
     (built.tables() / "metrics.json").write_text(json.dumps({}))
-    assert_fails(ask(built, "latency"), 1, "noise_floor_cpu/b1", "python -m leaderboard build")
+    assert_fails(ask(built, "latency"), 2, "noise_floor_cpu/b1", "shrinkmark tables")
 
 
 def test_a_table_without_columns_of_latency_is_one_line(built):
     path = built.tables() / "cpu.csv"
     path.write_text(path.read_text().replace("verdict_b", "word_b"))
-    assert_fails(ask(built, "latency"), 1, "no column of latency")
+    assert_fails(ask(built, "latency"), 2, "no column of latency")
 
 
 def test_where_no_row_has_what_is_ranked_the_column_is_named(built):
@@ -153,4 +153,4 @@ def test_where_no_row_has_what_is_ranked_the_column_is_named(built):
     content = pd.read_csv(table, dtype=str)
     content["theoretical_speedup"] = None
     content.to_csv(table, index=False)
-    assert_fails(ask(built, "macs"), 1, "no row of resnet that loses at most 1 points has a theoretical_speedup")
+    assert_fails(ask(built, "macs"), 2, "no row of resnet that loses at most 1 points has a theoretical_speedup")

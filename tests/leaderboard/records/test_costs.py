@@ -6,7 +6,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from leaderboard.__main__ import app
+from harness.cli.command import app
 from leaderboard.records.outline import read_outline
 from leaderboard.records.results import read_track
 from leaderboard.tables.build import make_tables
@@ -63,7 +63,7 @@ def test_without_a_file_of_costs_the_cells_are_empty(filled):
     changed = {key for key in whole if bare[key] != whole[key]}
     assert changed == {"compress_seconds", "peak_mib"} and {bare[key] for key in changed} == {""}
     assert "None" not in markdown_text(table(filled)) and "nan" not in markdown_text(table(filled))
-    for command, options in (("build", ["--readme", filled.readme]), ("site", ["--into", filled.root.parent / "site"])):
+    for command, options in (("tables", ["--readme", filled.readme]), ("site", ["--into", filled.root.parent / "site"])):
         options = ["--results", filled.root, "--params", filled.params, *options]
         assert CliRunner().invoke(app, [command, *map(str, options)]).exit_code == 0
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
-from leaderboard.__main__ import app
+from harness.cli.command import app
 from leaderboard.records.errors import UserError
 from leaderboard.records.outline import read_outline
 from leaderboard.site.archive import REVISION, read_archive
@@ -72,7 +72,7 @@ def test_a_folder_that_is_not_a_site_is_left_alone(filled):
     site(filled).mkdir()
     (site(filled) / "thesis.tex").write_text("years of work")
     outcome = build(filled)
-    assert outcome.exit_code == 1 and "is not a site of this command" in outcome.stderr and len(outcome.stderr.splitlines()) == 1
+    assert outcome.exit_code == 2 and "is not a site of this command" in outcome.stderr and len(outcome.stderr.splitlines()) == 1
     assert (site(filled) / "thesis.tex").read_text() == "years of work"
 
 
@@ -80,7 +80,7 @@ def test_results_that_cannot_be_read_leave_the_site_as_it_was(filled):
     build(filled)
     before = (site(filled) / "index.html").read_bytes()
     (filled.folder() / "track.json").write_text("{")
-    assert build(filled).exit_code == 1
+    assert build(filled).exit_code == 2
     assert (site(filled) / "index.html").read_bytes() == before and [path.name for path in site(filled).parent.glob(".site*")] == []
 
 
@@ -105,7 +105,7 @@ def test_what_a_method_says_of_itself_is_read_from_its_file_and_never_run(filled
     assert "RTN: rounds" not in (site(filled) / "methods" / "wanda.html").read_text()
     (methods(filled) / "rtn.py").write_text("def")
     outcome = build(filled)
-    assert outcome.exit_code == 1 and "rtn.py is not Python" in outcome.stderr and len(outcome.stderr.splitlines()) == 1
+    assert outcome.exit_code == 2 and "rtn.py is not Python" in outcome.stderr and len(outcome.stderr.splitlines()) == 1
 
 
 def archive(results):
@@ -157,7 +157,7 @@ def test_statistics_that_lie_beside_the_tables_are_shown_and_a_broken_one_is_nam
     assert "Area under each method" in page and "a&lt;b, c" in page and "0.93" in page and "Tiers of methods" not in page
     (filled.tables() / "areas.csv").write_text("needs,method\nlabels\n")
     outcome = build(filled)
-    assert outcome.exit_code == 1 and "areas.csv" in outcome.stderr
+    assert outcome.exit_code == 2 and "areas.csv" in outcome.stderr
 
 
 def test_page_data_are_the_values_of_the_csv_and_what_is_no_number_is_missing(filled):

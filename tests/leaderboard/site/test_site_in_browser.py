@@ -218,7 +218,7 @@ def test_hover_shows_a_point_and_a_click_opens_its_record_and_how_to_make_it(com
     page.mouse.click(x, y)
     dialog = page.locator("dialog#record")
     dialog.wait_for()
-    assert "python -m harness run digits --method block_drop --model resnet --into try" in dialog.inner_text()
+    assert "shrinkmark run digits --method block_drop --model resnet --into try" in dialog.inner_text()
     assert dialog.locator("dt").count() > 20 and "block_drop" in dialog.locator("h2").inner_text()
     assert violations(page) == []
     page.keyboard.press("Escape")

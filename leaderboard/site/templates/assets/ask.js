@@ -1,5 +1,5 @@
 "use strict";
-// "I have this model and may lose some accuracy: what makes it smallest or fastest?" The same rule as `python -m leaderboard recommend`.
+// "I have this model and may lose some accuracy: what makes it smallest or fastest?" The same rule as `shrinkmark recommend`.
 
 const TOP = 5;
 const VERDICTS = ["faster", "tie", "slower"]; // best first; any other says why a row has no time of its own

@@ -6,7 +6,7 @@ function shellWord(text) {
 }
 
 function reproduceCommand(data, row) {
-  const words = ["python", "-m", "harness", "run", data.track, "--method", row.method, "--model", row.model, "--into", "try"];
+  const words = ["shrinkmark", "run", data.track, "--method", row.method, "--model", row.model, "--into", "try"];
   return words.map(shellWord).join(" ");
 }
 

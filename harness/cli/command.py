@@ -1,0 +1,43 @@
+"""The command line: `shrinkmark COMMAND --help`, or `python -m shrinkmark` where the command is not on the path."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: one thread in each worker; latency sets its own number
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from harness.cli import check, exchange, questions, stages, sweep, tables, tools
+from harness.cli.options import OPTIONS
+from leaderboard.records.errors import UserError
+
+
+class OneLineErrors(TyperGroup):
+    """Ends a command with one line and exit code 2 for bad input."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that `ctx` names."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+
+
+HELP = "Benchmark of methods that make neural networks smaller or faster: run it, add to it, ask it. Example: shrinkmark show --track digits"
+app = typer.Typer(help=HELP, cls=OneLineErrors, **OPTIONS)
+for part in (stages, sweep, tables, questions, check, exchange, tools):
+    app.add_typer(part.app)
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    try:
+        app(prog_name="shrinkmark")
+    finally:
+        gc.freeze()  # or the interpreter spends most of a second collecting torch before it ends
