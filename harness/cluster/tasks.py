@@ -6,7 +6,7 @@ import importlib.metadata
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from harness.run.guard import guarded_compress
 from harness.run.paths import Paths
 from harness.run.point_folder import RECORD, Made, made_of, temporary
 from harness.run.points import Point
-from harness.run.pool import CONTEXT, PRELOAD, Outcome, reason_of, run_all, workers
+from harness.run.pool import CONTEXT, PRELOAD, Outcome, Pools, pools_of, reason_of, run_all
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
@@ -83,6 +83,7 @@ def run_point(given: Given, point: Point, wanted: str, node: str) -> Result | Re
         reason = _foreign(given, point, wanted)
         return _ran(given, point, wanted) if reason is None else RefusedNode(node, reason)
     except Exception as error:  # whatever it is, the point is tried on another node
+        _pools.cache_clear()  # should they be the reason
         return FailedOnNode(node, reason_of(error))
 
 
@@ -110,17 +111,20 @@ def _foreign(given: Given, point: Point, wanted: str) -> str | None:
 
 
 def _outcomes(given: Given, point: Point, folder: Path) -> list[Outcome]:
-    _start_server()
-    with workers(1) as pool:
-        steps: list[Callable[[Job], dict[str, Any]]] = [partial(guarded_compress, closed=given.remote.inputs), evaluate_point]
-        ((_, outcomes),) = run_all(pool, [_job(given, point, folder)], steps, given.params.track(point.track).seconds)
+    steps: list[Callable[[Job], dict[str, Any]]] = [partial(guarded_compress, closed=given.remote.inputs), evaluate_point]
+    ((_, outcomes),) = run_all(_pools(), [_job(given, point, folder)], steps, given.params.track(point.track).seconds)
     return outcomes
 
 
-def _start_server() -> None:
-    """Start the server that workers are forked from so that nothing outlives this process; `workers` then finds it running."""
+@cache
+def _pools() -> Pools:
+    """Return the pools of this process, which runs points until Ray ends it: ending pools takes them most of a second, which each point would wait for.
+
+    The server that their workers are forked from is started so that nothing outlives this process.
+    """
     CONTEXT.set_forkserver_preload(["harness.run.server.die_with_parent", *PRELOAD])
     forkserver.ensure_running()
+    return pools_of(1)
 
 
 def _job(given: Given, point: Point, folder: Path) -> Job:

@@ -53,11 +53,16 @@ def start_server() -> None:
     forkserver.ensure_running()
 
 
+def pools_of(count: int) -> Pools:
+    """Return pools of `count` processes, which last until somebody ends them or this process ends."""
+    start_server()
+    return Pools(ProcessPool(count, max_tasks=1, context=CONTEXT), ProcessPool(count, context=CONTEXT), count)
+
+
 @contextmanager
 def workers(count: int) -> Iterator[Pools]:
     """Yield pools of `count` processes; leaving by an exception kills what is running."""
-    start_server()
-    pools = Pools(ProcessPool(count, max_tasks=1, context=CONTEXT), ProcessPool(count, context=CONTEXT), count)
+    pools = pools_of(count)
     try:
         yield pools
         for pool in pools.all:

@@ -18,11 +18,15 @@ pytest.importorskip("ray")
 from benchmarks.testbed.ray_nodes import ROOT, Cluster, commit, driver, environment, wait_until
 from harness.cli.lock import alone
 from harness.cluster.remote import Remote, send
+from harness.cluster.tasks import SPENT
 from harness.run.compress import compress
+from harness.run.costs import Kept, this_machine
 from harness.run.paths import Paths
 from harness.run.points import expand
 from leaderboard.records import files
 from leaderboard.records.params import load_params
+from leaderboard.records.results import read_record
+from leaderboard.records.schema import CostsFile
 from tools.kill_anywhere import finished
 from tools.ray_kills import differing, disturbed
 
@@ -55,6 +59,7 @@ def copied(small, folder, **methods):
     content = yaml.safe_load((paths.root / "params.yaml").read_text())
     if methods:
         content |= {"methods": {name: {"settings": settings} for name, settings in methods.items()}, "chains": {}}
+        content["tracks"]["digits"]["methods"] = {}
     folder.mkdir()
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     own = Paths(folder, params.version)
@@ -109,6 +114,9 @@ def test_what_a_driver_that_died_did_not_fetch_is_fetched_by_the_next_without_be
     (folder,) = (paths.root / name for name in finished(paths.root))
     whole = {file.name: file.read_bytes() for file in folder.iterdir()}
     fingerprint, shared = files.read_json(folder / "record.json")["fingerprint"], paths.root / "shared"
+    (costs,) = paths.costs("digits").iterdir()
+    spent = read_record(costs, CostsFile).points["dense"][folder.name]
+    files.write_record(folder / SPENT, Kept(machine=this_machine(), spent=spent))  # as a node sends it
     send(Remote(str(shared)), fingerprint, folder)
     (shared / "points" / f"{fingerprint}.0.tar.half").write_text("a node was killed when it sent this")
     shutil.rmtree(folder)
@@ -223,7 +231,7 @@ def test_latency_is_timed_on_the_node_that_offers_the_hardware_and_only_when_not
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0 and "digits on cpu: latency measured" in out, err
     (report,) = paths.latency("digits", "cpu").glob("*.json")
-    assert [row["extra_info"]["method"] for row in files.read_json(report)["benchmarks"]] == ["dense"]
+    assert [row["extra_info"]["method"] for row in files.read_json(report)["benchmarks"]] == ["dense", "rtn"], "rtn: the control"
 
 
 FILL = """
