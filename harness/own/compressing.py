@@ -98,7 +98,7 @@ def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
 
 def handled(model: nn.Module) -> pd.DataFrame:
     """Return a row a method, by name: family, needs, realisation, and why the method at its default setting does not handle `model` ("" if it does)."""
-    rows = {}
+    rows: dict[str, tuple[str, str, str, str]] = {}
     for name in registry.names():
         try:
             method = registry.configure(name, {})
