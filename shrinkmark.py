@@ -1,8 +1,10 @@
-"""Compress an image classifier, and measure what that is worth: the benchmark's methods and rulers on your own model and images.
+"""Compress an image classifier, and measure what that is worth: the benchmark's methods
+and rulers on your own model and images.
 
 >>> import torch
 >>> from torch import nn
->>> model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 4))
+>>> convolutions = nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3)
+>>> model = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 4))
 >>> images, labels = torch.rand(40, 3, 16, 16), torch.arange(40) % 4
 >>> small = compress(model, "rtn", images, bits=4)
 >>> row = measure(small, dense=model, images=images, labels=labels)
@@ -11,7 +13,8 @@
 >>> methods(model).loc["tome", "skipped"]
 'not a vision transformer: it has no tokens that attend to each other'
 
-Bad arguments raise ValueError with one line that says what to do. `python -m shrinkmark` is the command `shrinkmark`.
+Bad arguments raise ValueError with one line that says what to do. `python -m
+shrinkmark` is the command `shrinkmark`.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # imported when they are needed, so that the command's help does not wait for torch
+# imported when they are needed, so that the command's help does not wait for torch
+if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
@@ -40,11 +44,15 @@ def compress(
     seed: int = 0,
     **setting: Any,
 ) -> nn.Module:
-    """Return `model` compressed by `method`, a name with its `setting` or a configured method; in eval mode, on the device of `model`, which is not changed.
+    """Return `model` compressed by `method`, a name with its `setting` or a configured
+    method; in eval mode, on the device of `model`, which is not changed.
 
-    images: (N, C, H, W) as the model takes them, or a DataLoader: what methods calibrate on; labels: (N,), for methods that need them. train: a pair of
-    images and labels, or a loader of such pairs, to train on for `epochs`, by default `images` with `labels`. fresh: builds the model at a width in (0, 1],
-    untrained, for methods that train a narrower or fresh network. Budgets are fields of the method: `sparsity`, `macs`, `bits` (see `methods`).
+    images: (N, C, H, W) as the model takes them, or a DataLoader: what methods
+    calibrate on; labels: (N,), for methods that need them. train: a pair of images and
+    labels, or a loader of such pairs, to train on for `epochs`, by default `images`
+    with `labels`. fresh: builds the model at a width in (0, 1], untrained, for methods
+    that train a narrower or fresh network. Budgets are fields of the method:
+    `sparsity`, `macs`, `bits` (see `methods`).
     """
     from harness.own import compressing
 
@@ -52,29 +60,39 @@ def compress(
     return compressing.compress(model, compressing.configured(method, setting), images, budget)
 
 
-def measure(compressed: nn.Module, *, dense: nn.Module, images: Images, labels: Tensor | None = None) -> pd.Series:
-    """Return what `compressed` is worth beside `dense` in the tables' columns: accuracy and difference with intervals, bytes, MACs, latency, speed-up."""
+def measure(
+    compressed: nn.Module, *, dense: nn.Module, images: Images, labels: Tensor | None = None
+) -> pd.Series:
+    """Return what `compressed` is worth beside `dense` in the tables' columns: accuracy
+    and difference with intervals, bytes, MACs, latency, speed-up.
+    """
     from harness.own.measuring import measured
 
     return measured(compressed, dense, images, labels)
 
 
 def save(compressed: nn.Module, folder: str | Path) -> None:
-    """Write a model that `compress` returned into `folder`: `program.pt2`, which runs with torch alone, and `weights.safetensors`, whose bytes are counted."""
+    """Write a model that `compress` returned into `folder`: `program.pt2`, which runs
+    with torch alone, and `weights.safetensors`, whose bytes are counted.
+    """
     from harness.own import stored
 
     stored.save(compressed, Path(folder))
 
 
 def load(folder: str | Path) -> nn.Module:
-    """Read back what `save` wrote: a module for inference that takes any batch and moves with `.to()`."""
+    """Read back what `save` wrote: a module for inference that takes any batch and
+    moves with `.to()`.
+    """
     from harness.own import stored
 
     return stored.load(Path(folder))
 
 
 def methods(model: nn.Module) -> pd.DataFrame:
-    """Return a row a method: its `family`, what it `needs`, how its saving exists, and at its default setting why it does not handle `model` (or "")."""
+    """Return a row a method: its `family`, what it `needs`, how its saving exists, and
+    at its default setting why it does not handle `model` (or "").
+    """
     from harness.own.compressing import handled
 
     return handled(model)

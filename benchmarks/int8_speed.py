@@ -1,13 +1,16 @@
-"""How much faster integers are: `int8_static` on timm models at 224 pixels, through our artefacts and their ONNX models, against the same model in fp32.
+"""How much faster integers are: `int8_static` on timm models at 224 pixels, through our
+artefacts and their ONNX models, against the same model in fp32.
 
-`python benchmarks/int8_speed.py [MODEL ...]` needs no data: weights and images are random, which changes neither operators nor shapes. Each runtime runs
-fp32 and int8 in turn, one image at a time on one thread; the ratio is the median over rounds of (mean of fp32 just before and after) / int8, with its
-bootstrap interval. Beside it: which operators of the optimised graph are not integer ones.
+`python benchmarks/int8_speed.py [MODEL ...]` needs no data: weights and images are
+random, which changes neither operators nor shapes. Each runtime runs fp32 and int8 in
+turn, one image at a time on one thread; the ratio is the median over rounds of (mean of
+fp32 just before and after) / int8, with its bootstrap interval. Beside it: which
+operators of the optimised graph are not integer ones.
 """
 
 from __future__ import annotations
 
-import methods  # noqa: F401  # isort: skip  (timm imports only after it, see methods/parts/torchvision.py)
+import methods  # noqa: F401  # isort: skip  (before timm: see methods/parts/torchvision.py)
 
 import argparse
 import tempfile
@@ -41,7 +44,16 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 def profile_of(runtime: str) -> HardwareParams:
     """Return a profile of one thread."""
-    return HardwareParams.model_validate({"device": "cpu", "runtime": runtime, "threads": 1, "batches": [1], "rounds": 5, "warmup_rounds": 1})
+    return HardwareParams.model_validate(
+        {
+            "device": "cpu",
+            "runtime": runtime,
+            "threads": 1,
+            "batches": [1],
+            "rounds": 5,
+            "warmup_rounds": 1,
+        }
+    )
 
 
 def models_of(name: str, folder: Path) -> dict[str, Path]:
@@ -61,13 +73,26 @@ def models_of(name: str, folder: Path) -> dict[str, Path]:
 
 
 def left_float(model: Path) -> str:
-    """Return the operators of ONNX Runtime's optimised graph that compute in floats, with how often they stand in it."""
+    """Return the operators of ONNX Runtime's optimised graph that compute in floats,
+    with how often they stand in it.
+    """
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(model.with_suffix(".optimised.onnx"))
     options.log_severity_level = 3
     onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     found = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
-    heavy = ("Conv", "FusedConv", "MatMul", "FusedMatMul", "Gemm", "LayerNormalization", "Softmax", "BiasGelu", "Gelu", "Add")
+    heavy = (
+        "Conv",
+        "FusedConv",
+        "MatMul",
+        "FusedMatMul",
+        "Gemm",
+        "LayerNormalization",
+        "Softmax",
+        "BiasGelu",
+        "Gelu",
+        "Add",
+    )
     return ", ".join(f"{found[kind]} {kind}" for kind in heavy if found[kind])
 
 
@@ -77,7 +102,12 @@ def row(name: str, runtime: str, models: dict[str, Path], rounds: int) -> list[o
     runs = {kind: load(profile, path)(image) for kind, path in models.items()}
     for run in runs.values():
         warm(run, image, cpu_seconds)
-    seconds = np.array([seconds_of(runs["fp32" if turn % 2 == 0 else "int8"], image, cpu_seconds) for turn in range(2 * rounds + 1)])
+    seconds = np.array(
+        [
+            seconds_of(runs["fp32" if turn % 2 == 0 else "int8"], image, cpu_seconds)
+            for turn in range(2 * rounds + 1)
+        ]
+    )
     speed = median(paired_ratios(seconds[::2], seconds[1::2]))
     times = [f"{1000 * np.median(part):.2f}" for part in (seconds[::2], seconds[1::2])]
     return [
@@ -91,8 +121,16 @@ def row(name: str, runtime: str, models: dict[str, Path], rounds: int) -> list[o
 
 def main() -> None:
     """Print a row for each model and runtime."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL", help=f"timm names, by default {', '.join(MODELS)}")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "models",
+        nargs="*",
+        default=MODELS,
+        metavar="MODEL",
+        help=f"timm names, by default {', '.join(MODELS)}",
+    )
     parser.add_argument("--rounds", type=int, default=50)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -102,8 +140,15 @@ def main() -> None:
             models = models_of(name, Path(temporary))
             rows += [row(name, runtime, models, arguments.rounds) for runtime in RUNTIMES]
     about = [fingerprint(profile_of(runtime)) for runtime in RUNTIMES]
-    print(f"{about[0]['cpu']}, one thread, torch {about[0]['torch']}, {', '.join(machine['runtime'] for machine in about)}")
-    print(tabulate(rows, headers=["model", "runtime", "fp32 ms", "int8 ms", "fp32 / int8", "floats left"]))
+    print(
+        f"{about[0]['cpu']}, one thread, torch {about[0]['torch']}, "
+        f"{', '.join(machine['runtime'] for machine in about)}"
+    )
+    print(
+        tabulate(
+            rows, headers=["model", "runtime", "fp32 ms", "int8 ms", "fp32 / int8", "floats left"]
+        )
+    )
 
 
 if __name__ == "__main__":

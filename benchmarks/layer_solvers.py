@@ -1,13 +1,20 @@
-"""Seconds that our layer-wise solvers take for one layer, beside the published algorithms written down step by step.
+"""Seconds that our layer-wise solvers take for one layer, beside the published
+algorithms written down step by step.
 
-`python benchmarks/layer_solvers.py` takes some minutes, `-k gptq` less; `python -m pytest benchmarks/layer_solvers.py --benchmark-enable --benchmark-only`
-adds pytest-benchmark's own tables. One layer is what is timed: from 1,024 input rows and a weight (outputs, inputs) to the compressed weight. The other side
-is our plain reading, in torch and float32, of what the papers' released code does, in its order: IST-DASLab/gptq and IST-DASLab/sparsegpt (moments, three
-factorisations, columns one by one with a quantiser or a mask, lazy updates of the blocks that follow), locuslab/wanda (a row sorted as a whole) and, for
-AdaRound, yhhhli/BRECQ (autograd through the soft rounding; 20 steps of 1,024 rows are timed instead of thousands). Both sides have one thread and the same
-grids (min-max, asymmetric), and take turns: a ratio is the median of theirs over ours in the same round, more than 1 means that ours is faster. Seconds are
-those of the processor, which other load on the machine moves less. Results are compared as well: the mean squared error of the layer's output may be larger
-than theirs by 1 %.
+`python benchmarks/layer_solvers.py` takes some minutes, `-k gptq` less; `python -m
+pytest benchmarks/layer_solvers.py --benchmark-enable --benchmark-only` adds
+pytest-benchmark's own tables. One layer is what is timed: from 1,024 input rows and a
+weight (outputs, inputs) to the compressed weight. The other side is our plain reading,
+in torch and float32, of what the papers' released code does, in its order:
+IST-DASLab/gptq and IST-DASLab/sparsegpt (moments, three factorisations, columns one by
+one with a quantiser or a mask, lazy updates of the blocks that follow), locuslab/wanda
+(a row sorted as a whole) and, for AdaRound, yhhhli/BRECQ (autograd through the soft
+rounding; 20 steps of 1,024 rows are timed instead of thousands). Both sides have one
+thread and the same grids (min-max, asymmetric), and take turns: a ratio is the median
+of theirs over ours in the same round, more than 1 means that ours is faster. Seconds
+are those of the processor, which other load on the machine moves less. Results are
+compared as well: the mean squared error of the layer's output may be larger than theirs
+by 1 %.
 """
 
 from __future__ import annotations
@@ -48,7 +55,9 @@ Solver = Callable[[nn.Linear, Tensor], Tensor]
 def our_gptq(layer: nn.Linear, x: Tensor) -> Tensor:
     """Return the rounded weight as methods/gptq.py finds it."""
     how = Rule(BITS, layer.in_features, partial(minmax, asymmetric))
-    return gptq(layer.weight, moments(layer, {"": layer}, x)[""], how, DAMP).decode(layer.weight.shape)
+    return gptq(layer.weight, moments(layer, {"": layer}, x)[""], how, DAMP).decode(
+        layer.weight.shape
+    )
 
 
 def our_sparsegpt(layer: nn.Linear, x: Tensor, m: int | None = None) -> Tensor:
@@ -58,14 +67,18 @@ def our_sparsegpt(layer: nn.Linear, x: Tensor, m: int | None = None) -> Tensor:
 
 def our_wanda(layer: nn.Linear, x: Tensor) -> Tensor:
     """Return the pruned weight as methods/wanda.py finds it."""
-    return layer.weight.detach().masked_fill(wanda_mask(layer.weight.detach(), norms(layer, {"": layer}, x)[""], SPARSITY), 0)
+    return layer.weight.detach().masked_fill(
+        wanda_mask(layer.weight.detach(), norms(layer, {"": layer}, x)[""], SPARSITY), 0
+    )
 
 
 def our_adaround(layer: nn.Linear, x: Tensor, f: Range = (-inf, inf)) -> Tensor:
     """Return the rounded weight as methods/adaround.py learns it in a few steps."""
     W, rows = layer.weight.detach(), x.flatten(0, 1)
     how = Rule(BITS, layer.in_features, partial(minmax, asymmetric))
-    return adaround(W, torch.zeros(len(W)), rows, rows @ W.T, f, how, Learning(STEPS, RATE, STRENGTH)).decode(W.shape)
+    return adaround(
+        W, torch.zeros(len(W)), rows, rows @ W.T, f, how, Learning(STEPS, RATE, STRENGTH)
+    ).decode(W.shape)
 
 
 # the published algorithms
@@ -97,7 +110,9 @@ def second_moment(x: Tensor) -> Tensor:
 
 
 def inverse_factor(H: Tensor, W: Tensor) -> Tensor:
-    """Return the upper Cholesky factor of the inverse of the damped H; silence the weights of inputs that are always 0."""
+    """Return the upper Cholesky factor of the inverse of the damped H; silence the
+    weights of inputs that are always 0.
+    """
     dead = torch.diag(H) == 0
     H[dead, dead] = 1
     W[:, dead] = 0
@@ -107,7 +122,9 @@ def inverse_factor(H: Tensor, W: Tensor) -> Tensor:
 
 
 def their_gptq(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Quantise column by column, blocks of 128 columns updating the rest at once (`fasterquant`)."""
+    """Quantise column by column, blocks of 128 columns updating the rest at once
+    (`fasterquant`).
+    """
     W = layer.weight.detach().clone().float()
     quantiser = Quantiser(W, BITS)
     U = inverse_factor(second_moment(x), W)
@@ -115,7 +132,11 @@ def their_gptq(layer: nn.Linear, x: Tensor) -> Tensor:
     for start in range(0, W.shape[1], BLOCK):
         end = min(start + BLOCK, W.shape[1])
         block = W[:, start:end].clone()
-        done, errors, costs = torch.zeros_like(block), torch.zeros_like(block), torch.zeros_like(block)
+        done, errors, costs = (
+            torch.zeros_like(block),
+            torch.zeros_like(block),
+            torch.zeros_like(block),
+        )
         inner = U[start:end, start:end]
         for i in range(end - start):
             w, d = block[:, i], inner[i, i]
@@ -132,14 +153,20 @@ def their_gptq(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def their_sparsegpt(layer: nn.Linear, x: Tensor, m: int | None = None) -> Tensor:
-    """Zero column by column what is cheapest in blocks of 128 columns, or half of each m when they are reached (`fasterprune`)."""
+    """Zero column by column what is cheapest in blocks of 128 columns, or half of each
+    m when they are reached (`fasterprune`).
+    """
     W = layer.weight.detach().clone().float()
     U = inverse_factor(second_moment(x), W)
     losses = torch.zeros(len(W))
     for start in range(0, W.shape[1], BLOCK):
         end = min(start + BLOCK, W.shape[1])
         block = W[:, start:end].clone()
-        done, errors, costs = torch.zeros_like(block), torch.zeros_like(block), torch.zeros_like(block)
+        done, errors, costs = (
+            torch.zeros_like(block),
+            torch.zeros_like(block),
+            torch.zeros_like(block),
+        )
         inner = U[start:end, start:end]
         if m is None:
             score = block**2 / torch.diag(inner).reshape(1, -1) ** 2
@@ -173,7 +200,11 @@ def their_wanda(layer: nn.Linear, x: Tensor) -> Tensor:
     scaler += torch.norm(rows.float(), p=2, dim=1) ** 2 / rows.shape[1]
     metric = torch.abs(W) * torch.sqrt(scaler.reshape(1, -1))
     mask = torch.zeros_like(metric) == 1
-    mask.scatter_(1, torch.sort(metric, dim=-1, stable=True).indices[:, : int(metric.shape[1] * SPARSITY)], True)
+    mask.scatter_(
+        1,
+        torch.sort(metric, dim=-1, stable=True).indices[:, : int(metric.shape[1] * SPARSITY)],
+        True,
+    )
     W[mask] = 0
     return W
 
@@ -190,14 +221,18 @@ def their_adaround(layer: nn.Linear, x: Tensor, f: Range = (-inf, inf)) -> Tenso
     for step in range(1, STEPS + 1):
         optimiser.zero_grad()
         h = torch.clamp(torch.sigmoid(V) * 1.2 - 0.1, 0, 1)
-        soft = (torch.clamp(down + h + quantiser.zero, 0, quantiser.top) - quantiser.zero) * quantiser.scale
+        soft = (
+            torch.clamp(down + h + quantiser.zero, 0, quantiser.top) - quantiser.zero
+        ) * quantiser.scale
         loss = ((rows @ soft.T).clamp(*f) - target).abs().pow(2).sum(1).mean()
         if step >= 0.2 * STEPS:
             beta = 2 + 18 * max(0.0, 1 - (step - 0.2 * STEPS) / (0.8 * STEPS))
             loss = loss + STRENGTH * (1 - ((h - 0.5).abs() * 2).pow(beta)).sum()
         loss.backward()
         optimiser.step()
-    return (torch.clamp(down + (V >= 0).float() + quantiser.zero, 0, quantiser.top) - quantiser.zero) * quantiser.scale
+    return (
+        torch.clamp(down + (V >= 0).float() + quantiser.zero, 0, quantiser.top) - quantiser.zero
+    ) * quantiser.scale
 
 
 @dataclass(frozen=True)
@@ -219,18 +254,27 @@ PAIRS = {
 
 
 def layer_and_inputs(shape: tuple[int, int]) -> tuple[nn.Linear, Tensor]:
-    """Return a seeded layer and (8, 128, inputs) tokens with correlated, uneven features."""
+    """Return a seeded layer and (8, 128, inputs) tokens with correlated, uneven
+    features.
+    """
     torch.manual_seed(0)
     outputs, inputs = shape
     mix = torch.eye(inputs) + torch.randn(inputs, inputs) / inputs**0.5
-    return nn.Linear(inputs, outputs, bias=False), (torch.randn(ROWS, inputs).relu() @ mix).view(8, ROWS // 8, inputs)
+    return nn.Linear(inputs, outputs, bias=False), (torch.randn(ROWS, inputs).relu() @ mix).view(
+        8, ROWS // 8, inputs
+    )
 
 
 @pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 @pytest.mark.parametrize("name", PAIRS)
 @torch.no_grad()
-def test_ours_is_as_fast_and_as_good(name: str, shape: tuple[int, int], benchmark: Any, record_property: Callable[[str, object], None]) -> None:
+def test_ours_is_as_fast_and_as_good(
+    name: str,
+    shape: tuple[int, int],
+    benchmark: Any,
+    record_property: Callable[[str, object], None],
+) -> None:
     torch.set_num_threads(1)
     pair, (layer, x) = PAIRS[name], layer_and_inputs(shape)
     seconds: list[float] = []
@@ -240,11 +284,19 @@ def test_ours_is_as_fast_and_as_good(name: str, shape: tuple[int, int], benchmar
         pair.theirs(layer, x)
         seconds.append(time.process_time() - start)
 
-    found = benchmark.pedantic(pair.ours, (layer, x), setup=time_theirs, rounds=ROUNDS, warmup_rounds=1)
+    found = benchmark.pedantic(
+        pair.ours, (layer, x), setup=time_theirs, rounds=ROUNDS, warmup_rounds=1
+    )
     ours, theirs = benchmark.stats.stats.data, seconds[-ROUNDS:]
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     losses = [float((layer(x) - x @ W.T).square().mean()) for W in (found, pair.theirs(layer, x))]
-    row = (name, "x".join(map(str, shape)), *map(statistics.median, (ours, theirs, ratios)), min(ratios), losses[0] / losses[1])
+    row = (
+        name,
+        "x".join(map(str, shape)),
+        *map(statistics.median, (ours, theirs, ratios)),
+        min(ratios),
+        losses[0] / losses[1],
+    )
     record_property("row", row)
     assert losses[0] <= LOSS * losses[1], "our result is worse"
     assert statistics.median(ratios) >= 1, "ours is slower"
@@ -264,7 +316,17 @@ class Rows:
 def main() -> int:
     """Run the benchmark and print its table."""
     rows = Rows()
-    options = ["-q", "-o", "addopts=", "-W", "ignore", "-p", "no:cacheprovider", "--benchmark-disable-gc", "--benchmark-columns=median"]
+    options = [
+        "-q",
+        "-o",
+        "addopts=",
+        "-W",
+        "ignore",
+        "-p",
+        "no:cacheprovider",
+        "--benchmark-disable-gc",
+        "--benchmark-columns=median",
+    ]
     code = pytest.main([__file__, *options, *sys.argv[1:]], plugins=[rows])
     headers = ("solver", "outputs x inputs", "ours s", "theirs s", "ratio", "least", "loss ratio")
     print(tabulate(rows.found, headers, floatfmt=("", "", ".3f", ".3f", ".2f", ".2f", ".4f")))

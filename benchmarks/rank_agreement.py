@@ -1,7 +1,9 @@
-"""Whether two independent measuring runs rank a track's points alike: Kendall's tau of their realised speed-ups.
+"""Whether two independent measuring runs rank a track's points alike: Kendall's tau of
+their realised speed-ups.
 
-`python benchmarks/rank_agreement.py digits cpu` measures twice, in two processes one after the other, without touching the results, and prints tau over the
-points outside both runs' noise floors, for each batch size, all models together and one by one.
+`python benchmarks/rank_agreement.py digits cpu` measures twice, in two processes one
+after the other, without touching the results, and prints tau over the points outside
+both runs' noise floors, for each batch size, all models together and one by one.
 """
 
 from __future__ import annotations
@@ -25,14 +27,28 @@ Speeds = dict[tuple[str, str, int], float]
 
 
 def measured(track: str, hardware: str) -> LatencyRun:
-    """Measure in a process of its own, in a copy that shares the artefacts, and read the run."""
+    """Measure in a process of its own, in a copy that shares the artefacts, and read
+    the run.
+    """
     params = load_params(Path("params.yaml"))
     with tempfile.TemporaryDirectory() as temporary:
         copy, here = Paths(Path(temporary), params.version), Paths(Path.cwd(), params.version)
         shutil.copy("params.yaml", copy.root)
         (copy.root / "artefacts").symlink_to(here.root / "artefacts")
         shutil.copytree(here.records(track) / "points", copy.records(track) / "points")
-        subprocess.run([sys.executable, "-m", "shrinkmark", "measure", track, hardware, "--params", str(copy.root / "params.yaml")], check=True)
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "shrinkmark",
+                "measure",
+                track,
+                hardware,
+                "--params",
+                str(copy.root / "params.yaml"),
+            ],
+            check=True,
+        )
         files = list(copy.latency(track, hardware).glob("*.json"))
         if not files:
             sys.exit(f"error: this machine does not serve the profile {hardware}")
@@ -47,7 +63,9 @@ def outside(run: LatencyRun) -> Speeds:
 
 def main() -> None:
     """Print tau for each batch size and model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("track")
     parser.add_argument("hardware")
     arguments = parser.parse_args()
@@ -60,9 +78,15 @@ def main() -> None:
         for model in ("", *load_params(Path("params.yaml")).track(arguments.track).models):
             chosen = [key for key in keys if key[1].startswith(f"{model}_" if model else "")]
             if len(chosen) > 1:
-                tau = kendalltau([first[key] for key in chosen], [second[key] for key in chosen]).statistic
+                tau = kendalltau(
+                    [first[key] for key in chosen], [second[key] for key in chosen]
+                ).statistic
                 rows.append([batch, model or "all", len(chosen), f"{tau:.3f}", floors])
-    print(tabulate(rows, headers=["batch", "model", "points outside both floors", "Kendall tau", "floors"]))
+    print(
+        tabulate(
+            rows, headers=["batch", "model", "points outside both floors", "Kendall tau", "floors"]
+        )
+    )
 
 
 if __name__ == "__main__":

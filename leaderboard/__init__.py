@@ -1,1 +1,3 @@
-"""The leaderboard: results in, tables and pages out; it runs no method and measures nothing."""
+"""The leaderboard: results in, tables and pages out; it runs no method and measures
+nothing.
+"""

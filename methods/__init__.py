@@ -1,15 +1,20 @@
 """The contract between a compression method and the benchmark.
 
-A method is one file `methods/<name>.py` with one class derived from `Method`; `<name>` is how params.yaml, the tables and the command line call it.
-Its dataclass fields are its hyper-parameters and are validated by pydantic, so a field says its range in its type.
-Fields with these names are budgets, and the contract test checks them against what was counted:
+A method is one file `methods/<name>.py` with one class derived from `Method`; `<name>`
+is how params.yaml, the tables and the command line call it. Its dataclass fields are
+its hyper-parameters and are validated by pydantic, so a field says its range in its
+type.
+Fields with these names are budgets, and the contract test checks them against what was
+counted:
 
-============== ===========================================================================================
+============== =========================================================================
 `macs`         multiply-accumulates of the compressed model / those of dense, never above
-`sparsity`     share of zeros in the weights that `methods.parts.network.layers.prunable` lists, never below (per row: rounded down)
+`sparsity`     share of zeros in the weights that `methods.parts.network.layers.prunable`
+               lists, never below (per row: rounded down)
 `bits`         bits of a stored code in the layers that the method's docstring names
-`average_bits` stored bits of those layers' weights, scales and zero points included / their number of weights, never above
-============== ===========================================================================================
+`average_bits` stored bits of those layers' weights, scales and zero points included /
+               their number of weights, never above
+============== =========================================================================
 """
 
 from __future__ import annotations
@@ -31,10 +36,13 @@ Realisation = Literal["structural", "packed", "kernel", "masked", "dynamic"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """One training budget: linear warm-up, cosine to zero; the numbers stand in params.yaml."""
+    """One training budget: linear warm-up, cosine to zero; the numbers stand in
+    params.yaml.
+    """
 
     optimiser: Literal["adamw", "sgd"]  # sgd: Nesterov momentum 0.9
-    precision: Literal["fp32", "bf16"]  # of the forward and backward pass; weights and optimiser stay float32
+    # of the forward and backward pass; weights and optimiser stay float32
+    precision: Literal["fp32", "bf16"]
     epochs: float
     batch: int
     learning_rate: float
@@ -52,9 +60,11 @@ class Split:
 
 
 class Data(ABC):
-    """All that a method may see of a track; it counts the images drawn from it, and has no test split and no path to one.
+    """All that a method may see of a track; it counts the images drawn from it, and has
+    no test split and no path to one.
 
-    All that it gives lies on the device of the model at hand; only generators are the CPU's: draw there, then move.
+    All that it gives lies on the device of the model at hand; only generators are the
+    CPU's: draw there, then move.
     """
 
     scratch: Schedule
@@ -64,21 +74,29 @@ class Data(ABC):
     @property
     @abstractmethod
     def calibration(self) -> Tensor:
-        """Return the unlabelled calibration images (N, C, H, W), the same for every method and seed; each access counts N images."""
+        """Return the unlabelled calibration images (N, C, H, W), the same for every
+        method and seed; each access counts N images.
+        """
 
     @property
     @abstractmethod
     def train(self) -> Split:
-        """Return the training split without augmentation; each access counts its images."""
+        """Return the training split without augmentation; each access counts its
+        images.
+        """
 
     @property
     @abstractmethod
     def validation(self) -> Split:
-        """Return the validation split (cut out of train), for choices; each access counts its images."""
+        """Return the validation split (cut out of train), for choices; each access
+        counts its images.
+        """
 
     @abstractmethod
     def batches(self, schedule: Schedule) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `schedule.epochs` shuffled, augmented passes over train as (images, labels); only full batches, the last pass cut short if it is a part."""
+        """Yield `schedule.epochs` shuffled, augmented passes over train as (images,
+        labels); only full batches, the last pass cut short if it is a part.
+        """
 
     @abstractmethod
     def steps(self, schedule: Schedule) -> int:
@@ -86,11 +104,15 @@ class Data(ABC):
 
     @abstractmethod
     def macs(self, model: nn.Module) -> int:
-        """Count the multiply-accumulates of one image, by the same counter that the tables use."""
+        """Count the multiply-accumulates of one image, by the same counter that the
+        tables use.
+        """
 
     @abstractmethod
     def narrower(self, width: float) -> nn.Module:
-        """Build an untrained model of the family of the model at hand with its widths multiplied by `width` in (0, 1]."""
+        """Build an untrained model of the family of the model at hand with its widths
+        multiplied by `width` in (0, 1].
+        """
 
     @abstractmethod
     def generator(self, name: str) -> torch.Generator:
@@ -99,9 +121,11 @@ class Data(ABC):
 
 @dataclass(frozen=True)
 class Codes:
-    """A weight stored as integers: weight.flatten(1)[o, j] = scale[o, j // group] * (codes[o, j] - zero[o, j // group]).
+    """A weight stored as integers: weight.flatten(1)[o, j] = scale[o, j // group] *
+    (codes[o, j] - zero[o, j // group]).
 
-    codes: (rows, columns) uint8 below 2**bits; scale: (rows, groups) float16; zero: (rows, groups) uint8.
+    codes: (rows, columns) uint8 below 2**bits; scale: (rows, groups) float16; zero:
+    (rows, groups) uint8.
     """
 
     codes: Tensor
@@ -120,9 +144,11 @@ class Codes:
 
 @dataclass(frozen=True)
 class Codebook:
-    """A weight stored as indices into a table of its pieces: weight.flatten() is table[index].flatten(), table = centroids @ projection.
+    """A weight stored as indices into a table of its pieces: weight.flatten() is
+    table[index].flatten(), table = centroids @ projection.
 
-    index: (n,) int64 below k, at most 65536; centroids: (k, d) float16; projection: (d, m) float16, or None for pieces that are the centroids themselves.
+    index: (n,) int64 below k, at most 65536; centroids: (k, d) float16; projection: (d,
+    m) float16, or None for pieces that are the centroids themselves.
     """
 
     index: Tensor
@@ -130,9 +156,13 @@ class Codebook:
     projection: Tensor | None = None
 
     def table(self) -> Tensor:
-        """Return the pieces (k, m) that the indices choose from, float32 (multiplied in float64, so that every machine rounds to the same)."""
+        """Return the pieces (k, m) that the indices choose from, float32 (multiplied in
+        float64, so that every machine rounds to the same).
+        """
         centroids = self.centroids.double()
-        return (centroids if self.projection is None else centroids @ self.projection.double()).float()
+        return (
+            centroids if self.projection is None else centroids @ self.projection.double()
+        ).float()
 
     def decode(self, shape: torch.Size) -> Tensor:
         """Return the float32 weight of `shape`."""
@@ -140,9 +170,11 @@ class Codebook:
 
 
 def store_as_codes(layer: nn.Module, codes: Codes | Codebook) -> None:
-    """Replace `layer.weight` by what `codes` decode to and have the artefact store the codes.
+    """Replace `layer.weight` by what `codes` decode to and have the artefact store the
+    codes.
 
-    The harness refuses the point if weight and codes disagree in a single bit when it is written.
+    The harness refuses the point if weight and codes disagree in a single bit when it
+    is written.
     """
     with torch.no_grad():
         layer.weight.copy_(codes.decode(layer.weight.shape))  # type: ignore[operator, union-attr, arg-type]
@@ -151,11 +183,14 @@ def store_as_codes(layer: nn.Module, codes: Codes | Codebook) -> None:
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """One compression method at one setting; the dataclass fields are its hyper-parameters.
+    """One compression method at one setting; the dataclass fields are its
+    hyper-parameters.
 
-    family, paper: shown in the tables. needs: the budget class. realisation: how the saving exists. stochastic: whether the result depends on the
-    seed; if so the point is run for every seed of params.yaml. identity, strongest: the settings at which the method must equal dense, and at which
-    it does most damage; the contract test runs both.
+    family, paper: shown in the tables. needs: the budget class. realisation: how the
+    saving exists. stochastic: whether the result depends on the seed; if so the point
+    is run for every seed of params.yaml. identity, strongest: the settings at which the
+    method must equal dense, and at which it does most damage; the contract test runs
+    both.
     """
 
     family: ClassVar[str]
@@ -170,8 +205,12 @@ class Method(ABC):
 
     @abstractmethod
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        """Return `model` compressed. `model` is a private copy in eval mode and may be changed in place."""
+        """Return `model` compressed. `model` is a private copy in eval mode and may be
+        changed in place.
+        """
 
     def skip(self, model: nn.Module) -> str | None:
-        """Say why this method cannot compress `model` at this setting, or None if it can."""
+        """Say why this method cannot compress `model` at this setting, or None if it
+        can.
+        """
         return None

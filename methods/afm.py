@@ -1,17 +1,27 @@
-"""AFM: factorise layers by the principal components of their output features, each at the rank that its influence on the predictions earns it.
+"""AFM: factorise layers by the principal components of their output features, each at
+the rank that its influence on the predictions earns it.
 
-Yu, Wu, Compressing Transformers: Features Are Low-Rank, but Weights Are Not!, AAAI 2023; Yu, Fu, Ding, Zhou, Wu, Unified Low-rank Compression Framework
-for Click-through Rate Prediction, KDD 2024, arXiv 2405.18146 (Atomic Feature Mimicking). Outputs y of mean mu and covariance U diag(s) U^T become
-U_r U_r^T (y - mu) + mu: a layer of weight U_r^T W, then one of weight U_r. A convolution's features are counted per position of its map.
-`rho` is the share of the weights of all layers in `methods.parts.network.layers.prunable` that may stay, never exceeded. Each layer keeps 1/8, 2/8
-... or all of its
-weights. The error of a choice is the share of variance that it drops, times the layer's sensitivity; the choices of least total error within the budget
-are found exactly. `statistics` of the features are those of the original model (parallel), or each layer's after all before it are replaced (sequential).
-ASSUMED: this search of ranks (the AAAI paper's own was not at hand); a layer's sensitivity is the KL of the predictions on 128 calibration images when it
-alone has its lowest rank, per share of variance that this drops; both biases are one, on the second layer; qkv stays fused; the statistics of batch norms,
-where there are any, are re-estimated at the end. Left out: the final fine-tuning, and the ReLU that the authors' demo has between the two layers.
-Checked against: github.com/yuhao318/Atomic_Feature_Mimicking at 05d5bd4, `cal_save_uvb` and `step3` of afm_mlp.py run on the sums of the outputs (its own
-sums are shadowed by locals) of all 48 layers of the trained ViT and mixer of digits at a third of full rank: outputs equal to 3e-7. Ranks: brute force.
+Yu, Wu, Compressing Transformers: Features Are Low-Rank, but Weights Are Not!, AAAI
+2023; Yu, Fu, Ding, Zhou, Wu, Unified Low-rank Compression Framework for Click-through
+Rate Prediction, KDD 2024, arXiv 2405.18146 (Atomic Feature Mimicking). Outputs y of
+mean mu and covariance U diag(s) U^T become U_r U_r^T (y - mu) + mu: a layer of weight
+U_r^T W, then one of weight U_r. A convolution's features are counted per position of
+its map. `rho` is the share of the weights of all layers in
+`methods.parts.network.layers.prunable` that may stay, never exceeded. Each layer keeps
+1/8, 2/8 ... or all of its
+weights. The error of a choice is the share of variance that it drops, times the layer's
+sensitivity; the choices of least total error within the budget are found exactly.
+`statistics` of the features are those of the original model (parallel), or each layer's
+after all before it are replaced (sequential). ASSUMED: this search of ranks (the AAAI
+paper's own was not at hand); a layer's sensitivity is the KL of the predictions on 128
+calibration images when it alone has its lowest rank, per share of variance that this
+drops; both biases are one, on the second layer; qkv stays fused; the statistics of
+batch norms, where there are any, are re-estimated at the end. Left out: the final
+fine-tuning, and the ReLU that the authors' demo has between the two layers. Checked
+against: github.com/yuhao318/Atomic_Feature_Mimicking at 05d5bd4, `cal_save_uvb` and
+`step3` of afm_mlp.py run on the sums of the outputs (its own sums are shadowed by
+locals) of all 48 layers of the trained ViT and mixer of digits at a third of full rank:
+outputs equal to 3e-7. Ranks: brute force.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,25 +44,39 @@ EIGHTHS = tuple(k / 8 for k in range(1, 8))
 
 
 def candidates(layer: Layer) -> list[int]:
-    """Return the ranks that keep at most 1/8 ... 7/8 of the weights of `layer`, ascending, and 0 for the layer as it is."""
+    """Return the ranks that keep at most 1/8 ... 7/8 of the weights of `layer`,
+    ascending, and 0 for the layer as it is.
+    """
     m, n = layer.weight.flatten(1).shape
     return [*sorted({rank(m, n, ratio) for ratio in EIGHTHS} - {0}), 0]
 
 
 def weights(layer: Layer, r: int) -> int:
-    """Return how many weights `layer` has as a pair of rank `r`, or, for 0, as it is."""
+    """Return how many weights `layer` has as a pair of rank `r`, or, for 0, as it
+    is.
+    """
     return r * sum(layer.weight.flatten(1).shape) if r else layer.weight.numel()
 
 
 def dropped(s: Tensor, r: int) -> float:
-    """Return the share of the variances `s` (O,), in descending order, that a rank `r` drops; 0 is the layer as it is."""
+    """Return the share of the variances `s` (O,), in descending order, that a rank `r`
+    drops; 0 is the layer as it is.
+    """
     return float(s[r:].sum() / s.sum()) if r and s.sum() > 0 else 0.0
 
 
-def errors(model: nn.Module, layers: Mapping[str, Layer], features: Mapping[str, Features], images: Tensor) -> dict[str, list[float]]:
-    """Return the error of each candidate of each of `layers`: the share that it drops, times nats per share dropped by the lowest rank."""
+def errors(
+    model: nn.Module, layers: Mapping[str, Layer], features: Mapping[str, Features], images: Tensor
+) -> dict[str, list[float]]:
+    """Return the error of each candidate of each of `layers`: the share that it drops,
+    times nats per share dropped by the lowest rank.
+    """
     lowest = {name: candidates(layer)[0] for name, layer in layers.items()}
-    moved = divergences(model, {name: mimicking(layers[name], features[name], r) for name, r in lowest.items() if r}, images)
+    moved = divergences(
+        model,
+        {name: mimicking(layers[name], features[name], r) for name, r in lowest.items() if r},
+        images,
+    )
     found = {}
     for name, layer in layers.items():
         shares = [dropped(features[name].s, r) for r in candidates(layer)]
@@ -60,8 +84,12 @@ def errors(model: nn.Module, layers: Mapping[str, Layer], features: Mapping[str,
     return found
 
 
-def replace_in_order(model: nn.Module, layers: Mapping[str, Layer], ranks: Mapping[str, int], images: Tensor) -> None:
-    """Replace those of `layers` that have `ranks`, in order of execution, each by the features that it has by then."""
+def replace_in_order(
+    model: nn.Module, layers: Mapping[str, Layer], ranks: Mapping[str, int], images: Tensor
+) -> None:
+    """Replace those of `layers` that have `ranks`, in order of execution, each by the
+    features that it has by then.
+    """
     for stage in stages(model, layers, images):
         for name, layer in stage.layers.items():
             if name in ranks:
@@ -71,7 +99,9 @@ def replace_in_order(model: nn.Module, layers: Mapping[str, Layer], ranks: Mappi
 
 @dataclass(frozen=True)
 class Afm(Method):
-    """Keep at most the share `rho` of the weights of all layers, divided by sensitivity."""
+    """Keep at most the share `rho` of the weights of all layers, divided by
+    sensitivity.
+    """
 
     family: ClassVar[str] = "low-rank"
     paper: ClassVar[str] = "Yu et al. 2024, arXiv 2405.18146"
@@ -86,11 +116,19 @@ class Afm(Method):
 
     def skip(self, model: nn.Module) -> str | None:
         layers = prunable(model).values()
-        least = sum(min(weights(layer, r) for r in candidates(layer)) for layer in layers) / sum(layer.weight.numel() for layer in layers)
-        return f"the lowest ranks keep {least:.3f} of the weights, more than rho" if least > self.rho else None
+        least = sum(min(weights(layer, r) for r in candidates(layer)) for layer in layers) / sum(
+            layer.weight.numel() for layer in layers
+        )
+        return (
+            f"the lowest ranks keep {least:.3f} of the weights, more than rho"
+            if least > self.rho
+            else None
+        )
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        """Choose all ranks on the original model, replace the layers, then re-estimate the batch norms."""
+        """Choose all ranks on the original model, replace the layers, then re-estimate
+        the batch norms.
+        """
         if self.rho == 1:
             return model
         images, layers = data.calibration, prunable(model)
@@ -105,9 +143,20 @@ class Afm(Method):
             recalibrate(model, images)
         return model
 
-    def ranks(self, layers: Mapping[str, Layer], found: Mapping[str, Sequence[float]]) -> dict[str, int]:
-        """Return the ranks of those of `layers` that are to be replaced, by the errors `found` of their candidates."""
+    def ranks(
+        self, layers: Mapping[str, Layer], found: Mapping[str, Sequence[float]]
+    ) -> dict[str, int]:
+        """Return the ranks of those of `layers` that are to be replaced, by the errors
+        `found` of their candidates.
+        """
         costs = [[weights(layer, r) for r in candidates(layer)] for layer in layers.values()]
-        picks = choose(costs, [found[name] for name in layers], floor(self.rho * sum(layer.weight.numel() for layer in layers.values())))
-        ranks = {name: candidates(layer)[pick] for (name, layer), pick in zip(layers.items(), picks, strict=True)}
+        picks = choose(
+            costs,
+            [found[name] for name in layers],
+            floor(self.rho * sum(layer.weight.numel() for layer in layers.values())),
+        )
+        ranks = {
+            name: candidates(layer)[pick]
+            for (name, layer), pick in zip(layers.items(), picks, strict=True)
+        }
         return {name: r for name, r in ranks.items() if r}

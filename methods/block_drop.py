@@ -1,12 +1,18 @@
-"""LLM-Drop: remove the attention layers, MLPs or whole blocks that change the direction of the residual stream least.
+"""LLM-Drop: remove the attention layers, MLPs or whole blocks that change the direction
+of the residual stream least.
 
-He, Sun, Li, "What Matters in Transformers? Not All Attention is Needed", arXiv 2406.15786. The score of a unit is the mean over tokens and images of
-cos(X, Y), X the residual stream before and Y = X + f(norm(X)) after it, in the original model on unlabelled images. The `count` units of highest score
-go at once, norm and residual addition included; "joint" ranks attention layers and MLPs together.
-ASSUMED, because the paper is about language models: all tokens count alike; in an MLP-Mixer the token-mixing MLP takes the part of attention; in a CNN
-a position of the feature map is a token, the units are blocks with an identity shortcut (ResNet blocks without downsampling, InvertedResidual with
-skip), and after a drop the statistics of batch norms are re-estimated on the calibration images. Ties go to the earlier unit.
-Checked against: the authors' scoring rules (layer_drop.py with layer_drop_norm, block_drop.py), rewritten with hooks on norm and branch in the tests.
+He, Sun, Li, "What Matters in Transformers? Not All Attention is Needed", arXiv
+2406.15786. The score of a unit is the mean over tokens and images of cos(X, Y), X the
+residual stream before and Y = X + f(norm(X)) after it, in the original model on
+unlabelled images. The `count` units of highest score go at once, norm and residual
+addition included; "joint" ranks attention layers and MLPs together.
+ASSUMED, because the paper is about language models: all tokens count alike; in an
+MLP-Mixer the token-mixing MLP takes the part of attention; in a CNN a position of the
+feature map is a token, the units are blocks with an identity shortcut (ResNet blocks
+without downsampling, InvertedResidual with skip), and after a drop the statistics of
+batch norms are re-estimated on the calibration images. Ties go to the earlier unit.
+Checked against: the authors' scoring rules (layer_drop.py with layer_drop_norm,
+block_drop.py), rewritten with hooks on norm and branch in the tests.
 """
 
 from __future__ import annotations
@@ -26,13 +32,17 @@ from methods.parts.network.batchnorm import has_batchnorm, recalibrate
 
 
 def cosine(X: Tensor, Y: Tensor) -> Tensor:
-    """Return cos(X, Y) over the channels of each token (B, N, C) or position (B, C, H, W), in float32."""
+    """Return cos(X, Y) over the channels of each token (B, N, C) or position (B, C, H,
+    W), in float32.
+    """
     return cosine_similarity(X.float(), Y.float(), dim=1 if X.ndim == 4 else -1)
 
 
 @torch.no_grad()
 def similarity(model: nn.Module, units: list[str], images: Tensor) -> Tensor:
-    """Return the mean cosine of input and output of each of `units` (units,) over all tokens of `images`."""
+    """Return the mean cosine of input and output of each of `units` (units,) over all
+    tokens of `images`.
+    """
     total = torch.zeros(len(units), device=images.device)
 
     def hook(number: int) -> Callable[..., None]:
@@ -41,7 +51,10 @@ def similarity(model: nn.Module, units: list[str], images: Tensor) -> Tensor:
 
         return add
 
-    handles = [model.get_submodule(name).register_forward_hook(hook(number)) for number, name in enumerate(units)]
+    handles = [
+        model.get_submodule(name).register_forward_hook(hook(number))
+        for number, name in enumerate(units)
+    ]
     try:
         for batch in images.split(128):
             model(batch)

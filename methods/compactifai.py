@@ -1,18 +1,30 @@
-"""CompactifAI: replace the weight of each layer by a matrix product operator, a chain of small tensors, then heal the chains by a brief fine-tuning.
+"""CompactifAI: replace the weight of each layer by a matrix product operator, a chain
+of small tensors, then heal the chains by a brief fine-tuning.
 
-Tomut, Jahromi, ..., Orus, "CompactifAI: Extreme Compression of Large Language Models using Quantum-Inspired Tensor Networks", 2024, arXiv 2401.14109
-(sheet S14). With O = o_1 ... o_p and I = i_1 ... i_p the weight W (O, I) becomes cores (chi_k-1, o_k, i_k, chi_k) by p - 1 SVDs from left to right, each of
-which keeps the chi largest singular values and hands S V^T on; for p = 2 that is the truncated SVD of the rearranged matrix (o_1 i_1) x (o_2 i_2), the
-nearest sum of chi Kronecker products. `rho` is the share of a layer's weights that its cores keep: chi is the largest bond that allows, at least 1. All
-Conv2d and Linear but stem, classifier and depth-wise convolutions; qkv is one matrix; a layer that would not get smaller stays, and at rho = 1 all do,
-untrained. `share` of the track's fine-tuning epochs then trains the whole model (the paper heals for less than an epoch of chats).
-A layer runs the way that the counter finds cheaper for one image: the input contracted with core after core, or W rebuilt (chi O I, each time) and used
-as before. Few weights are not few multiply-accumulates: at rho = 0.5 both ways cost small layers more than dense.
-ASSUMED: p = 2; factors as near to each other as divisors allow, smallest first; a convolution is O x (I kh kw), cut between channels, so that the window
-stays with the last core (the paper has none); share 0.25; one rho for all layers (the paper profiles layers, and spares early ones); channels are not
-permuted; cores stay float32 (the paper goes on to quantise); the statistics of batch norms are re-estimated on the calibration images before healing.
-Checked against: tensorly 0.10's tensor_train_matrix (2 to 4 cores; matrices equal to 1e-12) and Gao et al.'s Matrix2MPO, github.com/zfgao66/OPF at 53797e1
-(2 cores equal to 1e-12; of more cores it cuts all bonds at once, with a larger error than ours); the sheet's examples; both ways against the layer.
+Tomut, Jahromi, ..., Orus, "CompactifAI: Extreme Compression of Large Language Models
+using Quantum-Inspired Tensor Networks", 2024, arXiv 2401.14109 (sheet S14). With O =
+o_1 ... o_p and I = i_1 ... i_p the weight W (O, I) becomes cores (chi_k-1, o_k, i_k,
+chi_k) by p - 1 SVDs from left to right, each of which keeps the chi largest singular
+values and hands S V^T on; for p = 2 that is the truncated SVD of the rearranged matrix
+(o_1 i_1) x (o_2 i_2), the nearest sum of chi Kronecker products. `rho` is the share of
+a layer's weights that its cores keep: chi is the largest bond that allows, at least 1.
+All Conv2d and Linear but stem, classifier and depth-wise convolutions; qkv is one
+matrix; a layer that would not get smaller stays, and at rho = 1 all do, untrained.
+`share` of the track's fine-tuning epochs then trains the whole model (the paper heals
+for less than an epoch of chats).
+A layer runs the way that the counter finds cheaper for one image: the input contracted
+with core after core, or W rebuilt (chi O I, each time) and used as before. Few weights
+are not few multiply-accumulates: at rho = 0.5 both ways cost small layers more than
+dense.
+ASSUMED: p = 2; factors as near to each other as divisors allow, smallest first; a
+convolution is O x (I kh kw), cut between channels, so that the window stays with the
+last core (the paper has none); share 0.25; one rho for all layers (the paper profiles
+layers, and spares early ones); channels are not permuted; cores stay float32 (the paper
+goes on to quantise); the statistics of batch norms are re-estimated on the calibration
+images before healing. Checked against: tensorly 0.10's tensor_train_matrix (2 to 4
+cores; matrices equal to 1e-12) and Gao et al.'s Matrix2MPO, github.com/zfgao66/OPF at
+53797e1 (2 cores equal to 1e-12; of more cores it cuts all bonds at once, with a larger
+error than ours); the sheet's examples; both ways against the layer.
 """
 
 from __future__ import annotations
@@ -38,7 +50,9 @@ Cores = Sequence[Tensor]
 
 
 def near_equal(n: int, p: int, window: int = 1) -> list[int]:
-    """Return p factors of n, as near to each other as divisors allow from the first on, if the last one counts `window` times."""
+    """Return p factors of n, as near to each other as divisors allow from the first on,
+    if the last one counts `window` times.
+    """
     if p == 1:
         return [n]
     first = max(d for d in range(1, n + 1) if n % d == 0 and d**p <= n * window)
@@ -46,18 +60,26 @@ def near_equal(n: int, p: int, window: int = 1) -> list[int]:
 
 
 def parameters(sizes: Sequence[int], chi: int) -> int:
-    """Return the sum of chi_k-1 o_k i_k chi_k over `sizes` o_k i_k, with chi_k = `chi` or the full rank there, if that is less."""
+    """Return the sum of chi_k-1 o_k i_k chi_k over `sizes` o_k i_k, with chi_k = `chi`
+    or the full rank there, if that is less.
+    """
     chis = [1, *(min(chi, prod(sizes[:k]), prod(sizes[k:])) for k in range(1, len(sizes))), 1]
     return sum(chis[k] * size * chis[k + 1] for k, size in enumerate(sizes))
 
 
 def bond(sizes: Sequence[int], limit: float) -> int:
-    """Return the largest chi whose cores have at most `limit` parameters, at least 1."""
-    return max(1, bisect_right(range(1, int(limit) + 2), limit, key=lambda chi: parameters(sizes, chi)))
+    """Return the largest chi whose cores have at most `limit` parameters, at least
+    1.
+    """
+    return max(
+        1, bisect_right(range(1, int(limit) + 2), limit, key=lambda chi: parameters(sizes, chi))
+    )
 
 
 def decomposed(W: Tensor, o: Sequence[int], i: Sequence[int], chi: int) -> list[Tensor]:
-    """Return the cores (chi_k-1, o_k, i_k, chi_k) of `W` (o_1 ... o_p, i_1 ... i_p), cut from left to right at the `chi` largest singular values."""
+    """Return the cores (chi_k-1, o_k, i_k, chi_k) of `W` (o_1 ... o_p, i_1 ... i_p),
+    cut from left to right at the `chi` largest singular values.
+    """
     p, left, cores = len(o), 1, []
     rest = W.reshape(*o, *i).permute([axis for k in range(p) for axis in (k, p + k)])
     for o_k, i_k in zip(o[:-1], i[:-1], strict=True):
@@ -78,30 +100,43 @@ def rebuilt(cores: Cores) -> Tensor:
     return W.permute(*range(0, 2 * p, 2), *range(1, 2 * p, 2)).reshape(prod(o), prod(i))
 
 
-def contracted(x: Tensor, cores: Cores, kernel: Sequence[int], operator: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Return y (N, O, ...) = `operator`(x, W) of `x` (N, I, ...) and the weight W (O, I, *`kernel`) of `cores`, from the last to the first, without W."""
+def contracted(
+    x: Tensor, cores: Cores, kernel: Sequence[int], operator: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Return y (N, O, ...) = `operator`(x, W) of `x` (N, I, ...) and the weight W (O,
+    I, *`kernel`) of `cores`, from the last to the first, without W.
+    """
     *others, last = cores
     chi, o, i, _ = last.shape
     i //= prod(kernel)
-    y = operator(x.reshape(-1, i, *x.shape[2:]), last.reshape(chi * o, i, *kernel))  # (N i_1 ... i_p-1, chi_p-1 o_p, ...)
+    # (N i_1 ... i_p-1, chi_p-1 o_p, ...)
+    y = operator(x.reshape(-1, i, *x.shape[2:]), last.reshape(chi * o, i, *kernel))
     where, done = y.shape[2:], o
     for core in reversed(others):
         left, o, i, chi = core.shape
-        y = core.reshape(left * o, i * chi) @ y.reshape(-1, i * chi, done * prod(where))  # (N i_1 ... i_k-1, chi_k-1 o_k, o_k+1 ... o_p ...)
+        # (N i_1 ... i_k-1, chi_k-1 o_k, o_k+1 ... o_p ...)
+        y = core.reshape(left * o, i * chi) @ y.reshape(-1, i * chi, done * prod(where))
         done *= o
     return y.reshape(-1, done, *where)
 
 
 class Mpo(nn.Module):
-    """A Linear or ungrouped Conv2d whose weight is the matrix of `cores`; it is rebuilt each time."""
+    """A Linear or ungrouped Conv2d whose weight is the matrix of `cores`; it is rebuilt
+    each time.
+    """
 
     def __init__(self, layer: Layer, cores: Cores) -> None:
         super().__init__()
-        self.cores, self.bias = nn.ParameterList([nn.Parameter(core.contiguous()) for core in cores]), layer.bias
+        self.cores, self.bias = (
+            nn.ParameterList([nn.Parameter(core.contiguous()) for core in cores]),
+            layer.bias,
+        )
         self.kernel = tuple(layer.weight.shape[2:])
         self.operator: Callable[..., Tensor] = linear
         if isinstance(layer, nn.Conv2d):
-            self.operator = partial(conv2d, stride=layer.stride, padding=layer.padding, dilation=layer.dilation)
+            self.operator = partial(
+                conv2d, stride=layer.stride, padding=layer.padding, dilation=layer.dilation
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y of x, both in the shapes of the layer."""
@@ -122,7 +157,9 @@ class ContractedMpo(Mpo):
 
 
 def chain(layer: Layer, rho: float, p: int) -> list[Tensor]:
-    """Return the p cores that keep the share `rho` of the weights of `layer`, or none where they would not be fewer."""
+    """Return the p cores that keep the share `rho` of the weights of `layer`, or none
+    where they would not be fewer.
+    """
     W, window = layer.weight.detach().flatten(1), prod(layer.weight.shape[2:])
     o, i = near_equal(len(W), p), near_equal(layer.weight.shape[1], p, window)
     i[-1] *= window
@@ -132,7 +169,9 @@ def chain(layer: Layer, rho: float, p: int) -> list[Tensor]:
 
 
 def put_cheaper(model: nn.Module, name: str, ways: Sequence[nn.Module], data: Data) -> None:
-    """Put that of `ways` into the place `name` of `model` that needs the fewest multiply-accumulates for one image."""
+    """Put that of `ways` into the place `name` of `model` that needs the fewest
+    multiply-accumulates for one image.
+    """
     costs = []
     for way in ways:
         model.set_submodule(name, way)
@@ -142,7 +181,9 @@ def put_cheaper(model: nn.Module, name: str, ways: Sequence[nn.Module], data: Da
 
 @dataclass(frozen=True)
 class CompactifAI(Method):
-    """Keep the share `rho` of each layer's weights as `cores` cores, then heal for `share` of the fine-tuning budget; rho = 1 keeps dense, untrained."""
+    """Keep the share `rho` of each layer's weights as `cores` cores, then heal for
+    `share` of the fine-tuning budget; rho = 1 keeps dense, untrained.
+    """
 
     family: ClassVar[str] = "low-rank"
     paper: ClassVar[str] = "Tomut et al. 2024, arXiv 2401.14109"
@@ -164,4 +205,6 @@ class CompactifAI(Method):
             if cores := chain(layer, self.rho, self.cores):
                 put_cheaper(model, name, (Mpo(layer, cores), ContractedMpo(layer, cores)), data)
         recover(model, data, 1)
-        return train(model, data, replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs))
+        return train(
+            model, data, replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs)
+        )

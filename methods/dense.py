@@ -1,6 +1,7 @@
 """Dense: the trained, uncompressed model, which every ratio refers to.
 
-Checked against: itself; the contract test demands that its artefact equals the dense model.
+Checked against: itself; the contract test demands that its artefact equals the dense
+model.
 """
 
 from __future__ import annotations

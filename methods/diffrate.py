@@ -1,18 +1,30 @@
-"""DiffRate: learn by gradient descent how many tokens each block of a ViT drops and how many it merges, under a budget of MACs, with the weights frozen.
+"""DiffRate: learn by gradient descent how many tokens each block of a ViT drops and how
+many it merges, under a budget of MACs, with the weights frozen.
 
-Chen, Shao, Xu, Lin, Cheng, Luo, "DiffRate: Differentiable Compression Rate for Efficient Vision Transformers", ICCV 2023, arXiv 2305.17997. After the attention
-of every block but the first, tokens are ranked by the attention that the class token pays them; the first Kp stay, and of these the last Kp - Km are merged
-into the most similar (cosine of features) of the first Km: the plain mean, with sizes for proportional attention that count a merged token by its cosine.
-Each Kp and Km is K = ceil(sum n p_n) + 1, p = softmax(w) over n = 1 ... patches. While w is trained all tokens stay: rank i is masked out of the attentions
-that follow by a 0/1 mask, straight through to sum of p_n over n >= i. Loss: cross-entropy + lam (MACs / dense's - macs)^2. Then the integers are fixed and
-tokens really go: every image costs the same work, hence realisation structural in the design's words, not dynamic. No weight is tuned.
-ASSUMED: `share` of the track's fine-tuning budget (paper: 3 epochs of ImageNet) by AdamW without weight decay; because there are few steps, a rate far above
-the paper's 0.01, lam 20 on shares of dense (paper: 5 on squared G, 106 at DeiT-S's 4.6 G) and w = beta n at first, which meets the budget (paper: 0);
-candidates one token apart; no drop-path but the model's. To meet the budget as counted, one number is added to all expected K before they are rounded up, as
-great as it may be. Deviation: a negative cosine counts as 0 in sizes, which need a logarithm.
-Checked against: github.com/OpenGVLab/DiffRate at 91ae3e3, its DeiT patch on a trained ViT of the digits track and a random one of 197 tokens and 12 blocks:
-logits for fixed counts within 2e-6 where no cosine is negative; in training logits within 2e-6, gradients of w within 1e-5 of the largest (by cross-entropy,
-but for one near-tie, where ours in float64 agrees, and by MACs), MACs equal. In the tests: its released schedule costs the sheet's 2.905 G.
+Chen, Shao, Xu, Lin, Cheng, Luo, "DiffRate: Differentiable Compression Rate for
+Efficient Vision Transformers", ICCV 2023, arXiv 2305.17997. After the attention of
+every block but the first, tokens are ranked by the attention that the class token pays
+them; the first Kp stay, and of these the last Kp - Km are merged into the most similar
+(cosine of features) of the first Km: the plain mean, with sizes for proportional
+attention that count a merged token by its cosine. Each Kp and Km is K = ceil(sum n p_n)
++ 1, p = softmax(w) over n = 1 ... patches. While w is trained all tokens stay: rank i
+is masked out of the attentions that follow by a 0/1 mask, straight through to sum of
+p_n over n >= i. Loss: cross-entropy + lam (MACs / dense's - macs)^2. Then the integers
+are fixed and tokens really go: every image costs the same work, hence realisation
+structural in the design's words, not dynamic. No weight is tuned. ASSUMED: `share` of
+the track's fine-tuning budget (paper: 3 epochs of ImageNet) by AdamW without weight
+decay; because there are few steps, a rate far above the paper's 0.01, lam 20 on shares
+of dense (paper: 5 on squared G, 106 at DeiT-S's 4.6 G) and w = beta n at first, which
+meets the budget (paper: 0); candidates one token apart; no drop-path but the model's.
+To meet the budget as counted, one number is added to all expected K before they are
+rounded up, as great as it may be. Deviation: a negative cosine counts as 0 in sizes,
+which need a logarithm.
+Checked against: github.com/OpenGVLab/DiffRate at 91ae3e3, its DeiT patch on a trained
+ViT of the digits track and a random one of 197 tokens and 12 blocks: logits for fixed
+counts within 2e-6 where no cosine is negative; in training logits within 2e-6,
+gradients of w within 1e-5 of the largest (by cross-entropy, but for one near-tie, where
+ours in float64 agrees, and by MACs), MACs equal. In the tests: its released schedule
+costs the sheet's 2.905 G.
 """
 
 from __future__ import annotations
@@ -30,19 +42,37 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
 from methods import Data, Method, Needs, Realisation
-from methods.parts.tokens import Size, add_at, heads, joined, nearest, ones, proportional, reduce_tokens, take, token_count, unfit
+from methods.parts.tokens import (
+    Size,
+    add_at,
+    heads,
+    joined,
+    nearest,
+    ones,
+    proportional,
+    reduce_tokens,
+    take,
+    token_count,
+    unfit,
+)
 from methods.parts.training.losses import with_loss
 from methods.parts.training.train import train
 
 
 def ranking(importance: Tensor) -> Tensor:
-    """Return the order (B, N) of tokens by `importance` (B, N), greatest first; the class token, 0, leads."""
+    """Return the order (B, N) of tokens by `importance` (B, N), greatest first; the
+    class token, 0, leads.
+    """
     patches = importance[:, 1:].sort(dim=1, descending=True, stable=True).indices + 1
     return torch.cat([torch.zeros_like(patches[:, :1]), patches], 1)
 
 
-def drop_and_merge(x: Tensor, size: Size, q: Tensor, k: Tensor, Kp: int, Km: int) -> tuple[Tensor, Size]:
-    """Keep the Kp tokens of x (B, N, C) that the class token attends to most, and merge all but the first Km of them into the most similar of those."""
+def drop_and_merge(
+    x: Tensor, size: Size, q: Tensor, k: Tensor, Kp: int, Km: int
+) -> tuple[Tensor, Size]:
+    """Keep the Kp tokens of x (B, N, C) that the class token attends to most, and merge
+    all but the first Km of them into the most similar of those.
+    """
     logits, bias = q[:, :, :1] @ k.transpose(2, 3) * q.shape[-1] ** -0.5, proportional(size)
     P = (logits if bias is None else logits + bias).softmax(-1)
     order = ranking(P[:, :, 0].mean(1))[:, :Kp]
@@ -52,11 +82,15 @@ def drop_and_merge(x: Tensor, size: Size, q: Tensor, k: Tensor, Kp: int, Km: int
     size = ones(x) if size is None else size
     cosine, target = nearest(x[:, Km:], x[:, 1:Km])
     parts = add_at(torch.ones_like(size[:, :Km]), target + 1, torch.ones_like(cosine))
-    return add_at(x[:, :Km], target + 1, x[:, Km:]) / parts[..., None], add_at(size[:, :Km], target + 1, size[:, Km:] * cosine.clamp(min=0))
+    return add_at(x[:, :Km], target + 1, x[:, Km:]) / parts[..., None], add_at(
+        size[:, :Km], target + 1, size[:, Km:] * cosine.clamp(min=0)
+    )
 
 
 def expected(w: Tensor) -> Tensor:
-    """Return sum n p_n + 1 (...), the expected number of tokens kept, for w (..., patches)."""
+    """Return sum n p_n + 1 (...), the expected number of tokens kept, for w (...,
+    patches).
+    """
     n = torch.arange(1, w.shape[-1] + 1, device=w.device, dtype=w.dtype)
     return (w.softmax(-1) * n).sum(-1) + 1
 
@@ -67,7 +101,9 @@ def rounded_up(K: Tensor) -> Tensor:
 
 
 def cost(K: Tensor, N: int, C: int, M: int) -> Tensor:
-    """Return the MACs of all blocks for K (blocks - 1, 2), N tokens at first, C channels and M hidden units; both K of a block get the gradient of the less."""
+    """Return the MACs of all blocks for K (blocks - 1, 2), N tokens at first, C
+    channels and M hidden units; both K of a block get the gradient of the less.
+    """
     n = torch.full_like(K[0, 0], N)
     total = 4 * n * C**2 + 2 * n**2 * C + 2 * n * C * M  # attention and MLP of the first block
     for Kp, Km in K:
@@ -77,38 +113,63 @@ def cost(K: Tensor, N: int, C: int, M: int) -> Tensor:
 
 
 def start(budget: float, blocks: int, sizes: tuple[int, int, int]) -> Tensor:
-    """Return w (blocks - 1, 2, patches) = beta n, alike for all, with the greatest beta (in 1/64) whose expected counts cost no more than `budget`."""
+    """Return w (blocks - 1, 2, patches) = beta n, alike for all, with the greatest beta
+    (in 1/64) whose expected counts cost no more than `budget`.
+    """
     n = torch.arange(1.0, sizes[0]).repeat(blocks - 1, 2, 1) / 64
-    return n * (bisect_left(range(-512, 512), True, key=lambda step: float(cost(expected(n * step), *sizes)) > budget) - 513)
+    return n * (
+        bisect_left(
+            range(-512, 512),
+            True,
+            key=lambda step: float(cost(expected(n * step), *sizes)) > budget,
+        )
+        - 513
+    )
 
 
 def keep_mask(w: Tensor, K: Tensor, last: Tensor) -> Tensor:
-    """Return the mask (N,) that drops ranks K to `last`, straight through to the probability of keeping a rank, if it drops any."""
+    """Return the mask (N,) that drops ranks K to `last`, straight through to the
+    probability of keeping a rank, if it drops any.
+    """
     probability = pad(w.softmax(-1).flip(-1).cumsum(-1).flip(-1), (1, 0), value=1.0)
     rank = torch.arange(len(probability), device=w.device)
-    return ((rank < K) | (rank >= last)).to(w.dtype) + (last > K) * (probability - probability.detach())
+    return ((rank < K) | (rank >= last)).to(w.dtype) + (last > K) * (
+        probability - probability.detach()
+    )
 
 
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Return P_ij = exp(l_ij) G_ij / sum_j (B, H, N, N), G_ij = mask_j but 1 for i = j, for `mask` (B, N)."""
-    G = mask[:, None, None] + (1 - mask[:, None, None]) * torch.eye(mask.shape[1], device=mask.device)
+    """Return P_ij = exp(l_ij) G_ij / sum_j (B, H, N, N), G_ij = mask_j but 1 for i = j,
+    for `mask` (B, N).
+    """
+    G = mask[:, None, None] + (1 - mask[:, None, None]) * torch.eye(
+        mask.shape[1], device=mask.device
+    )
     P = (logits - logits.amax(-1, keepdim=True)).float().exp() * G
     return (P + 1e-6 / mask.shape[1]) / (P.sum(-1, keepdim=True) + 1e-6)
 
 
 def soft_merge(x: Tensor, size: Tensor, K: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """Merge ranks K to `last` of x (B, N, C) into the most similar of ranks 1 to K, but leave them where they are."""
+    """Merge ranks K to `last` of x (B, N, C) into the most similar of ranks 1 to K, but
+    leave them where they are.
+    """
     rank = torch.arange(x.shape[1], device=x.device)
     source = ((rank >= K) & (rank < last)).to(x.dtype)
     f = normalize(x.detach(), dim=-1)
-    cosine, target = (f @ f.transpose(1, 2)).masked_fill((rank < 1) | (rank >= K), -torch.inf).max(-1)
+    cosine, target = (
+        (f @ f.transpose(1, 2)).masked_fill((rank < 1) | (rank >= K), -torch.inf).max(-1)
+    )
     size = torch.where(source > 0, size * cosine, size).clamp(min=1)
     parts = add_at(torch.ones_like(size), target, source.expand_as(size))
-    return add_at(x, target, x * source[:, None]) / parts[..., None], add_at(size, target, size * source)
+    return add_at(x, target, x * source[:, None]) / parts[..., None], add_at(
+        size, target, size * source
+    )
 
 
 class SoftBlocks(nn.Sequential):
-    """The blocks of a ViT with trainable rates: `w` (blocks - 1, 2, patches) holds the logits of Kp and Km."""
+    """The blocks of a ViT with trainable rates: `w` (blocks - 1, 2, patches) holds the
+    logits of Kp and Km.
+    """
 
     def __init__(self, blocks: Sequence[nn.Module], w: Tensor) -> None:
         super().__init__(*blocks)
@@ -116,13 +177,26 @@ class SoftBlocks(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         first, *others = cast(Any, self)
-        x, size, mask, last = first(x), ones(x), ones(x), torch.full_like(self.w[0, 0, 0], x.shape[1])
-        for block, w, (Kp, Km) in zip(others, self.w, rounded_up(expected(self.w)).detach(), strict=True):
+        x, size, mask, last = (
+            first(x),
+            ones(x),
+            ones(x),
+            torch.full_like(self.w[0, 0, 0], x.shape[1]),
+        )
+        for block, w, (Kp, Km) in zip(
+            others, self.w, rounded_up(expected(self.w)).detach(), strict=True
+        ):
             q, k, v = heads(block.attn, block.norm1(x))
-            P = masked_softmax(q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + size.log()[:, None, None], mask)
+            P = masked_softmax(
+                q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + size.log()[:, None, None], mask
+            )
             x = x + block.drop_path1(block.ls1(joined(block.attn, P.to(v.dtype) @ v)))
             order = ranking(P[:, :, 0].mean(1))
-            x, size, mask = take(x, order), take(size, order), take(mask, order) * keep_mask(w[0], Kp, last)
+            x, size, mask = (
+                take(x, order),
+                take(size, order),
+                take(mask, order) * keep_mask(w[0], Kp, last),
+            )
             last = torch.minimum(last, Kp)
             x, size = soft_merge(x, size, Km, last)
             mask, last = mask * keep_mask(w[1], Km, last), torch.minimum(last, Km)
@@ -131,7 +205,9 @@ class SoftBlocks(nn.Sequential):
 
 
 class Budgeted(nn.Module):
-    """A ViT with SoftBlocks, whose loss is that of its logits + lam (MACs of its blocks - budget)^2."""
+    """A ViT with SoftBlocks, whose loss is that of its logits + lam (MACs of its blocks
+    - budget)^2.
+    """
 
     def __init__(self, vit: Any, sizes: tuple[int, int, int], budget: float, lam: float) -> None:
         super().__init__()
@@ -143,19 +219,39 @@ class Budgeted(nn.Module):
 
 
 def growth(K: Sequence[float], N: int) -> list[int]:
-    """Return which of K = (Kp, Km, Kp, ...) grows next, from 2 to N tokens, while a number added before rounding up rises; none outgrows those before it."""
-    return [which for _, which in sorted((n - least, which) for which, least in enumerate(accumulate(K, min)) for n in range(2, N))]
+    """Return which of K = (Kp, Km, Kp, ...) grows next, from 2 to N tokens, while a
+    number added before rounding up rises; none outgrows those before it.
+    """
+    return [
+        which
+        for _, which in sorted(
+            (n - least, which)
+            for which, least in enumerate(accumulate(K, min))
+            for n in range(2, N)
+        )
+    ]
 
 
 def realise(model: nn.Module, blocks: Sequence[nn.Module], counts: Sequence[int]) -> nn.Module:
-    """Let all `blocks` but the first drop and merge down to `counts`, Kp and Km of each, where that takes any token away."""
+    """Let all `blocks` but the first drop and merge down to `counts`, Kp and Km of
+    each, where that takes any token away.
+    """
     triples = zip([token_count(model), *counts[1::2]], counts[::2], counts[1::2], strict=False)
-    return reduce_tokens(model, blocks, [None, *(partial(drop_and_merge, Kp=Kp, Km=Km) if Km < N else None for N, Kp, Km in triples)])
+    return reduce_tokens(
+        model,
+        blocks,
+        [
+            None,
+            *(partial(drop_and_merge, Kp=Kp, Km=Km) if Km < N else None for N, Kp, Km in triples),
+        ],
+    )
 
 
 @dataclass(frozen=True)
 class Diffrate(Method):
-    """Keep `macs` of the multiply-accumulates by rates trained for `share` of the budget, with weight `lam` on the MACs; 1 keeps dense."""
+    """Keep `macs` of the multiply-accumulates by rates trained for `share` of the
+    budget, with weight `lam` on the MACs; 1 keeps dense.
+    """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.7
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -173,25 +269,55 @@ class Diffrate(Method):
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.macs == 1:
             return model
-        blocks, dense, N = list(cast(nn.Sequential, model.blocks)), data.macs(model), token_count(model)
+        blocks, dense, N = (
+            list(cast(nn.Sequential, model.blocks)),
+            data.macs(model),
+            token_count(model),
+        )
         steps = growth(self.learned(model, blocks, dense, data), N)
 
         def after(count: int) -> nn.Module:
-            return realise(model, blocks, [2 + steps[:count].count(which) for which in range(2 * len(blocks) - 2)])
+            return realise(
+                model,
+                blocks,
+                [2 + steps[:count].count(which) for which in range(2 * len(blocks) - 2)],
+            )
 
-        first = bisect_left(range(len(steps) + 1), True, key=lambda count: data.macs(after(count)) > self.macs * dense)  # that costs too much
+        # that costs too much
+        first = bisect_left(
+            range(len(steps) + 1),
+            True,
+            key=lambda count: data.macs(after(count)) > self.macs * dense,
+        )
         if first == 0:
-            raise ValueError(f"macs {self.macs} is out of reach: the first block and the attention of the second keep all tokens; ask for more")
+            raise ValueError(
+                f"macs {self.macs} is out of reach: the first block and the attention of the "
+                "second keep all tokens; ask for more"
+            )
         return after(first - 1)
 
     def learned(self, model: Any, blocks: Sequence[Any], dense: int, data: Data) -> list[float]:
-        """Return the expected counts, Kp and Km of each block but the first, after training their logits alone."""
+        """Return the expected counts, Kp and Km of each block but the first, after
+        training their logits alone.
+        """
         sizes = token_count(model), model.embed_dim, blocks[0].mlp.fc1.out_features
-        budget = float(cost(torch.full((len(blocks) - 1, 2), float(sizes[0])), *sizes)) - (1 - self.macs) * dense  # of the blocks
+        # of the blocks
+        budget = (
+            float(cost(torch.full((len(blocks) - 1, 2), float(sizes[0])), *sizes))
+            - (1 - self.macs) * dense
+        )
         model.requires_grad_(False)
-        model.blocks = SoftBlocks(blocks, start(budget, len(blocks), sizes).to(model.pos_embed.device))
-        schedule = replace(data.fine_tune, optimiser="adamw", weight_decay=0.0, learning_rate=self.learning_rate)
-        train(Budgeted(model, sizes, budget, self.lam / dense**2), data, replace(schedule, epochs=self.share * schedule.epochs))
+        model.blocks = SoftBlocks(
+            blocks, start(budget, len(blocks), sizes).to(model.pos_embed.device)
+        )
+        schedule = replace(
+            data.fine_tune, optimiser="adamw", weight_decay=0.0, learning_rate=self.learning_rate
+        )
+        train(
+            Budgeted(model, sizes, budget, self.lam / dense**2),
+            data,
+            replace(schedule, epochs=self.share * schedule.epochs),
+        )
         K: list[float] = expected(model.blocks.w).detach().flatten().tolist()
         model.requires_grad_(True)
         return K

@@ -1,18 +1,26 @@
-"""ECoFLaP: choose each block's sparsity by how much the loss moves when its weights are shaken, then prune inside with Wanda (sheet A7).
+"""ECoFLaP: choose each block's sparsity by how much the loss moves when its weights are
+shaken, then prune inside with Wanda (sheet A7).
 
-Sung, Yoon, Bansal, "ECoFLaP: Efficient Coarse-to-Fine Layer-Wise Pruning for Vision-Language Models", ICLR 2024, arXiv 2310.02998. Coarse: for each weight W
-and each batch, with z ~ N(0, I), G += |L(W + eps z) - L(W - eps z)| / (2 eps); a block's score S_b is the sum of the G of its weights. Kept weights are
-handed out in proportion to S_b on top of what a cap s_max = s + `margin` on a block's sparsity leaves, a full block's share going to the others. Fine: block
-by block, on inputs from the pruned blocks before, layers are pruned per output row by Wanda's |W_ij| ||X_j||_2 at their block's sparsity. eps = 1e-3, 8
-batches of 8 images.
+Sung, Yoon, Bansal, "ECoFLaP: Efficient Coarse-to-Fine Layer-Wise Pruning for
+Vision-Language Models", ICLR 2024, arXiv 2310.02998. Coarse: for each weight W and each
+batch, with z ~ N(0, I), G += |L(W + eps z) - L(W - eps z)| / (2 eps); a block's score
+S_b is the sum of the G of its weights. Kept weights are handed out in proportion to S_b
+on top of what a cap s_max = s + `margin` on a block's sparsity leaves, a full block's
+share going to the others. Fine: block by block, on inputs from the pruned blocks
+before, layers are pruned per output row by Wanda's |W_ij| ||X_j||_2 at their block's
+sparsity. eps = 1e-3, 8 batches of 8 images.
 
-ASSUMED: L is the cross-entropy on images of train (eval mode, not augmented), drawn at random, the same for all weights; a block is a residual block (a
-prunable layer outside of any is one of its own); convolutions as in Wanda. The budget is met exactly: surplus units are taken from the largest block (the
-authors' code adds them), and where a layer's zeros do not divide by its rows, those whose next weight scores lowest give one more. If no unfilled block has a
-score, all unfilled ones get theirs by room. Afterwards BatchNorm statistics are re-estimated (`bn_passes`; convention 0.10).
+ASSUMED: L is the cross-entropy on images of train (eval mode, not augmented), drawn at
+random, the same for all weights; a block is a residual block (a prunable layer outside
+of any is one of its own); convolutions as in Wanda. The budget is met exactly: surplus
+units are taken from the largest block (the authors' code adds them), and where a
+layer's zeros do not divide by its rows, those whose next weight scores lowest give one
+more. If no unfilled block has a score, all unfilled ones get theirs by room. Afterwards
+BatchNorm statistics are re-estimated (`bn_passes`; convention 0.10).
 
-Checked against: github.com/ylsung/ECoFLaP at 59dac0a, LayerSparsity with the sign of its removal loop set right: scores for the same z equal to 2e-6, 2,000
-random allocations equal within 3 units (float32 there).
+Checked against: github.com/ylsung/ECoFLaP at 59dac0a, LayerSparsity with the sign of
+its removal loop set right: scores for the same z equal to 2e-6, 2,000 random
+allocations equal within 3 units (float32 there).
 """
 
 from __future__ import annotations
@@ -39,7 +47,9 @@ EPS, IMAGES, BATCH = 1e-3, 64, 8
 
 @torch.no_grad()
 def shaken(model: nn.Module, W: Tensor, data: Split, generator: torch.Generator) -> float:
-    """Return G, the sum over batches of |L(W + eps z) - L(W - eps z)| / (2 eps), for one weight of `model`; W is left as it was."""
+    """Return G, the sum over batches of |L(W + eps z) - L(W - eps z)| / (2 eps), for
+    one weight of `model`; W is left as it was.
+    """
     G, original = 0.0, W.clone()
     for images, labels in zip(data.images.split(BATCH), data.labels.split(BATCH), strict=True):
         step = EPS * torch.randn(W.shape, generator=generator).to(W.device)
@@ -53,26 +63,39 @@ def shaken(model: nn.Module, W: Tensor, data: Split, generator: torch.Generator)
 
 
 def kept(S: Sequence[float], n: Sequence[int], s: float, s_max: float) -> list[int]:
-    """Return how many of its n_b weights each block keeps: at least 1 - s_max of them, the rest in proportion to S_b, sum(n) - round(s sum(n)) in all."""
+    """Return how many of its n_b weights each block keeps: at least 1 - s_max of them,
+    the rest in proportion to S_b, sum(n) - round(s sum(n)) in all.
+    """
     K, keep = sum(n) - round(s * sum(n)), [ceil(round(size * (1 - s_max), 6)) for size in n]
     while sum(keep) < K:
         open_S = [score if k < size else 0.0 for score, k, size in zip(S, keep, n, strict=True)]
-        share = open_S if sum(open_S) > 0 else [float(size - k) for k, size in zip(keep, n, strict=True)]
+        share = (
+            open_S
+            if sum(open_S) > 0
+            else [float(size - k) for k, size in zip(keep, n, strict=True)]
+        )
         rest, total = K - sum(keep), sum(share)
-        keep = [min(size, k + ceil(part / total * rest)) for size, k, part in zip(n, keep, share, strict=True)]
+        keep = [
+            min(size, k + ceil(part / total * rest))
+            for size, k, part in zip(n, keep, share, strict=True)
+        ]
     while sum(keep) > K:
         keep[keep.index(max(keep))] -= 1
     return keep
 
 
 def split_zeros(zeros: int, sizes: Sequence[int]) -> list[int]:
-    """Divide `zeros` among layers of these sizes, each within one of its proportional share."""
+    """Divide `zeros` among layers of these sizes, each within one of its proportional
+    share.
+    """
     bounds = [zeros * end // sum(sizes) for end in accumulate(sizes, initial=0)]
     return [end - start for start, end in pairwise(bounds)]
 
 
 def row_mask(metric: Tensor, zeros: int) -> Tensor:
-    """Mark the same number of lowest entries in each row of `metric`, and one more in the rows where that one is lowest; `zeros` in all."""
+    """Mark the same number of lowest entries in each row of `metric`, and one more in
+    the rows where that one is lowest; `zeros` in all.
+    """
     each, more = divmod(zeros, len(metric))
     mask = lowest_per_row(metric, each)
     if more:
@@ -83,7 +106,9 @@ def row_mask(metric: Tensor, zeros: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Ecoflap(Method):
-    """Zero `sparsity` of the prunable weights, at most `sparsity` + `margin` of a block's."""
+    """Zero `sparsity` of the prunable weights, at most `sparsity` + `margin` of a
+    block's.
+    """
 
     sparsity: Sparsity = 0.5
     margin: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -105,22 +130,45 @@ class Ecoflap(Method):
         zeros = self.zeros(by_block(model, layers), scores(model, layers, data))
         for stage in stages(model, layers, data.calibration):
             norm = norms(stage.module, stage.layers, stage.inputs)
-            masks = {name: row_mask(layer.weight.flatten(1).abs() * norm[name], zeros[name]) for name, layer in stage.layers.items()}
+            masks = {
+                name: row_mask(layer.weight.flatten(1).abs() * norm[name], zeros[name])
+                for name, layer in stage.layers.items()
+            }
             zero(model, {name: mask.view_as(layers[name].weight) for name, mask in masks.items()})
         return recover(model, data, self.bn_passes)
 
-    def zeros(self, groups: Sequence[Mapping[str, Layer]], G: Mapping[str, float]) -> dict[str, int]:
-        """Return how many weights of each layer go, given the layers block by block and their G."""
+    def zeros(
+        self, groups: Sequence[Mapping[str, Layer]], G: Mapping[str, float]
+    ) -> dict[str, int]:
+        """Return how many weights of each layer go, given the layers block by block and
+        their G.
+        """
         sizes = [[layer.weight.numel() for layer in group.values()] for group in groups]
         n = [sum(size) for size in sizes]
-        keep = kept([sum(G[name] for name in group) for group in groups], n, self.sparsity, min(1.0, self.sparsity + self.margin))
-        shares = [split_zeros(size - k, parts) for size, k, parts in zip(n, keep, sizes, strict=True)]
-        return {name: share for group, parts in zip(groups, shares, strict=True) for name, share in zip(group, parts, strict=True)}
+        keep = kept(
+            [sum(G[name] for name in group) for group in groups],
+            n,
+            self.sparsity,
+            min(1.0, self.sparsity + self.margin),
+        )
+        shares = [
+            split_zeros(size - k, parts) for size, k, parts in zip(n, keep, sizes, strict=True)
+        ]
+        return {
+            name: share
+            for group, parts in zip(groups, shares, strict=True)
+            for name, share in zip(group, parts, strict=True)
+        }
 
 
 def scores(model: nn.Module, layers: Mapping[str, Layer], data: Data) -> dict[str, float]:
     """Return the G of each layer, on IMAGES images of train drawn at random."""
     train = data.train
-    chosen = torch.randperm(len(train.labels), generator=data.generator("images"))[:IMAGES].to(train.labels.device)
+    chosen = torch.randperm(len(train.labels), generator=data.generator("images"))[:IMAGES].to(
+        train.labels.device
+    )
     drawn = Split(train.images[chosen], train.labels[chosen])
-    return {name: shaken(model, layer.weight, drawn, data.generator(name)) for name, layer in layers.items()}
+    return {
+        name: shaken(model, layer.weight, drawn, data.generator(name))
+        for name, layer in layers.items()
+    }

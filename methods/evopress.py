@@ -1,22 +1,35 @@
-"""EvoPress: search the bits of each layer by evolution, all candidates within the budget, the fittest being those whose logits stay closest to dense's.
+"""EvoPress: search the bits of each layer by evolution, all candidates within the
+budget, the fittest being those whose logits stay closest to dense's.
 
-Sieberling, Kuznedelev, Kurtic, Alistarh, EvoPress: Accurate Dynamic Model Compression via Evolutionary Search, ICML 2025, arXiv 2410.14649. A candidate is a
-level for each layer, out of a database of layers compressed at each level. Each generation makes `offspring` distinct children of the parent: min(a, b) random
-layers go up a level, a and b drawn from 1, 2, 3, then random layers go down until the budget holds again (a child of more than 10 changes, or that takes in
-less than 80 % of what it gives away, is drawn anew). Fitness is KL(dense || candidate) on calibration images, by stages: all children on few images, the
-fittest on more, the last ones together with the parent on most, the images of every stage drawn anew. The fittest is the next parent. The first parent
-is the fittest of random candidates: all at the lowest level that is over the budget, then random layers down until it holds.
-`average_bits` is the average over the weights of all layers of `methods.parts.network.layers.prunable`, float16 scales and uint8 zero points
-included; never above.
-ASSUMED: numbers scaled down for small models (the paper's for bits in brackets): 12 children (128), 30 generations (150), 2 and 1 survivors (16, 4, 1) on 32
-and 256 images; 12 first candidates on 64 images, and the highest uniform level within the budget beside them; levels are 2, 3, 4, 6 and 8 bits by
-round-to-nearest with the grids of `methods.parts.quantization.quantize` (the paper: 2 to 6 by GPTQ), batch norms folded first; stem, classifier and
-depth-wise convolutions
-get 8 bits and are not in the average. Layers of any size trade bits with each other (the scripts' group_rule "none"; their default is among layers of
-equal size, in pairs). Dropped blocks are `evopress_drop`; the paper's sparsities are not offered. 32 bits keep the model.
-Checked against: github.com/IST-DASLab/EvoPress at 50888a0, evo_quant_search.py and evo_drop_search.py run whole on tables in place of a language model: 2,000
-children of one parent are distributed as theirs (total variation 0.067, as between two samples of ours); over 25 seeds, searches of 12 layers of different
-sizes at 3 and 2.6 bits end in the same best state equally often (21 and 16 times), those for 4 of 10 blocks always in the best of all.
+Sieberling, Kuznedelev, Kurtic, Alistarh, EvoPress: Accurate Dynamic Model Compression
+via Evolutionary Search, ICML 2025, arXiv 2410.14649. A candidate is a level for each
+layer, out of a database of layers compressed at each level. Each generation makes
+`offspring` distinct children of the parent: min(a, b) random layers go up a level, a
+and b drawn from 1, 2, 3, then random layers go down until the budget holds again (a
+child of more than 10 changes, or that takes in less than 80 % of what it gives away, is
+drawn anew). Fitness is KL(dense || candidate) on calibration images, by stages: all
+children on few images, the fittest on more, the last ones together with the parent on
+most, the images of every stage drawn anew. The fittest is the next parent. The first
+parent is the fittest of random candidates: all at the lowest level that is over the
+budget, then random layers down until it holds. `average_bits` is the average over the
+weights of all layers of `methods.parts.network.layers.prunable`, float16 scales and
+uint8 zero points included; never above.
+ASSUMED: numbers scaled down for small models (the paper's for bits in brackets): 12
+children (128), 30 generations (150), 2 and 1 survivors (16, 4, 1) on 32 and 256 images;
+12 first candidates on 64 images, and the highest uniform level within the budget beside
+them; levels are 2, 3, 4, 6 and 8 bits by round-to-nearest with the grids of
+`methods.parts.quantization.quantize` (the paper: 2 to 6 by GPTQ), batch norms folded
+first; stem, classifier and depth-wise convolutions
+get 8 bits and are not in the average. Layers of any size trade bits with each other
+(the scripts' group_rule "none"; their default is among layers of equal size, in pairs).
+Dropped blocks are `evopress_drop`; the paper's sparsities are not offered. 32 bits keep
+the model.
+Checked against: github.com/IST-DASLab/EvoPress at 50888a0, evo_quant_search.py and
+evo_drop_search.py run whole on tables in place of a language model: 2,000 children of
+one parent are distributed as theirs (total variation 0.067, as between two samples of
+ours); over 25 seeds, searches of 12 layers of different sizes at 3 and 2.6 bits end in
+the same best state equally often (21 and 16 times), those for 4 of 10 blocks always in
+the best of all.
 """
 
 from __future__ import annotations
@@ -42,7 +55,9 @@ FIRST, FIRST_IMAGES = 12, 64
 
 @dataclass(frozen=True)
 class EvoPress(Method):
-    """Choose the bits of each layer in `generations` of `offspring` children, within `average_bits` stored bits a weight."""
+    """Choose the bits of each layer in `generations` of `offspring` children, within
+    `average_bits` stored bits a weight.
+    """
 
     average_bits: Annotated[float, Field(ge=2, le=32)] = 4.0
     generations: Annotated[int, Field(ge=0)] = 30
@@ -61,14 +76,19 @@ class EvoPress(Method):
 
     @torch.no_grad()
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        """Fold the batch norms, round each layer at each level, search, and keep the levels found."""
+        """Fold the batch norms, round each layer at each level, search, and keep the
+        levels found.
+        """
         if self.average_bits == KEEP:
             return model
         images, generator = data.calibration, data.generator("evopress")
         dense = logits(model, images)
         options = rounded(model, images[:1])
         layers = [prunable(model)[name] for name in options]
-        weights = [[codes.decode(layer.weight.shape) for codes in found] for layer, found in zip(layers, options.values(), strict=True)]
+        weights = [
+            [codes.decode(layer.weight.shape) for codes in found]
+            for layer, found in zip(layers, options.values(), strict=True)
+        ]
 
         def fitness(states: Sequence[State], count: int) -> list[float]:
             chosen = torch.randperm(len(images), generator=generator)[:count].to(images.device)
@@ -85,10 +105,21 @@ class EvoPress(Method):
         return model
 
     def search(self, cost: Cost, limit: int, fitness: Fitness, generator: torch.Generator) -> State:
-        """Return the level of each layer that evolution finds for at most `limit` bits."""
+        """Return the level of each layer that evolution finds for at most `limit`
+        bits.
+        """
         level = uniform(cost, limit)
         if level == len(cost[0]) - 1:
             return (level,) * len(cost)
-        first = [(level,) * len(cost), *(under(cost, level + 1, limit, generator) for _ in range(FIRST))]
+        first = [
+            (level,) * len(cost),
+            *(under(cost, level + 1, limit, generator) for _ in range(FIRST)),
+        ]
         (parent,) = fittest(first, 1, FIRST_IMAGES, fitness)
-        return evolve(parent, self.generations, STAGES, lambda parent: children(parent, self.offspring, cost, limit, generator), fitness)
+        return evolve(
+            parent,
+            self.generations,
+            STAGES,
+            lambda parent: children(parent, self.offspring, cost, limit, generator),
+            fitness,
+        )

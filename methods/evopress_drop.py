@@ -1,13 +1,19 @@
-"""EvoPress on depth: search by evolution which `count` residual units to leave out, for the choice whose logits stay closest to dense's.
+"""EvoPress on depth: search by evolution which `count` residual units to leave out, for
+the choice whose logits stay closest to dense's.
 
-Sieberling, Kuznedelev, Kurtic, Alistarh, EvoPress: Accurate Dynamic Model Compression via Evolutionary Search, ICML 2025, arXiv 2410.14649. The search of
-`methods.parts.allocation.evolve` with two levels a unit, left out or kept, all at the same cost: a move puts one unit back and takes another out. k
-(n - k) / 1.5 generations for k of n units, as in the paper's script.
-ASSUMED: 16 children a generation (the script: 32), 2 and 1 survivors on 64 and 256 images; 16 first candidates (64) on 64; units of kind "joint" are attention
-layers and MLPs in one pool (the paper drops as many of the one as of the other); in a CNN blocks with an identity shortcut, the statistics of batch norms being
-re-estimated for every candidate on the images that judge it, and at the end on all calibration images.
-Checked against: github.com/IST-DASLab/EvoPress at 50888a0, evo_drop_search.py run whole on a table of losses with interactions: both find the best 4 of 10
-blocks for 25 of 25 seeds.
+Sieberling, Kuznedelev, Kurtic, Alistarh, EvoPress: Accurate Dynamic Model Compression
+via Evolutionary Search, ICML 2025, arXiv 2410.14649. The search of
+`methods.parts.allocation.evolve` with two levels a unit, left out or kept, all at the
+same cost: a move puts one unit back and takes another out. k (n - k) / 1.5 generations
+for k of n units, as in the paper's script.
+ASSUMED: 16 children a generation (the script: 32), 2 and 1 survivors on 64 and 256
+images; 16 first candidates (64) on 64; units of kind "joint" are attention layers and
+MLPs in one pool (the paper drops as many of the one as of the other); in a CNN blocks
+with an identity shortcut, the statistics of batch norms being re-estimated for every
+candidate on the images that judge it, and at the end on all calibration images.
+Checked against: github.com/IST-DASLab/EvoPress at 50888a0, evo_drop_search.py run whole
+on a table of losses with interactions: both find the best 4 of 10 blocks for 25 of 25
+seeds.
 """
 
 from __future__ import annotations
@@ -32,7 +38,9 @@ FIRST, FIRST_IMAGES, CHILDREN = 16, 64, 16
 
 
 def put(model: nn.Module, modules: Mapping[str, nn.Module], state: State) -> None:
-    """Put the units of level 1 in their places, and identities in those of the others."""
+    """Put the units of level 1 in their places, and identities in those of the
+    others.
+    """
     for (name, unit), kept in zip(modules.items(), state, strict=True):
         model.set_submodule(name, unit if kept else nn.Identity())
 
@@ -56,7 +64,11 @@ class EvoPressDrop(Method):
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.count == 0:
             return model
-        names, images, generator = units(model, self.unit), data.calibration, data.generator("evopress")
+        names, images, generator = (
+            units(model, self.unit),
+            data.calibration,
+            data.generator("evopress"),
+        )
         dense = logits(model, images)
         halved(model, names, self.unit)
         modules = {name: model.get_submodule(name) for name in names}
@@ -75,7 +87,17 @@ class EvoPressDrop(Method):
         first = list(dict.fromkeys(under(cost, 1, left, generator) for _ in range(FIRST)))
         (parent,) = fittest(first, 1, FIRST_IMAGES, fitness)
         generations = round(self.count * left / 1.5)
-        put(model, modules, evolve(parent, generations, STAGES, lambda parent: children(parent, CHILDREN, cost, left, generator), fitness))
+        put(
+            model,
+            modules,
+            evolve(
+                parent,
+                generations,
+                STAGES,
+                lambda parent: children(parent, CHILDREN, cost, left, generator),
+                fitness,
+            ),
+        )
         if has_batchnorm(model):
             recalibrate(model, images)
         return model

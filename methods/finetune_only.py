@@ -1,9 +1,11 @@
 """Fine-tune only: dense with the fine-tuning budget of the track and nothing else.
 
-The control of every method that fine-tunes: what the extra training alone is worth (see Blalock et al., "What is the state of neural network pruning?",
-MLSys 2020, on baselines that train longer).
+The control of every method that fine-tunes: what the extra training alone is worth (see
+Blalock et al., "What is the state of neural network pruning?", MLSys 2020, on baselines
+that train longer).
 
-Checked against: its limiting case (no epochs equals dense) and the counted gradient steps.
+Checked against: its limiting case (no epochs equals dense) and the counted gradient
+steps.
 """
 
 from __future__ import annotations
@@ -33,4 +35,6 @@ class FinetuneOnly(Method):
     strongest: ClassVar[dict[str, object]] = {"share": 1.0}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        return train(model, data, replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs))
+        return train(
+            model, data, replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs)
+        )

@@ -1,19 +1,29 @@
-"""int8_static: weights and activations in 8 bits on fixed grids, placed so that integer kernels can run every layer.
+"""int8_static: weights and activations in 8 bits on fixed grids, placed so that integer
+kernels can run every layer.
 
-Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR
-2018, arXiv 1712.05877, as post-training quantisation the way runtimes do it (sheets B11, B13): weights int8, symmetric, per output channel; activations
-uint8, asymmetric, one grid per tensor, from the range that the calibration images give it.
-Which tensors get a grid: what a Conv2d or Linear reads, rounded where it is made, so that a residual branch that reads it, too, is in 8 bits as well; and
-what a Conv2d writes, after the activation that follows it if one does, so that integer convolutions hand integers on. Residual streams that layers read
-through a LayerNorm alone stay float32, as do norms, softmax, attention's two products and pooling. Batch norms are folded first.
-`percentile`: the range leaves out the (100 - p) % of values at either end, measured on at most 2^16 evenly spaced values of each batch; 100 is min-max.
-ASSUMED: all layers, stem and classifier included, as an integer kernel is what they are for; scales are rounded to float16 as everywhere in the weights
-file (its integer weights are -127..127); biases stay float32 here, runtimes round them to int32 with the product of both scales as step.
-`bits` 32 keeps the model as it is.
-Checked against: onnxruntime.quantization.quantize_static 1.31 (QDQ, per channel, min-max, 256 images) on the ResNet and the ViT of digits, five epochs old: the
-same 23 and 26 layers; scales of what they read to 4e-4 (ours are float16), zero points to one step; scales of weights, compared on the ViT,
-to 5e-4. In ONNX Runtime the logits of ours are 2.9 and 1.8 % from fp32's, of theirs 4.1 and 3.8 %. In the tests: the
-same comparison of what the layers of an untrained ResNet read; a residual block by hand.
+Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko, Quantization and Training of
+Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018, arXiv
+1712.05877, as post-training quantisation the way runtimes do it (sheets B11, B13):
+weights int8, symmetric, per output channel; activations uint8, asymmetric, one grid per
+tensor, from the range that the calibration images give it.
+Which tensors get a grid: what a Conv2d or Linear reads, rounded where it is made, so
+that a residual branch that reads it, too, is in 8 bits as well; and what a Conv2d
+writes, after the activation that follows it if one does, so that integer convolutions
+hand integers on. Residual streams that layers read through a LayerNorm alone stay
+float32, as do norms, softmax, attention's two products and pooling. Batch norms are
+folded first. `percentile`: the range leaves out the (100 - p) % of values at either
+end, measured on at most 2^16 evenly spaced values of each batch; 100 is min-max.
+ASSUMED: all layers, stem and classifier included, as an integer kernel is what they are
+for; scales are rounded to float16 as everywhere in the weights file (its integer
+weights are -127..127); biases stay float32 here, runtimes round them to int32 with the
+product of both scales as step. `bits` 32 keeps the model as it is.
+Checked against: onnxruntime.quantization.quantize_static 1.31 (QDQ, per channel,
+min-max, 256 images) on the ResNet and the ViT of digits, five epochs old: the same 23
+and 26 layers; scales of what they read to 4e-4 (ours are float16), zero points to one
+step; scales of weights, compared on the ViT, to 5e-4. In ONNX Runtime the logits of
+ours are 2.9 and 1.8 % from fp32's, of theirs 4.1 and 3.8 %. In the tests: the
+same comparison of what the layers of an untrained ResNet read; a residual block by
+hand.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +46,9 @@ SAMPLE = 2**16  # values of a batch of which a percentile is taken
 
 @dataclass(frozen=True)
 class Places:
-    """The modules whose output gets a grid, and the layers whose input does because no module makes it, by name."""
+    """The modules whose output gets a grid, and the layers whose input does because no
+    module makes it, by name.
+    """
 
     outputs: Mapping[str, nn.Module]
     inputs: Mapping[str, Layer]
@@ -44,7 +56,9 @@ class Places:
 
 @torch.no_grad()
 def places(model: nn.Module, probe: Tensor) -> Places:
-    """Run `probe` through `model` and see which module makes what the layers read, and which activation takes what a convolution writes."""
+    """Run `probe` through `model` and see which module makes what the layers read, and
+    which activation takes what a convolution writes.
+    """
     made: dict[tuple[int, int], str] = {}  # by tensor and its version, as activations work in place
     readers: dict[tuple[int, int], list[str]] = {}
     alive: list[Tensor] = []  # a freed tensor would pass its id on
@@ -60,7 +74,11 @@ def places(model: nn.Module, probe: Tensor) -> Places:
             made.setdefault((id(output), output._version), names[module])
             alive.append(output)
 
-    handles = [handle for module in names for handle in (module.register_forward_pre_hook(reads), module.register_forward_hook(makes))]
+    handles = [
+        handle
+        for module in names
+        for handle in (module.register_forward_pre_hook(reads), module.register_forward_hook(makes))
+    ]
     try:
         model(probe)
     finally:
@@ -73,13 +91,22 @@ def places(model: nn.Module, probe: Tensor) -> Places:
             (outputs if tensor in made else inputs).add(made.get(tensor, name))
     for tensor, name in made.items():
         if isinstance(layers.get(name), nn.Conv2d):
-            following = [reader for reader in readers.get(tensor, []) if isinstance(modules[reader], ACTIVATIONS)]
+            following = [
+                reader
+                for reader in readers.get(tensor, [])
+                if isinstance(modules[reader], ACTIVATIONS)
+            ]
             outputs.add(following[0] if following else name)
-    return Places({name: modules[name] for name in sorted(outputs)}, {name: layers[name] for name in sorted(inputs)})
+    return Places(
+        {name: modules[name] for name in sorted(outputs)},
+        {name: layers[name] for name in sorted(inputs)},
+    )
 
 
 def quantise_output(module: nn.Module, quantiser: nn.Module) -> None:
-    """Let `module` put its output through `quantiser`; see `methods.parts.quantization.activations.quantise_input`."""
+    """Let `module` put its output through `quantiser`; see
+    `methods.parts.quantization.activations.quantise_input`.
+    """
     own = type(module)
 
     def forward(self: Any, *args: Any) -> Tensor:
@@ -91,7 +118,9 @@ def quantise_output(module: nn.Module, quantiser: nn.Module) -> None:
 
 
 def ends(x: Tensor, percentile: float) -> Tensor:
-    """Return the ends (2,) of the range of `x` without the 100 - percentile % of its values at either side."""
+    """Return the ends (2,) of the range of `x` without the 100 - percentile % of its
+    values at either side.
+    """
     if percentile == 100:
         return torch.stack(x.aminmax())
     sample = x.flatten()[:: -(-x.numel() // SAMPLE)]
@@ -99,8 +128,12 @@ def ends(x: Tensor, percentile: float) -> Tensor:
 
 
 @torch.no_grad()
-def grids(model: nn.Module, where: Places, images: Tensor, percentile: float) -> tuple[dict[str, Grid], dict[str, Grid]]:
-    """Return the grids of outputs and of inputs, over the least lower and the greatest upper end (and 0) that batches of 128 of `images` give."""
+def grids(
+    model: nn.Module, where: Places, images: Tensor, percentile: float
+) -> tuple[dict[str, Grid], dict[str, Grid]]:
+    """Return the grids of outputs and of inputs, over the least lower and the greatest
+    upper end (and 0) that batches of 128 of `images` give.
+    """
     seen: dict[tuple[str, str], list[Tensor]] = {}
 
     def see(kind: str, name: str, x: Tensor) -> None:
@@ -116,14 +149,20 @@ def grids(model: nn.Module, where: Places, images: Tensor, percentile: float) ->
 
     def grid(kind: str, name: str) -> Grid:
         lows, highs = torch.stack(seen[kind, name]).unbind(1)
-        return asymmetric(lows.min().clamp(max=0).view(1, 1), highs.max().clamp(min=0).view(1, 1), 8)
+        return asymmetric(
+            lows.min().clamp(max=0).view(1, 1), highs.max().clamp(min=0).view(1, 1), 8
+        )
 
-    return {name: grid("output", name) for name in where.outputs}, {name: grid("input", name) for name in where.inputs}
+    return {name: grid("output", name) for name in where.outputs}, {
+        name: grid("input", name) for name in where.inputs
+    }
 
 
 @dataclass(frozen=True)
 class Int8Static(Method):
-    """Round all layers to int8 and what they read to uint8, on grids over `percentile` of what the calibration images give."""
+    """Round all layers to int8 and what they read to uint8, on grids over `percentile`
+    of what the calibration images give.
+    """
 
     family: ClassVar[str] = "quantization"
     paper: ClassVar[str] = "Jacob et al. 2018, arXiv 1712.05877"
@@ -145,7 +184,10 @@ class Int8Static(Method):
         where = places(model, images[:1])
         outputs, inputs = grids(model, where, images, self.percentile)
         for layer in weighted(model).values():
-            store_as_codes(layer, round_to_nearest(layer.weight.flatten(1), rule(self.bits, layer.weight[0].numel())))
+            store_as_codes(
+                layer,
+                round_to_nearest(layer.weight.flatten(1), rule(self.bits, layer.weight[0].numel())),
+            )
         for name, grid in inputs.items():
             quantise_input(where.inputs[name], Static(grid))
         for name, grid in outputs.items():

@@ -1,18 +1,29 @@
-"""Deep Compression's weight sharing: the weights of a layer become 2^b shared values by k-means, and the file holds their Huffman-coded indices.
+"""Deep Compression's weight sharing: the weights of a layer become 2^b shared values by
+k-means, and the file holds their Huffman-coded indices.
 
-Han, Mao, Dally, Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and Huffman Coding, ICLR 2016, arXiv 1510.00149
-(sheet B18). Per layer, 1-D k-means of the non-zero weights from centroids spread evenly between the smallest and the largest (the paper's best start), at
-most 100 of Lloyd's steps or until fewer than 1e-4 of the weights move, on the sorted weights with sums over ranges; a cluster without weights starts anew at
-the weight of largest error. If a layer has zeros, they keep one of the 2^b codes and stay exactly zero: `magnitude__kmeans_huffman` is the paper's chain of
-pruning, sharing and coding. Then the shared values are fine-tuned; the gradient of one is the sum of those of its members.
-`index_bits` is b for all Conv2d and Linear but stem, classifier and depth-wise convolutions, which are rounded to 8 bits as in rtn. Batch norms are folded
-first. The file holds indices packed or Huffman-coded, whichever is shorter, and float16 centroids: the code is the harness's, not this method's.
-ASSUMED: the same b for convolutions and Linear (the paper: 8 and 5); b is lowered in a layer until its table (16 2^b bits) is no longer than its indices (b a
-weight); zeros are coded as one symbol among the others, at least a bit each, instead of by gaps; biases, norms and tokens are trained along with the
-centroids, `share` of the track's fine-tuning epochs at `learning_rate`, or else the track's, instead of 1e-4 times the original one (under plain SGD a
-shared value moves by the gradients of all its members); 32 bits mean that the model stays as it is.
-Checked against: scikit-learn's KMeans (Lloyd) from the same linear start, 2 to 16 clusters of 2,000 values: centroids within 2e-3, sums of squares to 2e-4 (the
-rest is what stopping at 1e-4 leaves); the exact clustering by dynamic programming, which it never beats. In the tests: the sheet's 13 bits, the file read back.
+Han, Mao, Dally, Deep Compression: Compressing Deep Neural Networks with Pruning,
+Trained Quantization and Huffman Coding, ICLR 2016, arXiv 1510.00149 (sheet B18). Per
+layer, 1-D k-means of the non-zero weights from centroids spread evenly between the
+smallest and the largest (the paper's best start), at most 100 of Lloyd's steps or until
+fewer than 1e-4 of the weights move, on the sorted weights with sums over ranges; a
+cluster without weights starts anew at the weight of largest error. If a layer has
+zeros, they keep one of the 2^b codes and stay exactly zero: `magnitude__kmeans_huffman`
+is the paper's chain of pruning, sharing and coding. Then the shared values are
+fine-tuned; the gradient of one is the sum of those of its members.
+`index_bits` is b for all Conv2d and Linear but stem, classifier and depth-wise
+convolutions, which are rounded to 8 bits as in rtn. Batch norms are folded first. The
+file holds indices packed or Huffman-coded, whichever is shorter, and float16 centroids:
+the code is the harness's, not this method's. ASSUMED: the same b for convolutions and
+Linear (the paper: 8 and 5); b is lowered in a layer until its table (16 2^b bits) is no
+longer than its indices (b a weight); zeros are coded as one symbol among the others, at
+least a bit each, instead of by gaps; biases, norms and tokens are trained along with
+the centroids, `share` of the track's fine-tuning epochs at `learning_rate`, or else the
+track's, instead of 1e-4 times the original one (under plain SGD a shared value moves by
+the gradients of all its members); 32 bits mean that the model stays as it is.
+Checked against: scikit-learn's KMeans (Lloyd) from the same linear start, 2 to 16
+clusters of 2,000 values: centroids within 2e-3, sums of squares to 2e-4 (the rest is
+what stopping at 1e-4 leaves); the exact clustering by dynamic programming, which it
+never beats. In the tests: the sheet's 13 bits, the file read back.
 """
 
 from __future__ import annotations
@@ -37,14 +48,18 @@ MOVED = 1e-4  # share of weights that change clusters below which it ends
 
 
 def refilled(x: Tensor, c: Tensor, count: Tensor) -> Tensor:
-    """Return the centroids c (k,), ascending, those without members put on the members of `x` that are farthest from theirs."""
+    """Return the centroids c (k,), ascending, those without members put on the members
+    of `x` that are farthest from theirs.
+    """
     empty = count == 0
     error = (x - c.repeat_interleave(count)).abs()
     return c.masked_scatter(empty, x[error.topk(int(empty.sum())).indices]).sort().values
 
 
 def kmeans(w: Tensor, k: int) -> Tensor:
-    """Return k <= n centroids (k,) of the values w (n,), ascending: Lloyd's steps from a linear start."""
+    """Return k <= n centroids (k,) of the values w (n,), ascending: Lloyd's steps from
+    a linear start.
+    """
     x = w.double().cpu().sort().values
     total, n = nn.functional.pad(x.cumsum(0), (1, 0)), len(x)
     c, last = torch.linspace(x[0].item(), x[-1].item(), k, dtype=x.dtype), torch.full((k - 1,), n)
@@ -60,7 +75,9 @@ def kmeans(w: Tensor, k: int) -> Tensor:
 
 
 def clusters(n: int, b: int) -> int:
-    """Return 2^b, halved until the table of n weights, 16 k bits, is no longer than their indices, n log2 k bits; at least 2."""
+    """Return 2^b, halved until the table of n weights, 16 k bits, is no longer than
+    their indices, n log2 k bits; at least 2.
+    """
     k: int = 2**b
     while k > 2 and 16 * k > n * log2(k):
         k //= 2
@@ -68,7 +85,9 @@ def clusters(n: int, b: int) -> int:
 
 
 def share_weights(layer: Layer, b: int) -> None:
-    """Let the weights of `layer` share 2^b values at most, 0 among them if some are 0."""
+    """Let the weights of `layer` share 2^b values at most, 0 among them if some are
+    0.
+    """
     w = layer.weight.detach().flatten()
     kept = w[w != 0] if w.any() else w[:1]
     zeros = int(len(kept) < len(w))
@@ -79,7 +98,9 @@ def share_weights(layer: Layer, b: int) -> None:
 
 @dataclass(frozen=True)
 class KmeansHuffman(Method):
-    """Let the weights of a layer share 2^`index_bits` values and fine-tune those for `share` of the budget."""
+    """Let the weights of a layer share 2^`index_bits` values and fine-tune those for
+    `share` of the budget.
+    """
 
     family: ClassVar[str] = "codebook"
     paper: ClassVar[str] = "Han et al. 2016, arXiv 1510.00149"
@@ -94,14 +115,20 @@ class KmeansHuffman(Method):
     learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        """Fold the batch norms, share the weights of each layer, train the shared values, and store them."""
+        """Fold the batch norms, share the weights of each layer, train the shared
+        values, and store them.
+        """
         if self.index_bits == KEEP:
             return model
         layers = prepare(model, data.image_shape)
         for layer in layers:
             share_weights(layer, self.index_bits)
         rate = self.learning_rate or data.fine_tune.learning_rate
-        train(model, data, replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs, learning_rate=rate))
+        train(
+            model,
+            data,
+            replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs, learning_rate=rate),
+        )
         for layer in layers:
             store_table(layer)
         return model

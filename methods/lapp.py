@@ -1,18 +1,29 @@
-"""LAPP: while the network trains from scratch, one learnable threshold per convolution decides which filters go; a bypass carries on in their place.
+"""LAPP: while the network trains from scratch, one learnable threshold per convolution
+decides which filters go; a bypass carries on in their place.
 
-Zhai, Guo, Liu, Xing, Xu, "LAPP: Layer Adaptive Progressive Pruning for Compressing CNNs from Scratch", 2023, arXiv 2309.14157. There is no public code,
-and we know the abstract alone. It says: a learnable threshold per layer and a FLOPs constraint on the network; thresholds are guided by both task loss
-and constraint while importance scores change; pruning happens in the first epochs; before training, each convolution to be pruned gets a lightweight bypass.
-ASSUMED, all else (sheet A1; "ours" where we leave the sheet, too). Pruned are the ungrouped convolutions that stand directly in residual blocks. A bypass B
-has the same kernel size in gcd(inputs, outputs) groups: y = m conv(x) + B(x) before the norm. Scores are mean |W_i| over their mean; thresholds start at
-0, masks are 1[q > t] with the gradient of sigmoid((q - t) / tau), for weights as for thresholds, except that the penalty moves thresholds alone. tau is
-1/4 (ours): scores start near 1, and at the sheet's 0.05 the gradient at t = 0 is 4e-8, so that no threshold ever moved. Thresholds take plain steps of
-rate * layers / steps (ours; a constant rate would mean another thing for every length and depth) on task loss + strength (max(0, F - r) / (1 - r))^2 for
-the first sixth of training, which is the sheet's five epochs where there are 30, and stay in [0, max q] (ours). Then one offset to all of them meets the
-budget, whichever side they ended on, and filters that still fit stay, best margin first (ours). Masks are frozen and training goes on in its schedule;
-convolutions are made small at the end and, until then, B is added to the kernel: both are the same function. Training is the track's recipe from scratch.
-Checked against: the sheet's worked example; closed forms of the gate's slope and of the penalty; masked, small and written-out layers equal to 1e-5; the
-counter (the budget met from below within half a percent). Nothing of the authors': there is no code.
+Zhai, Guo, Liu, Xing, Xu, "LAPP: Layer Adaptive Progressive Pruning for Compressing CNNs
+from Scratch", 2023, arXiv 2309.14157. There is no public code, and we know the abstract
+alone. It says: a learnable threshold per layer and a FLOPs constraint on the network;
+thresholds are guided by both task loss and constraint while importance scores change;
+pruning happens in the first epochs; before training, each convolution to be pruned gets
+a lightweight bypass. ASSUMED, all else (sheet A1; "ours" where we leave the sheet,
+too). Pruned are the ungrouped convolutions that stand directly in residual blocks. A
+bypass B has the same kernel size in gcd(inputs, outputs) groups: y = m conv(x) + B(x)
+before the norm. Scores are mean |W_i| over their mean; thresholds start at 0, masks are
+1[q > t] with the gradient of sigmoid((q - t) / tau), for weights as for thresholds,
+except that the penalty moves thresholds alone. tau is 1/4 (ours): scores start near 1,
+and at the sheet's 0.05 the gradient at t = 0 is 4e-8, so that no threshold ever moved.
+Thresholds take plain steps of rate * layers / steps (ours; a constant rate would mean
+another thing for every length and depth) on task loss + strength (max(0, F - r) / (1 -
+r))^2 for the first sixth of training, which is the sheet's five epochs where there are
+30, and stay in [0, max q] (ours). Then one offset to all of them meets the budget,
+whichever side they ended on, and filters that still fit stay, best margin first (ours).
+Masks are frozen and training goes on in its schedule; convolutions are made small at
+the end and, until then, B is added to the kernel: both are the same function. Training
+is the track's recipe from scratch. Checked against: the sheet's worked example; closed
+forms of the gate's slope and of the penalty; masked, small and written-out layers equal
+to 1e-5; the counter (the budget met from below within half a percent). Nothing of the
+authors': there is no code.
 """
 
 from __future__ import annotations
@@ -33,7 +44,9 @@ from methods.parts.training.train import train
 
 
 def scores(W: Tensor) -> Tensor:
-    """Return q_i = mean |W_i| over the mean of that, for the n filters of W (n, inputs, k, k)."""
+    """Return q_i = mean |W_i| over the mean of that, for the n filters of W (n, inputs,
+    k, k).
+    """
     magnitude = W.abs().mean((1, 2, 3))
     return magnitude / magnitude.mean()
 
@@ -45,17 +58,27 @@ def gates(q: Tensor, t: Tensor, tau: float) -> Tensor:
 
 
 def penalty(F: Tensor, r: float) -> Tensor:
-    """Return (max(0, F - r) / (1 - r))^2 for multiply-accumulates F and their budget r, both relative to dense."""
+    """Return (max(0, F - r) / (1 - r))^2 for multiply-accumulates F and their budget r,
+    both relative to dense.
+    """
     return ((F - r).clamp(min=0) / (1 - r)).square()
 
 
-def survivors(margins: Sequence[Tensor], c: Sequence[int], total: int, budget: float) -> list[Tensor]:
-    """Mark the filters left by the one offset to all thresholds that meets `budget`; those that still fit come back, largest margin q - t first.
+def survivors(
+    margins: Sequence[Tensor], c: Sequence[int], total: int, budget: float
+) -> list[Tensor]:
+    """Mark the filters left by the one offset to all thresholds that meets `budget`;
+    those that still fit come back, largest margin q - t first.
 
-    margins: per layer (n,); c: MACs of one filter, by layer; total: MACs with all filters.
+    margins: per layer (n,); c: MACs of one filter, by layer; total: MACs with all
+    filters.
     """
     kept = [torch.ones(len(margin), dtype=torch.bool) for margin in margins]
-    ranked = sorted((value, layer, i) for layer, margin in enumerate(margins) for i, value in enumerate(margin.tolist()))
+    ranked = sorted(
+        (value, layer, i)
+        for layer, margin in enumerate(margins)
+        for i, value in enumerate(margin.tolist())
+    )
     gone = []
     for _, layer, i in ranked:
         if total > budget:
@@ -70,21 +93,38 @@ def survivors(margins: Sequence[Tensor], c: Sequence[int], total: int, budget: f
 
 
 class Gated(nn.Module):
-    """A convolution of n filters while it trains: y = m conv(x) + B(x); once `frozen`, m is `mask`.
+    """A convolution of n filters while it trains: y = m conv(x) + B(x); once `frozen`,
+    m is `mask`.
 
-    Each backward pass leaves dLoss/dt in `slope`: t is no parameter, so that the shared optimiser does not move it.
+    Each backward pass leaves dLoss/dt in `slope`: t is no parameter, so that the shared
+    optimiser does not move it.
     """
 
     def __init__(self, conv: Any, tau: float, generator: torch.Generator) -> None:
         super().__init__()
-        self.conv, self.tau, self.groups, device = conv, tau, gcd(conv.in_channels, conv.out_channels), conv.weight.device
+        self.conv, self.tau, self.groups, device = (
+            conv,
+            tau,
+            gcd(conv.in_channels, conv.out_channels),
+            conv.weight.device,
+        )
         n, inputs = conv.out_channels, conv.in_channels // self.groups  # of one group
         bound = (inputs * conv.weight[0, 0].numel()) ** -0.5
-        self.B = nn.Parameter(torch.empty(n, inputs, *conv.kernel_size).uniform_(-bound, bound, generator=generator).to(device))
+        self.B = nn.Parameter(
+            torch.empty(n, inputs, *conv.kernel_size)
+            .uniform_(-bound, bound, generator=generator)
+            .to(device)
+        )
         group = torch.arange(self.groups, device=device)
-        block = group.repeat_interleave(n // self.groups)[:, None] == group.repeat_interleave(inputs)
+        block = group.repeat_interleave(n // self.groups)[:, None] == group.repeat_interleave(
+            inputs
+        )
         self.block = block.float()[:, :, None, None]  # 1 where B, as a dense kernel, is not 0
-        self.t, self.slope, self.mask = torch.zeros((), device=device), torch.zeros((), device=device), torch.ones(n, device=device)
+        self.t, self.slope, self.mask = (
+            torch.zeros((), device=device),
+            torch.zeros((), device=device),
+            torch.ones(n, device=device),
+        )
         self.frozen = torch.zeros((), dtype=torch.bool, device=device)
         self.c = self.b = 0  # MACs of one filter and of the bypass, known after a forward pass
 
@@ -92,22 +132,44 @@ class Gated(nn.Module):
         t = self.t.clone().requires_grad_()
         t.register_hook(self.slope.copy_)
         m = torch.where(self.frozen, self.mask, gates(scores(self.conv.weight), t, self.tau))
-        kernel = m[:, None, None, None] * self.conv.weight + self.block * self.B.repeat(1, self.groups, 1, 1)
-        y = functional.conv2d(x, kernel, None, self.conv.stride, self.conv.padding, self.conv.dilation)
-        self.c, self.b = y[0, 0].numel() * self.conv.weight[0].numel(), y[0, 0].numel() * self.B.numel()
+        kernel = m[:, None, None, None] * self.conv.weight + self.block * self.B.repeat(
+            1, self.groups, 1, 1
+        )
+        y = functional.conv2d(
+            x, kernel, None, self.conv.stride, self.conv.padding, self.conv.dilation
+        )
+        self.c, self.b = (
+            y[0, 0].numel() * self.conv.weight[0].numel(),
+            y[0, 0].numel() * self.B.numel(),
+        )
         return y
 
     def small(self) -> nn.Module:
-        """Return the same function with the kept filters in a convolution of their own."""
+        """Return the same function with the kept filters in a convolution of their
+        own.
+        """
         kept, bypass = self.mask.nonzero().flatten(), self._like(self.B, self.groups)
         if len(kept) == 0:
             return bypass
         filters = self._like(self.conv.weight.index_select(0, kept), 1)
-        return Bypassed(bypass, filters if len(kept) == len(self.mask) else nn.Sequential(filters, Spread(self.mask)))
+        return Bypassed(
+            bypass,
+            filters if len(kept) == len(self.mask) else nn.Sequential(filters, Spread(self.mask)),
+        )
 
     def _like(self, weight: Tensor, groups: int) -> nn.Conv2d:
         old = self.conv
-        new = nn.Conv2d(old.in_channels, len(weight), old.kernel_size, old.stride, old.padding, old.dilation, groups, False, device="meta")
+        new = nn.Conv2d(
+            old.in_channels,
+            len(weight),
+            old.kernel_size,
+            old.stride,
+            old.padding,
+            old.dilation,
+            groups,
+            False,
+            device="meta",
+        )
         new.weight = nn.Parameter(weight.detach().clone())
         return new
 
@@ -117,7 +179,8 @@ class Spread(nn.Module):
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
-        self.place = nn.Buffer(torch.where(mask > 0, mask.cumsum(0) - 1, mask.sum()).long())  # behind the kept maps lies one of zeros
+        # behind the kept maps lies one of zeros
+        self.place = nn.Buffer(torch.where(mask > 0, mask.cumsum(0) - 1, mask.sum()).long())
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, torch.zeros_like(x[:, :1])], 1).index_select(1, self.place)
@@ -136,14 +199,26 @@ class Bypassed(nn.Module):
 
 
 def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """Return the ungrouped convolutions that stand directly in a residual block of `model`, by name."""
-    found = {f"{block}.{name}": layer for block, module in blocks(model).items() for name, layer in module.named_children()}
-    return {name: layer for name, layer in found.items() if isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.bias is None}
+    """Return the ungrouped convolutions that stand directly in a residual block of
+    `model`, by name.
+    """
+    found = {
+        f"{block}.{name}": layer
+        for block, module in blocks(model).items()
+        for name, layer in module.named_children()
+    }
+    return {
+        name: layer
+        for name, layer in found.items()
+        if isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.bias is None
+    }
 
 
 @dataclass(frozen=True)
 class Lapp(Method):
-    """Train a fresh network, pruned in the first `phase` of it to `macs` of dense's multiply-accumulates, bypasses included; 1 keeps dense."""
+    """Train a fresh network, pruned in the first `phase` of it to `macs` of dense's
+    multiply-accumulates, bypasses included; 1 keeps dense.
+    """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5
     phase: Annotated[float, Field(gt=0, le=1)] = 1 / 6
@@ -164,11 +239,18 @@ class Lapp(Method):
         if self.macs == 1:
             return model
         fresh, generator = data.narrower(1.0).eval(), data.generator("bypass")
-        layers = {name: Gated(conv, self.tau, generator) for name, conv in convolutions(fresh).items()}
+        layers = {
+            name: Gated(conv, self.tau, generator) for name, conv in convolutions(fresh).items()
+        }
         for name, layer in layers.items():
             fresh.set_submodule(name, layer)
-        fresh(torch.zeros(1, *data.image_shape, device=next(fresh.parameters()).device))  # each layer sees its size
-        moves = self.pruning(list(layers.values()), data.macs(model), max(1, round(self.phase * data.steps(data.scratch))))
+        # each layer sees its size
+        fresh(torch.zeros(1, *data.image_shape, device=next(fresh.parameters()).device))
+        moves = self.pruning(
+            list(layers.values()),
+            data.macs(model),
+            max(1, round(self.phase * data.steps(data.scratch))),
+        )
         next(moves)
         train(fresh, data, data.scratch, lambda _rate: next(moves, None))
         for name, layer in layers.items():
@@ -176,20 +258,39 @@ class Lapp(Method):
         return fresh
 
     def pruning(self, layers: list[Gated], dense: int, steps: int) -> Iterator[None]:
-        """Check the budget; then, as often as it is resumed, move each t against d(task + strength penalty)/dt; after `steps` of that freeze the masks."""
+        """Check the budget; then, as often as it is resumed, move each t against d(task
+        + strength penalty)/dt; after `steps` of that freeze the masks.
+        """
         total = dense + sum(layer.b for layer in layers)
         least = total - sum(layer.c * len(layer.mask) for layer in layers)
         if least > self.macs * dense:
-            raise ValueError(f"macs {self.macs} is out of reach: bypasses and fixed layers alone take {least / dense:.3f} of dense; ask for more")
+            raise ValueError(
+                f"macs {self.macs} is out of reach: bypasses and fixed layers alone take "
+                f"{least / dense:.3f} of dense; ask for more"
+            )
         for _ in range(steps):
             yield
-            t, q = [layer.t.clone().requires_grad_() for layer in layers], [scores(layer.conv.weight.detach()) for layer in layers]
-            gone = [layer.c * (1 - gates(q_l, t_l, self.tau)).sum() for layer, q_l, t_l in zip(layers, q, t, strict=True)]
-            slopes = torch.autograd.grad(self.strength * penalty((total - torch.stack(gone).sum()) / dense, self.macs), t)
+            t, q = (
+                [layer.t.clone().requires_grad_() for layer in layers],
+                [scores(layer.conv.weight.detach()) for layer in layers],
+            )
+            gone = [
+                layer.c * (1 - gates(q_l, t_l, self.tau)).sum()
+                for layer, q_l, t_l in zip(layers, q, t, strict=True)
+            ]
+            slopes = torch.autograd.grad(
+                self.strength * penalty((total - torch.stack(gone).sum()) / dense, self.macs), t
+            )
             for layer, q_l, slope in zip(layers, q, slopes, strict=True):
-                layer.t.sub_(self.rate * len(layers) / steps * (layer.slope + slope)).clamp_(min=0).clamp_(max=q_l.max())
+                layer.t.sub_(self.rate * len(layers) / steps * (layer.slope + slope)).clamp_(
+                    min=0
+                ).clamp_(max=q_l.max())
         margins = [scores(layer.conv.weight.detach()) - layer.t for layer in layers]
-        for layer, mask in zip(layers, survivors(margins, [layer.c for layer in layers], total, self.macs * dense), strict=True):
+        for layer, mask in zip(
+            layers,
+            survivors(margins, [layer.c for layer in layers], total, self.macs * dense),
+            strict=True,
+        ):
             layer.mask.copy_(mask)
             layer.frozen.fill_(True)
 

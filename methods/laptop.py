@@ -1,19 +1,31 @@
-"""LAPTOP-Diff: leave out the residual units whose removal changes the output least, then distil with feature losses of one scale.
+"""LAPTOP-Diff: leave out the residual units whose removal changes the output least,
+then distil with feature losses of one scale.
 
-Zhang, Li, Chen, Xie, Lu, "LAPTOP-Diff: Layer pruning and normalized distillation for compressing diffusion models", arXiv 2404.11098. One unit i at a time
-is removed and delta_i = E ||f(x without i) - f(x)||^2 of the final output measured; since these are nearly additive, the units to drop are those of least
-sum of delta_i that save enough parameters (0/1 knapsack). The rest is trained on the task and to agree with dense, at its output and inside:
-L = L_task + L_out + w sum_k ||F_T^k - F_S^k||^2 / ||F_T^k||^2, each feature term divided by the teacher's, so that no large one rules the others.
-ASSUMED, because the paper is about diffusion: f is the logits, mean-centred, on the calibration images, BatchNorm statistics as they are; L_task is
-cross-entropy and L_out Hinton's KL at temperature T, both with weight 1. The paper says that feature terms are weighted by the norm of the teacher's feature
-maps, not how; here by its square, over the batch. Units are blocks with an identity shortcut in CNNs, attention layers and MLPs one by one in ViTs and
-MLP-Mixers; features are compared at the ends of stages of a CNN, at the end of each block of the others, with the teacher's of the same place, where
-anything is left. The knapsack is exact; equal losses go to the earlier units. All parameters of the model count for the budget, before BatchNorms are folded.
-Training is the track's fine-tuning; `parameters` 1 is dense, untouched.
-Checked against: the sheet's oracles (no official code is known): all subsets of 12 units, sums of delta_i in a linear residual net, feature terms under a
-change of scale. On the trained models of the digits track the sum of delta_i and the joint loss of 50 random sets of up to half of the units correlate
-by 0.98 (resnet), 0.80 (mobilenet), 0.82 (vit) and 0.88 (mixer), on the pretrained CIFAR ResNets by 0.33 (ResNet-20) and 0.59 (ResNet-56, 0.85 between
-logarithms), whose units matter more. At 0.3 of the parameters the sets chosen end at a lower loss after training than random ones (vit, mixer).
+Zhang, Li, Chen, Xie, Lu, "LAPTOP-Diff: Layer pruning and normalized distillation for
+compressing diffusion models", arXiv 2404.11098. One unit i at a time is removed and
+delta_i = E ||f(x without i) - f(x)||^2 of the final output measured; since these are
+nearly additive, the units to drop are those of least sum of delta_i that save enough
+parameters (0/1 knapsack). The rest is trained on the task and to agree with dense, at
+its output and inside: L = L_task + L_out + w sum_k ||F_T^k - F_S^k||^2 / ||F_T^k||^2,
+each feature term divided by the teacher's, so that no large one rules the others.
+ASSUMED, because the paper is about diffusion: f is the logits, mean-centred, on the
+calibration images, BatchNorm statistics as they are; L_task is cross-entropy and L_out
+Hinton's KL at temperature T, both with weight 1. The paper says that feature terms are
+weighted by the norm of the teacher's feature maps, not how; here by its square, over
+the batch. Units are blocks with an identity shortcut in CNNs, attention layers and MLPs
+one by one in ViTs and MLP-Mixers; features are compared at the ends of stages of a CNN,
+at the end of each block of the others, with the teacher's of the same place, where
+anything is left. The knapsack is exact; equal losses go to the earlier units. All
+parameters of the model count for the budget, before BatchNorms are folded. Training is
+the track's fine-tuning; `parameters` 1 is dense, untouched.
+Checked against: the sheet's oracles (no official code is known): all subsets of 12
+units, sums of delta_i in a linear residual net, feature terms under a change of scale.
+On the trained models of the digits track the sum of delta_i and the joint loss of 50
+random sets of up to half of the units correlate by 0.98 (resnet), 0.80 (mobilenet),
+0.82 (vit) and 0.88 (mixer), on the pretrained CIFAR ResNets by 0.33 (ResNet-20) and
+0.59 (ResNet-56, 0.85 between logarithms), whose units matter more. At 0.3 of the
+parameters the sets chosen end at a lower loss after training than random ones (vit,
+mixer).
 """
 
 from __future__ import annotations
@@ -44,9 +56,13 @@ def size(module: nn.Module) -> int:
 
 
 def separated(model: nn.Module) -> list[str]:
-    """Split transformer and mixer blocks into their halves, in place, and return the names of all units that may be dropped, first to last."""
+    """Split transformer and mixer blocks into their halves, in place, and return the
+    names of all units that may be dropped, first to last.
+    """
     units: list[str] = []
-    for name, block in [(name, module) for name, module in model.named_modules() if droppable(module)]:
+    for name, block in [
+        (name, module) for name, module in model.named_modules() if droppable(module)
+    ]:
         if isinstance(block, (Block, MixerBlock)):
             model.set_submodule(name, halves(block))
             units += [f"{name}.attention", f"{name}.mlp"]
@@ -57,7 +73,9 @@ def separated(model: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def output_losses(model: nn.Module, units: Sequence[str], images: Tensor) -> list[float]:
-    """Return delta_i = E ||f(x without i) - f(x)||^2 of each of `units`, f the mean-centred logits."""
+    """Return delta_i = E ||f(x without i) - f(x)||^2 of each of `units`, f the
+    mean-centred logits.
+    """
 
     def f() -> Tensor:
         logits: Tensor = torch.cat([model(batch) for batch in images.split(128)]).float()
@@ -75,8 +93,11 @@ def output_losses(model: nn.Module, units: Sequence[str], images: Tensor) -> lis
 
 
 def cheapest(delta: Sequence[float], saved: Sequence[int], need: int) -> list[int]:
-    """Return the set of units of least sum of `delta` that saves at least `need`; KeyError if all together save less."""
-    best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}  # parameters saved, at most `need`: least loss, units
+    """Return the set of units of least sum of `delta` that saves at least `need`;
+    KeyError if all together save less.
+    """
+    # parameters saved, at most `need`: least loss, units
+    best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
     for i, (loss, parameters) in enumerate(zip(delta, saved, strict=True)):
         for total, (sum_of, units) in list(best.items()):
             key, candidate = min(total + parameters, need), (sum_of + loss, (*units, i))
@@ -90,14 +111,25 @@ def feature_loss(F_S: Tensor, F_T: Tensor) -> Tensor:
 
 
 def ends(model: nn.Module) -> list[str]:
-    """Return where features are compared: every block of a transformer or mixer, every stage (the parent of blocks) of a CNN."""
+    """Return where features are compared: every block of a transformer or mixer, every
+    stage (the parent of blocks) of a CNN.
+    """
     whole = (Block, MixerBlock)
-    return list(dict.fromkeys(name if isinstance(block, whole) else name.rpartition(".")[0] for name, block in blocks(model).items()))
+    return list(
+        dict.fromkeys(
+            name if isinstance(block, whole) else name.rpartition(".")[0]
+            for name, block in blocks(model).items()
+        )
+    )
 
 
 @contextmanager
-def distilled(model: nn.Module, teacher: nn.Module, places: Sequence[str], temperature: float, w: float) -> Iterator[None]:
-    """Have the logits of `model` carry L_out and the feature losses against `teacher` at `places`."""
+def distilled(
+    model: nn.Module, teacher: nn.Module, places: Sequence[str], temperature: float, w: float
+) -> Iterator[None]:
+    """Have the logits of `model` carry L_out and the feature losses against `teacher`
+    at `places`.
+    """
     S: dict[str, Tensor] = {}
     T: dict[str, Tensor] = {}
 
@@ -107,10 +139,17 @@ def distilled(model: nn.Module, teacher: nn.Module, places: Sequence[str], tempe
     def hook(_module: nn.Module, args: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         with torch.no_grad():
             target = teacher(args[0])
-        features = sum((feature_loss(S[name], T[name]) for name in places), torch.zeros((), device=logits.device))
+        features = sum(
+            (feature_loss(S[name], T[name]) for name in places),
+            torch.zeros((), device=logits.device),
+        )
         return with_loss(logits, soft_loss(logits, target, temperature) + w * features)
 
-    handles = [net.get_submodule(name).register_forward_hook(keep(seen, name)) for net, seen in ((model, S), (teacher, T)) for name in places]
+    handles = [
+        net.get_submodule(name).register_forward_hook(keep(seen, name))
+        for net, seen in ((model, S), (teacher, T))
+        for name in places
+    ]
     handles.append(model.register_forward_hook(hook))
     try:
         yield
@@ -121,7 +160,9 @@ def distilled(model: nn.Module, teacher: nn.Module, places: Sequence[str], tempe
 
 @dataclass(frozen=True)
 class Laptop(Method):
-    """Keep at most the share `parameters` of all parameters; distil at `temperature`, feature losses weighted by `features`."""
+    """Keep at most the share `parameters` of all parameters; distil at `temperature`,
+    feature losses weighted by `features`.
+    """
 
     parameters: Annotated[float, Field(gt=0, le=1)] = 0.7
     temperature: Annotated[float, Field(gt=0)] = 4.0
@@ -155,5 +196,8 @@ class Laptop(Method):
         units = [module for module in model.modules() if droppable(module)]
         least = 1 - sum(map(size, units)) / size(model)
         if self.need(model) > sum(map(size, units)):
-            return f"{self.parameters:g} of the parameters asked for, but without all {len(units)} blocks that can be dropped {least:.3f} remain"
+            return (
+                f"{self.parameters:g} of the parameters asked for, but without all {len(units)} "
+                f"blocks that can be dropped {least:.3f} remain"
+            )
         return None

@@ -1,18 +1,27 @@
-"""LayerCollapse: make the activation between two fully connected layers linear by a short regularised training, then merge the two into one.
+"""LayerCollapse: make the activation between two fully connected layers linear by a
+short regularised training, then merge the two into one.
 
-Zibakhsh Shabgahi, Shariff, Koushanfar, "LayerCollapse: Adaptive compression of neural networks", arXiv 2311.17943. The activation of a pair
-Linear - activation - [BatchNorm1d] - Linear becomes phi_a(z) = max(0, z) + a min(0, z) with one learnable slope a; training pulls a towards 1, where
-phi_a is the identity; if then |a - 1| < tau the pair is collapsed to W = W2 S W1, b = W2 (S (b1 - mean) + beta) + b2 (no S without a norm), else it is
-kept with its learned slope. Deepest pair first, one stage of training per pair, no training after the last collapse. Only pairs that shrink count:
-h > d_in d_out / (d_in + d_out + 1). The pull is the authors' decoupled decay for Adam: a <- a - 2 rate gp (a - 1) before each step, a being free of
-weight decay, which keeps |a - 1| below about 1 / (2 gp) whatever the gradient says.
-Defaults of the authors: tau 0.05, first slope 0.01, gp 10 at rate 1e-4 over thousands of steps.
-ASSUMED: the decoupled mode for vision too (there they add the term to the loss of SGD); gp 250, because the pull of a stage is exp(-2 gp sum of rates)
-and one epoch of the digits track sums to 0.0076 only (it leaves 1 - a = 0.008); the track's fine-tuning epochs are split over the stages as evenly as
-whole epochs allow, and where the pairs outnumber the epochs a stage takes several pairs, so that the budget of training holds; the pull acts on the
-pairs of the stage at hand.
-Checked against: the authors' CollapsibleMlp.collapse (equal in float64, with and without the norm) and CustomAdamW (equal slopes over 50 steps), and the
-parameter counts that they print for ViT-B/16 and Mixer-B/16, to the unit.
+Zibakhsh Shabgahi, Shariff, Koushanfar, "LayerCollapse: Adaptive compression of neural
+networks", arXiv 2311.17943. The activation of a pair Linear - activation -
+[BatchNorm1d] - Linear becomes phi_a(z) = max(0, z) + a min(0, z) with one learnable
+slope a; training pulls a towards 1, where phi_a is the identity; if then |a - 1| < tau
+the pair is collapsed to W = W2 S W1, b = W2 (S (b1 - mean) + beta) + b2 (no S without a
+norm), else it is kept with its learned slope. Deepest pair first, one stage of training
+per pair, no training after the last collapse. Only pairs that shrink count: h > d_in
+d_out / (d_in + d_out + 1). The pull is the authors' decoupled decay for Adam: a <- a -
+2 rate gp (a - 1) before each step, a being free of weight decay, which keeps |a - 1|
+below about 1 / (2 gp) whatever the gradient says.
+Defaults of the authors: tau 0.05, first slope 0.01, gp 10 at rate 1e-4 over thousands
+of steps.
+ASSUMED: the decoupled mode for vision too (there they add the term to the loss of SGD);
+gp 250, because the pull of a stage is exp(-2 gp sum of rates) and one epoch of the
+digits track sums to 0.0076 only (it leaves 1 - a = 0.008); the track's fine-tuning
+epochs are split over the stages as evenly as whole epochs allow, and where the pairs
+outnumber the epochs a stage takes several pairs, so that the budget of training holds;
+the pull acts on the pairs of the stage at hand.
+Checked against: the authors' CollapsibleMlp.collapse (equal in float64, with and
+without the norm) and CustomAdamW (equal slopes over 50 steps), and the parameter counts
+that they print for ViT-B/16 and Mixer-B/16, to the unit.
 """
 
 from __future__ import annotations
@@ -38,20 +47,29 @@ def pull(a: Tensor, rate: float, gp: float) -> None:
 
 
 def worthwhile(mlp: Any) -> bool:
-    """Say whether collapsing saves parameters: h (d_in + d_out + 1) > d_in d_out, with h hidden units."""
+    """Say whether collapsing saves parameters: h (d_in + d_out + 1) > d_in d_out, with
+    h hidden units.
+    """
     h, d_in, d_out = mlp.fc1.out_features, mlp.fc1.in_features, mlp.fc2.out_features
     return bool(h * (d_in + d_out + 1) > d_in * d_out)
 
 
 @torch.no_grad()
 def collapse(mlp: Any) -> None:
-    """Put one Linear, merged in float64, in the place of fc1 and nothing in that of activation, dropout, norm and fc2; exact at a = 1."""
+    """Put one Linear, merged in float64, in the place of fc1 and nothing in that of
+    activation, dropout, norm and fc2; exact at a = 1.
+    """
     first, last = affine(mlp.fc1), affine(mlp.fc2)
     if isinstance(mlp.norm, nn.BatchNorm1d):
         first = scaled(first, *normalisation(mlp.norm))
     W, b = (tensor.to(mlp.fc1.weight.dtype) for tensor in merge(first, last))
     mlp.fc1.weight, mlp.fc1.bias, mlp.fc1.out_features = nn.Parameter(W), nn.Parameter(b), len(W)
-    mlp.act, mlp.drop1, mlp.norm, mlp.fc2 = nn.Identity(), nn.Identity(), nn.Identity(), nn.Identity()
+    mlp.act, mlp.drop1, mlp.norm, mlp.fc2 = (
+        nn.Identity(),
+        nn.Identity(),
+        nn.Identity(),
+        nn.Identity(),
+    )
 
 
 def collapse_if_linear(mlp: Any, tau: float) -> None:
@@ -63,19 +81,36 @@ def collapse_if_linear(mlp: Any, tau: float) -> None:
 def pairs_of(model: nn.Module) -> list[nn.Module]:
     """Return the pairs that are worth collapsing, deepest first."""
     mlps = [module for module in model.modules() if isinstance(module, Mlp)]
-    linear = [mlp for mlp in mlps if isinstance(mlp.fc1, nn.Linear) and isinstance(mlp.fc2, nn.Linear)]
-    return [mlp for mlp in reversed(linear) if isinstance(mlp.norm, (nn.Identity, nn.BatchNorm1d)) and worthwhile(mlp)]
+    linear = [
+        mlp for mlp in mlps if isinstance(mlp.fc1, nn.Linear) and isinstance(mlp.fc2, nn.Linear)
+    ]
+    return [
+        mlp
+        for mlp in reversed(linear)
+        if isinstance(mlp.norm, (nn.Identity, nn.BatchNorm1d)) and worthwhile(mlp)
+    ]
 
 
 def stages(pairs: int, epochs: int) -> list[tuple[int, int]]:
-    """Split both over as many stages as there are pairs, or epochs if those are fewer: (pairs, epochs) of each, the larger first."""
+    """Split both over as many stages as there are pairs, or epochs if those are fewer:
+    (pairs, epochs) of each, the larger first.
+    """
     count = min(pairs, max(1, epochs))
-    return [(len(p), len(e)) for p, e in zip(torch.arange(pairs).tensor_split(count), torch.arange(epochs).tensor_split(count), strict=True)]
+    return [
+        (len(p), len(e))
+        for p, e in zip(
+            torch.arange(pairs).tensor_split(count),
+            torch.arange(epochs).tensor_split(count),
+            strict=True,
+        )
+    ]
 
 
 @dataclass(frozen=True)
 class LayerCollapse(Method):
-    """Collapse the deepest `pairs` pairs; `threshold` is tau, `strength` gp and `slope` the first a."""
+    """Collapse the deepest `pairs` pairs; `threshold` is tau, `strength` gp and `slope`
+    the first a.
+    """
 
     pairs: Annotated[int, Field(ge=0)] = 1
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -100,7 +135,9 @@ class LayerCollapse(Method):
         return model
 
     def linearise(self, model: nn.Module, at_hand: list[Any], data: Data, epochs: int) -> None:
-        """Give the pairs a slope and train `model` for `epochs` while the slopes are pulled towards 1."""
+        """Give the pairs a slope and train `model` for `epochs` while the slopes are
+        pulled towards 1.
+        """
 
         def before_step(rate: float) -> None:
             for mlp in at_hand:
@@ -114,4 +151,8 @@ class LayerCollapse(Method):
         found = len(pairs_of(model))
         if not found:
             return "no Linear - activation - Linear pair that collapsing makes smaller"
-        return f"{self.pairs} pairs asked for, but only {found} can be collapsed" if self.pairs > found else None
+        return (
+            f"{self.pairs} pairs asked for, but only {found} can be collapsed"
+            if self.pairs > found
+            else None
+        )

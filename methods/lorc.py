@@ -1,14 +1,21 @@
-"""LoRC, low-rank compensation: round the weights, then add the best matrix of low rank for what the rounding lost, as two thin layers.
+"""LoRC, low-rank compensation: round the weights, then add the best matrix of low rank
+for what the rounding lost, as two thin layers.
 
-Yao, Wu, Li, Youn, He, ZeroQuant-V2: Exploring Post-training Quantization in LLMs from Comprehensive Study to Low Rank Compensation, arXiv 2303.08302.
-W^ = Q(W), E = W - W^ = U S V^T, A = U_m S_m^1/2 (O, m), B = S_m^1/2 V_m^T (m, I), y = W^ x + A (B x) + bias; W^ in `base_bits` bits, A and B in 8, one grid per
-column of A and row of B. A convolution is the matrix O x (I kh kw): B is kh x kw to m channels, A is 1 x 1. All Conv2d and Linear but stem, classifier
-and depth-wise convolutions, which get 8 bits and no correction; batch norms are folded first.
-ASSUMED: Q is RTN with the grids of `methods.parts.quantization.quantize` (the paper's finer groups and GPTQ as Q are not offered); `rank` is the
-largest m, and a layer gets
-the largest m up to it that adds at most one bit per weight, scales included, none if that is 0: beyond, one bit more for W^ is cheaper (the sheet's
-bound, 0.02 min(O, I), is for layers wider than those of the small tracks). The activation-weighted variant (LQER) is not offered. 32 bits keep the model.
-Checked against: the Eckart-Young theorem (error^2 = sum of the dropped s^2) and a planted error of rank one, which is found; no reference code was run.
+Yao, Wu, Li, Youn, He, ZeroQuant-V2: Exploring Post-training Quantization in LLMs from
+Comprehensive Study to Low Rank Compensation, arXiv 2303.08302. W^ = Q(W), E = W - W^ =
+U S V^T, A = U_m S_m^1/2 (O, m), B = S_m^1/2 V_m^T (m, I), y = W^ x + A (B x) + bias; W^
+in `base_bits` bits, A and B in 8, one grid per column of A and row of B. A convolution
+is the matrix O x (I kh kw): B is kh x kw to m channels, A is 1 x 1. All Conv2d and
+Linear but stem, classifier and depth-wise convolutions, which get 8 bits and no
+correction; batch norms are folded first.
+ASSUMED: Q is RTN with the grids of `methods.parts.quantization.quantize` (the paper's
+finer groups and GPTQ as Q are not offered); `rank` is the largest m, and a layer gets
+the largest m up to it that adds at most one bit per weight, scales included, none if
+that is 0: beyond, one bit more for W^ is cheaper (the sheet's bound, 0.02 min(O, I), is
+for layers wider than those of the small tracks). The activation-weighted variant (LQER)
+is not offered. 32 bits keep the model. Checked against: the Eckart-Young theorem
+(error^2 = sum of the dropped s^2) and a planted error of rank one, which is found; no
+reference code was run.
 """
 
 from __future__ import annotations
@@ -31,19 +38,25 @@ Pair = tuple[int, int]
 
 
 def factors(E: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    """Return A = U_m S_m^1/2 (O, m) and B = S_m^1/2 V_m^T (m, I) of `E` = U S V^T (O, I): A B is the nearest matrix of rank m."""
+    """Return A = U_m S_m^1/2 (O, m) and B = S_m^1/2 V_m^T (m, I) of `E` = U S V^T (O,
+    I): A B is the nearest matrix of rank m.
+    """
     U, S, Vt = torch.linalg.svd(E, full_matrices=False)
     root = S[:m].sqrt()
     return U[:, :m] * root, root[:, None] * Vt[:m]
 
 
 def affordable(rank: int, O: int, I: int) -> int:  # noqa: E741
-    """Return the largest m up to `rank` whose factors, 8 (O + I) bits and two scales with zero points a rank, add at most one bit per weight."""
+    """Return the largest m up to `rank` whose factors, 8 (O + I) bits and two scales
+    with zero points a rank, add at most one bit per weight.
+    """
     return min(rank, O * I // (FACTORS * (O + I) + 2 * (16 + 8)))
 
 
 class Spread(nn.Module):
-    """h (..., m) to A h (..., O), with A held as `weight` = A^T (m, O), whose rows are stored on one grid each."""
+    """h (..., m) to A h (..., O), with A held as `weight` = A^T (m, O), whose rows are
+    stored on one grid each.
+    """
 
     def __init__(self, m: int, O: int, device: torch.device) -> None:  # noqa: E741
         super().__init__()
@@ -66,12 +79,19 @@ class Compensated(nn.Module):
 
 
 def thin(layer: Layer, m: int) -> tuple[nn.Module, nn.Module]:
-    """Return layers for B and A, from what `layer` takes to m channels and on to what it gives; a transposed 1 x 1 convolution holds A^T as `Spread` does."""
+    """Return layers for B and A, from what `layer` takes to m channels and on to what
+    it gives; a transposed 1 x 1 convolution holds A^T as `Spread` does.
+    """
     O, device = layer.weight.shape[0], layer.weight.device  # noqa: E741
     if isinstance(layer, nn.Linear):
         return nn.Linear(layer.in_features, m, bias=False, device=device), Spread(m, O, device)
-    kernel, stride, padding, dilation = (cast(Pair, pair) for pair in (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
-    first = nn.Conv2d(layer.in_channels, m, kernel, stride, padding, dilation, bias=False, device=device)
+    kernel, stride, padding, dilation = (
+        cast(Pair, pair)
+        for pair in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    )
+    first = nn.Conv2d(
+        layer.in_channels, m, kernel, stride, padding, dilation, bias=False, device=device
+    )
     return first, nn.ConvTranspose2d(m, O, 1, bias=False, device=device)
 
 
@@ -114,5 +134,10 @@ class Lorc(Method):
             if name in inner:
                 model.set_submodule(name, compensated(layer, self.base_bits, self.rank))
             else:
-                store_as_codes(layer, round_to_nearest(layer.weight.flatten(1), rule(OTHERS, layer.weight[0].numel())))
+                store_as_codes(
+                    layer,
+                    round_to_nearest(
+                        layer.weight.flatten(1), rule(OTHERS, layer.weight[0].numel())
+                    ),
+                )
         return model

@@ -1,22 +1,36 @@
-"""LR2VQ: cut weights into pieces, write each piece in fewer dimensions than it has entries, and let the pieces share a few points there.
+"""LR2VQ: cut weights into pieces, write each piece in fewer dimensions than it has
+entries, and let the pieces share a few points there.
 
-Zhu, Zhou, Zhong, Learning Low-Rank Representations for Model Compression, 2022, arXiv 2211.11397 (sheet S13); pieces as in Martinez et al., Permute,
-Quantize, and Fine-tune, CVPR 2021, arXiv 2010.15703. The pieces of a layer, W (N, m), m = 9 for a 3 x 3 convolution (one kernel) and 4 along the inputs for
-a 1 x 1 or Linear, are Z P with Z (N, d~) and a projection P (d~, m) of the layer. Stage 1 starts at W's SVD, Z = U S, P = V^T, and trains Z and P. Stage 2
-puts the rows of Z into k clusters, W = C[a] P, and trains C and P with the codes a fixed. The file holds indices, packed or Huffman-coded, and C and P in
-float16: N log2 k + 16 (k d~ + d~ m) bits a layer, or fewer.
-`index_bits` is log2 k for all Conv2d and Linear but stem, classifier and depth-wise convolutions, which are rounded to 8 bits as in rtn. Batch norms are
-folded first, as the file cannot hold a table and a scale per channel.
-ASSUMED: k <= N / 4; what d~ < m saves buys clusters, the most (a power of two, at most N / 4) that are stored no longer than k centroids of m entries, so
-that all d~ compare at equal bits: at equal k none can beat d~ = m, since C P is itself a table of m columns. `rank` is d~ / m; None takes the d~ of least
-||W - C[a] P||^2 before training, on W's SVD after a few of Lloyd's steps (the sheet's surrogate). On the models of digits that is d~ = m in every layer of
-m = 4 and nearly all of m = 9, which is plain product quantisation; rank 1 is that everywhere (P multiplied out). `share` of the track's fine-tuning epochs are
-stage 1, the others stage 2, each with its own warm-up and decay, at `learning_rate`, or else the track's, which plain SGD may not stand: a step of P changes
-every piece, by the square of Z; biases, norms and tokens are trained along. Codes stay fixed: giving
-each piece, every epoch, the row of C P nearest to what it was after stage 1 lost 0.5 to 18 points on resnet in four runs of four (one seed). Lloyd's steps
-start at random rows; a cluster without rows starts anew at the row of largest error. 32 bits mean that the model stays as it is.
-Checked against: scikit-learn's KMeans (Lloyd) from the same start: the same clusters, centroids to 1e-4. The authors published no code. In the tests: the
-sheet's three limiting cases (rank one, as many clusters as rows, all dimensions); bits and choices by hand.
+Zhu, Zhou, Zhong, Learning Low-Rank Representations for Model Compression, 2022, arXiv
+2211.11397 (sheet S13); pieces as in Martinez et al., Permute, Quantize, and Fine-tune,
+CVPR 2021, arXiv 2010.15703. The pieces of a layer, W (N, m), m = 9 for a 3 x 3
+convolution (one kernel) and 4 along the inputs for a 1 x 1 or Linear, are Z P with Z
+(N, d~) and a projection P (d~, m) of the layer. Stage 1 starts at W's SVD, Z = U S, P =
+V^T, and trains Z and P. Stage 2 puts the rows of Z into k clusters, W = C[a] P, and
+trains C and P with the codes a fixed. The file holds indices, packed or Huffman-coded,
+and C and P in float16: N log2 k + 16 (k d~ + d~ m) bits a layer, or fewer.
+`index_bits` is log2 k for all Conv2d and Linear but stem, classifier and depth-wise
+convolutions, which are rounded to 8 bits as in rtn. Batch norms are folded first, as
+the file cannot hold a table and a scale per channel.
+ASSUMED: k <= N / 4; what d~ < m saves buys clusters, the most (a power of two, at most
+N / 4) that are stored no longer than k centroids of m entries, so that all d~ compare
+at equal bits: at equal k none can beat d~ = m, since C P is itself a table of m
+columns. `rank` is d~ / m; None takes the d~ of least ||W - C[a] P||^2 before training,
+on W's SVD after a few of Lloyd's steps (the sheet's surrogate). On the models of digits
+that is d~ = m in every layer of m = 4 and nearly all of m = 9, which is plain product
+quantisation; rank 1 is that everywhere (P multiplied out). `share` of the track's
+fine-tuning epochs are stage 1, the others stage 2, each with its own warm-up and decay,
+at `learning_rate`, or else the track's, which plain SGD may not stand: a step of P
+changes every piece, by the square of Z; biases, norms and tokens are trained along.
+Codes stay fixed: giving
+each piece, every epoch, the row of C P nearest to what it was after stage 1 lost 0.5 to
+18 points on resnet in four runs of four (one seed). Lloyd's steps start at random rows;
+a cluster without rows starts anew at the row of largest error. 32 bits mean that the
+model stays as it is.
+Checked against: scikit-learn's KMeans (Lloyd) from the same start: the same clusters,
+centroids to 1e-4. The authors published no code. In the tests: the sheet's three
+limiting cases (rank one, as many clusters as rows, all dimensions); bits and choices by
+hand.
 """
 
 from __future__ import annotations
@@ -41,7 +55,9 @@ CHUNK = 2**14  # pieces compared at a time
 
 
 def size(layer: Layer) -> int:
-    """Return m, the entries of a piece of the weight of `layer`: a kernel, or the most inputs, at most 4, that divide their number."""
+    """Return m, the entries of a piece of the weight of `layer`: a kernel, or the most
+    inputs, at most 4, that divide their number.
+    """
     inputs, kernel = layer.weight.shape[1], layer.weight[0, 0].numel()
     return kernel if kernel > 1 else max(m for m in (1, 2, 3, 4) if inputs % m == 0)
 
@@ -53,7 +69,9 @@ def nearest(z: Tensor, C: Tensor) -> Tensor:
 
 
 def means(z: Tensor, a: Tensor, C: Tensor) -> Tensor:
-    """Return the means (k, d) of the rows z (N, d) of each cluster a (N,); those without rows start anew at the rows farthest from their C."""
+    """Return the means (k, d) of the rows z (N, d) of each cluster a (N,); those
+    without rows start anew at the rows farthest from their C.
+    """
     count, order = torch.bincount(a, minlength=len(C)), a.argsort(stable=True)
     mean = torch.segment_reduce(z[order], "mean", lengths=count, axis=0, initial=0)
     empty = count == 0
@@ -62,7 +80,9 @@ def means(z: Tensor, a: Tensor, C: Tensor) -> Tensor:
 
 
 def kmeans(z: Tensor, k: int, steps: int, draw: torch.Generator) -> Tensor:
-    """Return k <= N centroids (k, d) of the rows of z (N, d): Lloyd's steps from rows drawn at random."""
+    """Return k <= N centroids (k, d) of the rows of z (N, d): Lloyd's steps from rows
+    drawn at random.
+    """
     C, last = z[torch.randperm(len(z), generator=draw)[:k].to(z.device)], z.new_empty(0)
     for _ in range(steps):
         a = nearest(z, C)
@@ -73,23 +93,34 @@ def kmeans(z: Tensor, k: int, steps: int, draw: torch.Generator) -> Tensor:
 
 
 def low_rank(W: Tensor, d: int) -> tuple[Tensor, Tensor]:
-    """Return Z (N, d) and P (d, m), orthonormal rows, whose product is nearest to W (N, m)."""
+    """Return Z (N, d) and P (d, m), orthonormal rows, whose product is nearest to W (N,
+    m).
+    """
     U, S, Vt = torch.linalg.svd(W, full_matrices=False)
     return U[:, :d] * S[:d], Vt[:d]
 
 
 def stored_bits(N: int, m: int, k: int, d: int) -> float:
-    """Return the bits of N indices, of k centroids of d entries, and of the projection where d < m."""
+    """Return the bits of N indices, of k centroids of d entries, and of the projection
+    where d < m.
+    """
     return N * log2(k) + 16 * (k * d + (d * m if d < m else 0))
 
 
 def most(N: int, m: int, d: int, budget: float) -> int:
-    """Return the largest power of two k <= N with which a table in d dimensions fits into `budget` bits, or 0."""
-    return max((2**b for b in range(1, 17) if 2**b <= N / 4 and stored_bits(N, m, 2**b, d) <= budget), default=0)
+    """Return the largest power of two k <= N with which a table in d dimensions fits
+    into `budget` bits, or 0.
+    """
+    return max(
+        (2**b for b in range(1, 17) if 2**b <= N / 4 and stored_bits(N, m, 2**b, d) <= budget),
+        default=0,
+    )
 
 
 def tables(N: int, m: int, b: int) -> list[tuple[int, int]]:
-    """Return (k, d) for d = m, ..., 1: for m, 2^b, halved until at most N / 4, at least 2; for the others the most that is stored no longer."""
+    """Return (k, d) for d = m, ..., 1: for m, 2^b, halved until at most N / 4, at least
+    2; for the others the most that is stored no longer.
+    """
     k = max(2, min(2**b, 2 ** int(log2(max(1, N / 4)))))
     found = [(most(N, m, d, stored_bits(N, m, k, m)), d) for d in range(m - 1, 0, -1)]
     return [(k, m)] + [(k, d) for k, d in found if k]
@@ -103,7 +134,9 @@ def error(W: Tensor, k: int, d: int, draw: torch.Generator) -> float:
 
 
 def cluster(layer: Layer, k: int, draw: torch.Generator) -> None:
-    """Let the pieces Z P of `layer` share k rows C; P is made orthonormal again first, so that distances in Z are those of the pieces."""
+    """Let the pieces Z P of `layer` share k rows C; P is made orthonormal again first,
+    so that distances in Z are those of the pieces.
+    """
     _, (Z, P) = unshare(layer)
     Z, P = low_rank(Z @ P, len(P))
     C = kmeans(Z, k, STEPS, draw)
@@ -112,7 +145,9 @@ def cluster(layer: Layer, k: int, draw: torch.Generator) -> None:
 
 @dataclass(frozen=True)
 class Lr2vq(Method):
-    """Let pieces share 2^`index_bits` points of d~ dimensions, `rank` m of them, or those of least error if None."""
+    """Let pieces share 2^`index_bits` points of d~ dimensions, `rank` m of them, or
+    those of least error if None.
+    """
 
     family: ClassVar[str] = "codebook"
     paper: ClassVar[str] = "Zhu et al. 2022, arXiv 2211.11397"
@@ -128,12 +163,20 @@ class Lr2vq(Method):
     learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        """Fold the batch norms, train Z and P, cluster Z, train C and P, and store them."""
+        """Fold the batch norms, train Z and P, cluster Z, train C and P, and store
+        them.
+        """
         if self.index_bits == KEEP:
             return model
-        layers, trial, draw = prepare(model, data.image_shape), data.generator("lr2vq trials"), data.generator("lr2vq")
+        layers, trial, draw = (
+            prepare(model, data.image_shape),
+            data.generator("lr2vq trials"),
+            data.generator("lr2vq"),
+        )
         ks = [self.factorise(layer, trial) for layer in layers]
-        recipe = replace(data.fine_tune, learning_rate=self.learning_rate or data.fine_tune.learning_rate)
+        recipe = replace(
+            data.fine_tune, learning_rate=self.learning_rate or data.fine_tune.learning_rate
+        )
         train(model, data, replace(recipe, epochs=self.share * recipe.epochs))
         for layer, k in zip(layers, ks, strict=True):
             cluster(layer, k, draw)
@@ -143,13 +186,19 @@ class Lr2vq(Method):
         return model
 
     def factorise(self, layer: Layer, draw: torch.Generator) -> int:
-        """Let the weight of `layer` be Z P, with as many dimensions as are best, and return with how many clusters."""
+        """Let the weight of `layer` be Z P, with as many dimensions as are best, and
+        return with how many clusters.
+        """
         W = layer.weight.detach().view(-1, size(layer))
         N, m = W.shape
         choices = tables(N, m, self.index_bits)
         if self.rank is not None:
             wanted = max(1, round(self.rank * m))
             choices = [(k, d) for k, d in choices if d == wanted] or choices[:1]
-        k, d = min(choices, key=lambda choice: error(W, choice[0], choice[1], draw)) if len(choices) > 1 else choices[0]
+        k, d = (
+            min(choices, key=lambda choice: error(W, choice[0], choice[1], draw))
+            if len(choices) > 1
+            else choices[0]
+        )
         share(layer, torch.arange(N, device=W.device), low_rank(W, d))
         return k

@@ -1,20 +1,33 @@
-"""LRP pruning: remove the channels, hidden units and heads through which the least relevance of the true class flows, in steps, without any training.
+"""LRP pruning: remove the channels, hidden units and heads through which the least
+relevance of the true class flows, in steps, without any training.
 
-Yeom, Seegerer, Lapuschkin, Binder, Wiedemann, Mueller, Samek, "Pruning by explaining: a novel criterion for deep neural network pruning", Pattern
-Recognition 115, 2021, arXiv 1912.08881. The paper's regime of scarce data: a few labelled samples per class and no fine-tuning.
-Relevance 1 of the true class is handed down layer by layer, on a copy whose batch norms are folded: z+ rule without bias for convolutions, epsilon rule for
-Linear, ReLU and ReLU6 pass it on, sums and average pooling split it in proportion to what they add, max pooling gives it to the winner. Since R = a c with c
-the gradient that arrives at an activation a, only convolutions and ReLU6 need another gradient than their own; epsilon stands at the logits alone (elsewhere
-it changes 1e-6 of a share). S_i = sum |R| over samples and positions of unit i. Scores are not normalised per layer; all units are ranked in one list; `step`
-of the original number of units goes at a time, the last step only as far as the budget.
-The z^B rule of the first convolution only tells pixels apart and no score reads it, so z+ stands there and no pixel bounds are needed. Relevance of an output
-that has no positive term (z = 0) is lost, as in the authors' code.
-ASSUMED: only free units are ranked and counted; the last unit of a group stays; S of an expansion channel is the sum over its point- and depth-wise
-convolution; ViT and Mixer have no conv rules, so that S of a hidden unit or head is |input x gradient| of the logit where fc2 or proj reads it, divided by the
-logit as in a CNN; `per_class` = 10 samples (the authors' code sweeps all of train). `bn_passes` re-estimates the norms at the end (not in the paper; 0: as the
-paper). Squeeze-and-excitation multiplies activations, for which there is no rule: skipped.
-Checked against: github.com/seulkiyeom/LRP_pruning at 1844971, its autograd rules put into our trained models, z^B included, in float64: S of every group within
-2e-5 of the largest on the digits ResNet and MobileNetV2 and on ResNet-20. In the tests: the sheet's example, conservation, the rule written out with matrices.
+Yeom, Seegerer, Lapuschkin, Binder, Wiedemann, Mueller, Samek, "Pruning by explaining: a
+novel criterion for deep neural network pruning", Pattern Recognition 115, 2021, arXiv
+1912.08881. The paper's regime of scarce data: a few labelled samples per class and no
+fine-tuning.
+Relevance 1 of the true class is handed down layer by layer, on a copy whose batch norms
+are folded: z+ rule without bias for convolutions, epsilon rule for Linear, ReLU and
+ReLU6 pass it on, sums and average pooling split it in proportion to what they add, max
+pooling gives it to the winner. Since R = a c with c the gradient that arrives at an
+activation a, only convolutions and ReLU6 need another gradient than their own; epsilon
+stands at the logits alone (elsewhere it changes 1e-6 of a share). S_i = sum |R| over
+samples and positions of unit i. Scores are not normalised per layer; all units are
+ranked in one list; `step` of the original number of units goes at a time, the last step
+only as far as the budget.
+The z^B rule of the first convolution only tells pixels apart and no score reads it, so
+z+ stands there and no pixel bounds are needed. Relevance of an output that has no
+positive term (z = 0) is lost, as in the authors' code.
+ASSUMED: only free units are ranked and counted; the last unit of a group stays; S of an
+expansion channel is the sum over its point- and depth-wise convolution; ViT and Mixer
+have no conv rules, so that S of a hidden unit or head is |input x gradient| of the
+logit where fc2 or proj reads it, divided by the logit as in a CNN; `per_class` = 10
+samples (the authors' code sweeps all of train). `bn_passes` re-estimates the norms at
+the end (not in the paper; 0: as the paper). Squeeze-and-excitation multiplies
+activations, for which there is no rule: skipped.
+Checked against: github.com/seulkiyeom/LRP_pruning at 1844971, its autograd rules put
+into our trained models, z^B included, in float64: S of every group within 2e-5 of the
+largest on the digits ResNet and MobileNetV2 and on ResNet-20. In the tests: the sheet's
+example, conservation, the rule written out with matrices.
 """
 
 from __future__ import annotations
@@ -42,12 +55,16 @@ EPSILON, TINY = 1e-6, 1e-12  # of the epsilon rule at the logits; in the place o
 
 
 def handing_down(y: Tensor, z: Tensor) -> Tensor:
-    """Return y with the gradient of z times y / z: relevance R = y c is handed down in the shares that make up z."""
+    """Return y with the gradient of z times y / z: relevance R = y c is handed down in
+    the shares that make up z.
+    """
     return y.detach() + (z - z.detach()) * (y / z.masked_fill(z == 0, TINY)).detach()
 
 
 def z_plus(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Return z = conv(max(x, 0), max(W, 0)) + conv(min(x, 0), min(W, 0)) without bias."""
+    """Return z = conv(max(x, 0), max(W, 0)) + conv(min(x, 0), min(W, 0)) without
+    bias.
+    """
     positive: Tensor = conv._conv_forward(x.clamp(min=0), conv.weight.clamp(min=0), None)
     negative: Tensor = conv._conv_forward(x.clamp(max=0), conv.weight.clamp(max=0), None)
     return positive + negative
@@ -64,7 +81,9 @@ def activation(_module: nn.Module, args: tuple[Tensor], y: Tensor) -> Tensor:
 
 
 def explained(model: nn.Module, probe: Tensor) -> nn.Module:
-    """Return a copy of `model`, batch norms folded, that computes the same, but with gradients c such that a c is the relevance of activation a."""
+    """Return a copy of `model`, batch norms folded, that computes the same, but with
+    gradients c such that a c is the relevance of activation a.
+    """
     copy = fold_batchnorms(deepcopy(model), probe).requires_grad_(False)
     for module in copy.modules():
         if isinstance(module, nn.Conv2d):
@@ -76,8 +95,11 @@ def explained(model: nn.Module, probe: Tensor) -> nn.Module:
 
 
 def watch(layer: nn.Module, add: Callable[[Tensor], None]) -> None:
-    """Call `add` with sum |a c| (features,) over samples and positions of the input a of `layer`, in each backward pass."""
-    axes = (0, 2, 3) if isinstance(layer, nn.Conv2d) else (0, 1)  # maps (N, C, H, W), or tokens (N, L, D)
+    """Call `add` with sum |a c| (features,) over samples and positions of the input a
+    of `layer`, in each backward pass.
+    """
+    # maps (N, C, H, W), or tokens (N, L, D)
+    axes = (0, 2, 3) if isinstance(layer, nn.Conv2d) else (0, 1)
 
     def before(_module: nn.Module, args: tuple[Tensor]) -> None:
         a = args[0].detach()
@@ -87,23 +109,35 @@ def watch(layer: nn.Module, add: Callable[[Tensor], None]) -> None:
 
 
 def relevance(model: nn.Module, names: Collection[str], split: Split) -> dict[str, Tensor]:
-    """Return sum |R| (features,) over samples and positions at the input of each named layer, for relevance 1 of the true class of each sample."""
+    """Return sum |R| (features,) over samples and positions at the input of each named
+    layer, for relevance 1 of the true class of each sample.
+    """
     copy, found = explained(model, split.images[:1]), {name: list[Tensor]() for name in names}
     for name, batches in found.items():
         watch(copy.get_submodule(name), batches.append)
     for x, labels in zip(split.images.split(128), split.labels.split(128), strict=True):
         logits = copy(x.clone().requires_grad_())
         z = logits.detach()
-        logits.backward(functional.one_hot(labels, z.shape[1]) / (z + torch.where(z < 0, -EPSILON, EPSILON)))
+        logits.backward(
+            functional.one_hot(labels, z.shape[1]) / (z + torch.where(z < 0, -EPSILON, EPSILON))
+        )
     return {name: torch.stack(batches).sum(0) for name, batches in found.items()}
 
 
 def scores(model: nn.Module, split: Split) -> list[Tensor]:
-    """Return S (units,) of every group of `model`: the relevance of a unit wherever a layer reads it, summed over these layers."""
+    """Return S (units,) of every group of `model`: the relevance of a unit wherever a
+    layer reads it, summed over these layers.
+    """
     found, names = groups(model), {module: name for name, module in model.named_modules()}
-    read_by = [[names[layer] for layer in (*group.between, *group.readers) if isinstance(layer, Layer)] for group in found]
+    read_by = [
+        [names[layer] for layer in (*group.between, *group.readers) if isinstance(layer, Layer)]
+        for group in found
+    ]
     R = relevance(model, [name for layers in read_by for name in layers], split)
-    return [torch.stack([R[name] for name in layers]).sum(0)[group.columns].sum(1) for group, layers in zip(found, read_by, strict=True)]
+    return [
+        torch.stack([R[name] for name in layers]).sum(0)[group.columns].sum(1)
+        for group, layers in zip(found, read_by, strict=True)
+    ]
 
 
 def reference(split: Split, per_class: int, generator: torch.Generator) -> Split:
@@ -116,7 +150,9 @@ def reference(split: Split, per_class: int, generator: torch.Generator) -> Split
 
 @dataclass(frozen=True)
 class LrpPruning(Method):
-    """Keep `macs` of the multiply-accumulates, removing `step` of the units at a time, ranked by `per_class` samples; then re-estimate the norms."""
+    """Keep `macs` of the multiply-accumulates, removing `step` of the units at a time,
+    ranked by `per_class` samples; then re-estimate the norms.
+    """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5
     step: Annotated[float, Field(gt=0, le=1)] = 0.05
@@ -135,7 +171,10 @@ class LrpPruning(Method):
         if self.macs == 1:
             return model
         split = reference(data.train, self.per_class, data.generator("reference"))
-        limit, step = self.macs * data.macs(model), max(1, round(self.step * sum(group.units for group in groups(model))))
+        limit, step = (
+            self.macs * data.macs(model),
+            max(1, round(self.step * sum(group.units for group in groups(model)))),
+        )
         while data.macs(model) > limit:
             order = global_order(scores(model, split))
             smaller = deepcopy(model)
@@ -148,7 +187,10 @@ class LrpPruning(Method):
 
     def skip(self, model: nn.Module) -> str | None:
         if not groups(model):
-            return "no free channels: every layer is coupled to a residual stream or of an unknown kind"
+            return (
+                "no free channels: every layer is coupled to a residual stream or of an unknown "
+                "kind"
+            )
         if any(isinstance(module, (SqueezeExcite, SEModule)) for module in model.modules()):
             return "squeeze-and-excitation multiplies activations, for which the paper has no rule"
         return no_norms(model, self.bn_passes)

@@ -1,20 +1,33 @@
-"""LSQ, learned step size quantisation: train with rounded weights and activations, and train the step of each grid along with the weights.
+"""LSQ, learned step size quantisation: train with rounded weights and activations, and
+train the step of each grid along with the weights.
 
-Esser, McKinstry, Bablani, Appuswamy, Modha, Learned Step Size Quantization, ICLR 2020, arXiv 1902.08153; signed activations by Bhalgat et al., LSQ+,
-CVPRW 2020, arXiv 2004.09576. v^ = s round(clip(v / s, -Qn, Qp)); rounding passes gradients straight through, so that dv^/dv is 1 inside and 0 outside, and
-dv^/ds is round(v / s) - v / s inside, -Qn below and Qp above, times g = 1 / sqrt(N Qp), N the number of weights or of features per image.
-Weights: one step per tensor, Qn = 2^(b-1), Qp = 2^(b-1) - 1. Inputs of layers that are never negative: Qn = 0, Qp = 2^b - 1; others get an offset beta.
-Both start at s = 2 mean |v| / sqrt(Qp), inputs with an offset on the min-max grid of least error. `bits` is the width of weights and inputs of all Conv2d and
-Linear except stem, classifier and depth-wise convolutions, which get 8; attention's two products, norms, biases and residual sums stay float32.
-Trains the dense model for the track's fine-tuning budget; batch norms stay unfolded meanwhile. Afterwards they are folded, which multiplies the step of each
-row of codes (a negative gamma gives a negative step), and those steps are rounded to float16. The codes are what was trained; but few levels magnify the
-rounding of steps, so that outputs move, squared, by up to a fifth at 2 bits, and accuracy by a few images either way.
-ASSUMED: beta is a whole number of steps, -Qn s, so that 0 stays a point of the grid, as padding and integer kernels want it; it gets g, too; inputs are seen,
-and steps started, on the first 128 calibration images; s is kept positive as |s|; the track's optimiser and rate for everything (Adam's, where the track has
-it, cancels g), no decay of steps; no distillation, and BatchNorm's statistics are not frozen at the end; 32 bits mean that the model stays as it is, untrained.
-Checked against: torch._fake_quantize_learnable_per_tensor_affine (torch 2.13) at 2, 3, 4 and 8 bits, signed, unsigned and with offsets: values and gradients
-of v equal, of s and Qn to 2e-5, but for values up to half a step beyond the last point, which torch takes as inside and the paper as outside.
-In the tests: the sheet's gradients by hand, and what is stored against what was trained.
+Esser, McKinstry, Bablani, Appuswamy, Modha, Learned Step Size Quantization, ICLR 2020,
+arXiv 1902.08153; signed activations by Bhalgat et al., LSQ+, CVPRW 2020, arXiv
+2004.09576. v^ = s round(clip(v / s, -Qn, Qp)); rounding passes gradients straight
+through, so that dv^/dv is 1 inside and 0 outside, and dv^/ds is round(v / s) - v / s
+inside, -Qn below and Qp above, times g = 1 / sqrt(N Qp), N the number of weights or of
+features per image. Weights: one step per tensor, Qn = 2^(b-1), Qp = 2^(b-1) - 1. Inputs
+of layers that are never negative: Qn = 0, Qp = 2^b - 1; others get an offset beta. Both
+start at s = 2 mean |v| / sqrt(Qp), inputs with an offset on the min-max grid of least
+error. `bits` is the width of weights and inputs of all Conv2d and Linear except stem,
+classifier and depth-wise convolutions, which get 8; attention's two products, norms,
+biases and residual sums stay float32. Trains the dense model for the track's
+fine-tuning budget; batch norms stay unfolded meanwhile. Afterwards they are folded,
+which multiplies the step of each row of codes (a negative gamma gives a negative step),
+and those steps are rounded to float16. The codes are what was trained; but few levels
+magnify the rounding of steps, so that outputs move, squared, by up to a fifth at 2
+bits, and accuracy by a few images either way.
+ASSUMED: beta is a whole number of steps, -Qn s, so that 0 stays a point of the grid, as
+padding and integer kernels want it; it gets g, too; inputs are seen, and steps started,
+on the first 128 calibration images; s is kept positive as |s|; the track's optimiser
+and rate for everything (Adam's, where the track has it, cancels g), no decay of steps;
+no distillation, and BatchNorm's statistics are not frozen at the end; 32 bits mean that
+the model stays as it is, untrained. Checked against:
+torch._fake_quantize_learnable_per_tensor_affine (torch 2.13) at 2, 3, 4 and 8 bits,
+signed, unsigned and with offsets: values and gradients of v equal, of s and Qn to 2e-5,
+but for values up to half a step beyond the last point, which torch takes as inside and
+the paper as outside. In the tests: the sheet's gradients by hand, and what is stored
+against what was trained.
 """
 
 from collections.abc import Mapping
@@ -38,7 +51,9 @@ SAMPLE = 2**16  # entries of an input among which its range is searched
 
 
 class Rounding(torch.autograd.Function):
-    """The quantiser of v with step s, v^ = s round(clip(v / s, -Qn, Qp)), Qp = top - Qn, with the paper's gradients."""
+    """The quantiser of v with step s, v^ = s round(clip(v / s, -Qn, Qp)), Qp = top -
+    Qn, with the paper's gradients.
+    """
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, s: Tensor, Qn: Tensor, top: int) -> Tensor:
@@ -51,7 +66,9 @@ class Rounding(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        """Return sum d dv^/d. : v: 1 inside, 0 outside; s: round(v / s) - v / s inside, -Qn below, Qp above; Qn: 0 inside, -s outside."""
+        """Return sum d dv^/d. : v: 1 inside, 0 outside; s: round(v / s) - v / s inside,
+        -Qn below, Qp above; Qn: 0 inside, -s outside.
+        """
         v, s, u, q = ctx.saved_tensors
         dv = torch.where(u == u.clamp(0, ctx.top), d, 0.0)
         ds = (d * q).sum() - (dv * v).sum() / s
@@ -59,7 +76,9 @@ class Rounding(torch.autograd.Function):
 
 
 def lsq(v: Tensor, s: Tensor, Qn: Tensor, top: int) -> Tensor:
-    """Return v^ = s round(clip(v / s, -Qn, top - Qn)) in float32, also under autocast."""
+    """Return v^ = s round(clip(v / s, -Qn, top - Qn)) in float32, also under
+    autocast.
+    """
     result: Tensor = Rounding.apply(v.float(), s, Qn, top)
     return result
 
@@ -70,7 +89,9 @@ def scaled(p: Tensor, g: float) -> Tensor:
 
 
 class WeightStep(nn.Module):
-    """A parametrisation that puts a weight W on a signed grid of 2^bits points with one learned step s."""
+    """A parametrisation that puts a weight W on a signed grid of 2^bits points with one
+    learned step s.
+    """
 
     Qn: Tensor
 
@@ -87,7 +108,9 @@ class WeightStep(nn.Module):
 
 
 class InputStep(nn.Module):
-    """Puts an input on a grid of 2^bits points with learned step s; if it has negative values, as x has, also with learned offset beta."""
+    """Puts an input on a grid of 2^bits points with learned step s; if it has negative
+    values, as x has, also with learned offset beta.
+    """
 
     def __init__(self, x: Tensor, bits: int) -> None:
         super().__init__()
@@ -101,7 +124,9 @@ class InputStep(nn.Module):
         self.g = 1 / sqrt(x[0].numel() * self.top)
 
     def grid(self) -> tuple[Tensor, Tensor]:
-        """Return s and Qn = round(-beta / s) in [0, top], rounded with the gradient of what is rounded."""
+        """Return s and Qn = round(-beta / s) in [0, top], rounded with the gradient of
+        what is rounded.
+        """
         s = scaled(self.s.abs(), self.g)
         Qn = (-scaled(self.beta, self.g) / s).clamp(0, self.top)
         return s, Qn + (Qn.round() - Qn).detach()
@@ -117,7 +142,9 @@ class InputStep(nn.Module):
 
 
 def add_steps(model: nn.Module, images: Tensor, bits: int) -> None:
-    """Let every Conv2d and Linear round its weight and its input, on steps that start as `images` (one batch) say."""
+    """Let every Conv2d and Linear round its weight and its input, on steps that start
+    as `images` (one batch) say.
+    """
     layers, inner = weighted(model), prunable(model)
 
     def start(name: str, x: Tensor) -> None:
@@ -127,20 +154,32 @@ def add_steps(model: nn.Module, images: Tensor, bits: int) -> None:
     observe(model, layers, images, start)
     for name, layer in layers.items():
         quantise_input(layer, steps[name])
-        parametrize.register_parametrization(layer, "weight", WeightStep(layer.weight.detach(), bits if name in inner else OTHERS))
+        parametrize.register_parametrization(
+            layer, "weight", WeightStep(layer.weight.detach(), bits if name in inner else OTHERS)
+        )
 
 
 @torch.no_grad()
 def as_codes(W: Tensor, q: Tensor, bits: int) -> Codes:
-    """Return codes of W (rows, columns), each row of which is a multiple of its row of whole numbers `q` in [-2^(bits-1), 2^(bits-1))."""
+    """Return codes of W (rows, columns), each row of which is a multiple of its row of
+    whole numbers `q` in [-2^(bits-1), 2^(bits-1)).
+    """
     scale = (W * q).sum(1, keepdim=True) / q.square().sum(1, keepdim=True).clamp(min=1)
     half = 2 ** (bits - 1)
-    return Codes((q + half).to(torch.uint8), scale.half(), torch.full_like(scale, half).to(torch.uint8), bits, W.shape[1])
+    return Codes(
+        (q + half).to(torch.uint8),
+        scale.half(),
+        torch.full_like(scale, half).to(torch.uint8),
+        bits,
+        W.shape[1],
+    )
 
 
 @torch.no_grad()
 def store_steps(model: nn.Module, probe: Tensor) -> None:
-    """Fix the grids of `model`, fold its batch norms (`probe`: an image), and store the weights as codes."""
+    """Fix the grids of `model`, fold its batch norms (`probe`: an image), and store the
+    weights as codes.
+    """
     layers = weighted(model)
     q: dict[str, tuple[Tensor, int]] = {}
     for name, layer in layers.items():

@@ -1,20 +1,33 @@
-"""Maestro: train layers as products of factors with ordered dropout of their components, so that the last ones can be cut off, as many as a budget asks.
+"""Maestro: train layers as products of factors with ordered dropout of their
+components, so that the last ones can be cut off, as many as a budget asks.
 
-Horvath, Laskaridis, Rajput, Wang, "Maestro: Uncovering Low-Rank Structures via Trainable Decomposition", ICML 2024, arXiv 2308.14929 (sheet S10).
-W = weight.flatten(1) = A B of full rank, A = U S^1/2, B = S^1/2 V^T. A step draws one pair (layer, b), all pairs in random order before one comes again, and
-trains on CE(full pass) + CE(pass with only the first b components of that layer; targets softmax(full), detached) + `lam` sum_i (||A[:, i:]|| + ||B[i:]||).
-The importance of component i is ||A[:, i:]|| ||B[i:]||, here as a share of that of its layer's first. After each epoch the components below `eps` are gone.
-`rho` is the share of all weights of the layers (Conv2d and Linear but stem, classifier and depth-wise ones, counted together) that remains: over all
-layers the least important component goes, until the layers fit. One whose pair would not be smaller becomes a dense layer again, with all its components,
-and counts as that; one component of each stays, even if that exceeds `rho`. 1 keeps dense, untrained.
-ASSUMED: the trained dense model is the start, instead of hundreds of epochs from scratch; `share` of the track's fine-tuning epochs train with ordered
-dropout, the others what is left, each part with its own warm-up and decay (1: the sheet's cut after training; 0: SVD with ranks by importance, fine-tuned);
-`rho`, where the paper cuts at a fixed importance and tunes `lam`; importances as shares, since a batch norm makes the scale of the weights before it
-meaningless (absolute ones cost 5 to 47 points of validation accuracy on digits at rho 0.25, share 0); the track's optimiser: AdamW divides `lam` by the size
-of the gradients. `share` and `lam` were chosen on validation images of digits; in so few epochs ordered dropout earns back what it takes from fine-tuning
-on vit alone, and 0 is better elsewhere. BatchNorm statistics are re-estimated at the end, on the calibration images.
-Checked against: github.com/SamuelHorvath/Maestro-LoD at 0003014: a LeNet decomposed by both, factors equal; 100 steps of SGD on the same images, with its
-sampler's cuts, at lam 0, 0.001 and 0.01: factors equal to 2e-7, importances to 1e-5, the same ranks at three thresholds. In the tests: the sheet's diagonal.
+Horvath, Laskaridis, Rajput, Wang, "Maestro: Uncovering Low-Rank Structures via
+Trainable Decomposition", ICML 2024, arXiv 2308.14929 (sheet S10). W = weight.flatten(1)
+= A B of full rank, A = U S^1/2, B = S^1/2 V^T. A step draws one pair (layer, b), all
+pairs in random order before one comes again, and trains on CE(full pass) + CE(pass with
+only the first b components of that layer; targets softmax(full), detached) + `lam`
+sum_i (||A[:, i:]|| + ||B[i:]||). The importance of component i is ||A[:, i:]||
+||B[i:]||, here as a share of that of its layer's first. After each epoch the components
+below `eps` are gone. `rho` is the share of all weights of the layers (Conv2d and Linear
+but stem, classifier and depth-wise ones, counted together) that remains: over all
+layers the least important component goes, until the layers fit. One whose pair would
+not be smaller becomes a dense layer again, with all its components, and counts as that;
+one component of each stays, even if that exceeds `rho`. 1 keeps dense, untrained.
+ASSUMED: the trained dense model is the start, instead of hundreds of epochs from
+scratch; `share` of the track's fine-tuning epochs train with ordered dropout, the
+others what is left, each part with its own warm-up and decay (1: the sheet's cut after
+training; 0: SVD with ranks by importance, fine-tuned); `rho`, where the paper cuts at a
+fixed importance and tunes `lam`; importances as shares, since a batch norm makes the
+scale of the weights before it meaningless (absolute ones cost 5 to 47 points of
+validation accuracy on digits at rho 0.25, share 0); the track's optimiser: AdamW
+divides `lam` by the size of the gradients. `share` and `lam` were chosen on validation
+images of digits; in so few epochs ordered dropout earns back what it takes from
+fine-tuning on vit alone, and 0 is better elsewhere. BatchNorm statistics are
+re-estimated at the end, on the calibration images.
+Checked against: github.com/SamuelHorvath/Maestro-LoD at 0003014: a LeNet decomposed by
+both, factors equal; 100 steps of SGD on the same images, with its sampler's cuts, at
+lam 0, 0.001 and 0.01: factors equal to 2e-7, importances to 1e-5, the same ranks at
+three thresholds. In the tests: the sheet's diagonal.
 """
 
 from __future__ import annotations
@@ -41,7 +54,9 @@ TINY = 1e-6  # the least norm to divide by
 
 
 class Components(nn.Module):
-    """The parametrisation W = A diag(mask) B of a weight; mask (r,) is 1 for the components that are there, then 0."""
+    """The parametrisation W = A diag(mask) B of a weight; mask (r,) is 1 for the
+    components that are there, then 0.
+    """
 
     mask: Tensor
 
@@ -84,7 +99,9 @@ def suffix_norms(F: Tensor) -> Tensor:
 
 
 def lasso_gradient(F: Tensor) -> Tensor:
-    """Return the gradient (r, d) of sum_i ||F[i:]||_F, the hierarchical group lasso: F[j] sum_{i <= j} 1 / ||F[i:]||."""
+    """Return the gradient (r, d) of sum_i ||F[i:]||_F, the hierarchical group lasso:
+    F[j] sum_{i <= j} 1 / ||F[i:]||.
+    """
     return F * suffix_norms(F).clamp(min=TINY).reciprocal().cumsum(0)[:, None]
 
 
@@ -94,40 +111,58 @@ def importance(A: Tensor, B: Tensor) -> Tensor:
 
 
 def relative(part: Factored) -> Tensor:
-    """Return the importance of the components that are there, as shares of the first one's."""
+    """Return the importance of the components that are there, as shares of the first
+    one's.
+    """
     found = importance(part.A.detach()[:, : part.kept], part.B.detach()[: part.kept])
     return found / found[0].clamp(min=TINY**2)
 
 
 def pairs(ranks: Sequence[int], draw: torch.Generator) -> Iterator[tuple[int, int]]:
-    """Yield for ever, in random order without replacement, the pairs of a layer and a rank 1, ..., ranks[layer]."""
+    """Yield for ever, in random order without replacement, the pairs of a layer and a
+    rank 1, ..., ranks[layer].
+    """
     every = [(layer, b) for layer, rank in enumerate(ranks) for b in range(1, rank + 1)]
     while True:
         yield from (every[k] for k in torch.randperm(len(every), generator=draw).tolist())
 
 
 class OrderedDropout(nn.Module):
-    """A model of factored layers with the loss of Maestro, but for the lasso, which `add_lasso` adds before each step."""
+    """A model of factored layers with the loss of Maestro, but for the lasso, which
+    `add_lasso` adds before each step.
+    """
 
-    def __init__(self, model: nn.Module, parts: Mapping[str, Factored], draw: torch.Generator) -> None:
+    def __init__(
+        self, model: nn.Module, parts: Mapping[str, Factored], draw: torch.Generator
+    ) -> None:
         super().__init__()
         self.model, self.parts, self.draw = model, list(parts.values()), draw
-        self.partial = {f"{name}.parametrizations.weight.0.mask": part.components.mask.clone() for name, part in parts.items()}  # of the partial pass
+        # of the partial pass
+        self.partial = {
+            f"{name}.parametrizations.weight.0.mask": part.components.mask.clone()
+            for name, part in parts.items()
+        }
         self.shrink(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         full = self.model(x)
-        return with_loss(full, soft_loss(functional_call(self.model, self.partial, (x,)), full, 1.0))
+        return with_loss(
+            full, soft_loss(functional_call(self.model, self.partial, (x,)), full, 1.0)
+        )
 
     def shrink(self, eps: float) -> None:
-        """Remove the components of less than `eps` of the importance of their layer's first, and begin a new round of samples."""
+        """Remove the components of less than `eps` of the importance of their layer's
+        first, and begin a new round of samples.
+        """
         for part in self.parts:
             part.components.mask[max(1, int((relative(part) >= eps).sum())) :].zero_()
         self.samples = pairs([part.kept for part in self.parts], self.draw)
         self.sample()
 
     def sample(self) -> None:
-        """Set the masks of the partial pass: as the full one's, but one layer has its first b components only."""
+        """Set the masks of the partial pass: as the full one's, but one layer has its
+        first b components only.
+        """
         layer, b = next(self.samples)
         for i, (mask, part) in enumerate(zip(self.partial.values(), self.parts, strict=True)):
             mask.copy_(part.components.mask)
@@ -135,7 +170,9 @@ class OrderedDropout(nn.Module):
 
     @torch.no_grad()
     def add_lasso(self, lam: float) -> None:
-        """Add `lam` times the gradient of the lasso of the components that are there."""
+        """Add `lam` times the gradient of the lasso of the components that are
+        there.
+        """
         for part in self.parts:
             assert part.A.grad is not None and part.B.grad is not None
             part.A.grad.add_(lasso_gradient((part.A * part.components.mask).T).T, alpha=lam)
@@ -143,26 +180,44 @@ class OrderedDropout(nn.Module):
 
 
 def cut(parts: Sequence[Factored], rho: float) -> list[int]:
-    """Return the rank of each layer when the least important components, always the last of their layer, are gone until `rho` of all weights remain."""
-    ranks, shapes = [part.kept for part in parts], [(len(part.A), part.B.shape[1]) for part in parts]
-    order = sorted((value, layer, -i) for layer, part in enumerate(parts) for i, value in enumerate(relative(part).tolist()) if i > 0)
+    """Return the rank of each layer when the least important components, always the
+    last of their layer, are gone until `rho` of all weights remain.
+    """
+    ranks, shapes = (
+        [part.kept for part in parts],
+        [(len(part.A), part.B.shape[1]) for part in parts],
+    )
+    order = sorted(
+        (value, layer, -i)
+        for layer, part in enumerate(parts)
+        for i, value in enumerate(relative(part).tolist())
+        if i > 0
+    )
     for _, layer, _ in order:
-        if sum(min(r * (m + n), m * n) for r, (m, n) in zip(ranks, shapes, strict=True)) <= rho * sum(m * n for m, n in shapes):
+        if sum(
+            min(r * (m + n), m * n) for r, (m, n) in zip(ranks, shapes, strict=True)
+        ) <= rho * sum(m * n for m, n in shapes):
             break
         ranks[layer] -= 1
     return ranks
 
 
 def plain(part: Factored, r: int) -> nn.Module:
-    """Return the layer as a pair of rank r where that is smaller, else as the dense layer that all its components make."""
+    """Return the layer as a pair of rank r where that is smaller, else as the dense
+    layer that all its components make.
+    """
     layer, A, B = part.layer, part.A.detach()[:, :r].clone(), part.B.detach()[:r].clone()
     parametrize.remove_parametrizations(layer, "weight")
-    return pair(layer, A, B, layer.bias) if r * (len(A) + B.shape[1]) < layer.weight.numel() else layer
+    return (
+        pair(layer, A, B, layer.bias) if r * (len(A) + B.shape[1]) < layer.weight.numel() else layer
+    )
 
 
 @dataclass(frozen=True)
 class Maestro(Method):
-    """Keep `rho` of the weights as factors, chosen after `share` of the fine-tuning budget with ordered dropout; 1 keeps dense, untrained."""
+    """Keep `rho` of the weights as factors, chosen after `share` of the fine-tuning
+    budget with ordered dropout; 1 keeps dense, untrained.
+    """
 
     family: ClassVar[str] = "low-rank"
     paper: ClassVar[str] = "Horvath et al. 2024, arXiv 2308.14929"
@@ -189,11 +244,19 @@ class Maestro(Method):
 
     def train_ordered(self, model: nn.Module, parts: Mapping[str, Factored], data: Data) -> None:
         """Train the factors with ordered dropout; shrink after each epoch."""
-        ordered, per_epoch = OrderedDropout(model, parts, data.generator("maestro")), data.steps(replace(data.fine_tune, epochs=1.0))
+        ordered, per_epoch = (
+            OrderedDropout(model, parts, data.generator("maestro")),
+            data.steps(replace(data.fine_tune, epochs=1.0)),
+        )
         steps = count(1)
 
         def before_step(rate: float) -> None:
             ordered.add_lasso(self.lam)
             ordered.sample() if next(steps) % per_epoch else ordered.shrink(self.eps)
 
-        train(ordered, data, replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs), before_step)
+        train(
+            ordered,
+            data,
+            replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs),
+            before_step,
+        )

@@ -1,10 +1,15 @@
-"""Global magnitude pruning: zero the smallest weights of all layers together (sheet B2).
+"""Global magnitude pruning: zero the smallest weights of all layers together (sheet
+B2).
 
-Han, Pool, Tran, Dally, "Learning both weights and connections for efficient neural networks", NeurIPS 2015: score |w|; here one-shot, without retraining.
-All prunable weights are ranked in one list and exactly k = round(s n) are zeroed, ties broken by position (the sheets' rule 0.5). The weights are ranked as
-trained, before any BatchNorm folding. Afterwards BatchNorm statistics are re-estimated on the calibration images (`bn_passes`; convention 0.10).
+Han, Pool, Tran, Dally, "Learning both weights and connections for efficient neural
+networks", NeurIPS 2015: score |w|; here one-shot, without retraining. All prunable
+weights are ranked in one list and exactly k = round(s n) are zeroed, ties broken by
+position (the sheets' rule 0.5). The weights are ranked as trained, before any BatchNorm
+folding. Afterwards BatchNorm statistics are re-estimated on the calibration images
+(`bn_passes`; convention 0.10).
 
-Checked against: the sheet's worked example and torch.nn.utils.prune.global_unstructured (same masks).
+Checked against: the sheet's worked example and torch.nn.utils.prune.global_unstructured
+(same masks).
 """
 
 from __future__ import annotations

@@ -1,17 +1,26 @@
-"""Network Slimming: train on with an L1 penalty on the scales of the batch norms, remove the channels with the smallest scales, then fine-tune.
+"""Network Slimming: train on with an L1 penalty on the scales of the batch norms,
+remove the channels with the smallest scales, then fine-tune.
 
-Liu, Li, Shen, Huang, Yan, Zhang, "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017, arXiv 1708.06519. In the sparse phase
-each step adds the subgradient s sign(gamma) of s sum |gamma| to the gradient; then the |gamma| of all groups are ranked in one list, the lowest go, and
-training goes on with s = 0. A removed channel's shift beta goes with it. s = 0 ranks the scales of a model that was merely trained on.
-The scales are those of the last BatchNorm of a group of free channels (`methods.parts.pruning.channels`): bn1 in a BasicBlock, bn1 and bn2 in a
-Bottleneck, bn2 in an
-InvertedResidual. The paper also drops channels where a pre-activation block reads the residual stream; our blocks are post-activation and have no norm there.
-ASSUMED: the dense model is the start (the paper trains from scratch, 160 epochs each phase) and both phases share the track's fine-tuning budget, `share` of
-it sparse, each with its own warm-up and decay; only the scales that are ranked are penalised, where the authors penalise every norm; how many channels go is
-what meets the MACs budget, the best of each group stays; s is above the paper's 1e-4 and 1e-5, because few steps have to move the scales. The
-subgradient joins the gradient before the optimiser, as in the paper: AdamW then judges s against the scales' own gradients, SGD against the scales' size.
-Checked against: github.com/Eric-mingjie/network-slimming at b395dc0: its penalty step run beside ours (50 steps of SGD with momentum, all parameters equal)
-and its global threshold (the same channels at 10, 40 and 70 % of 48).
+Liu, Li, Shen, Huang, Yan, Zhang, "Learning Efficient Convolutional Networks through
+Network Slimming", ICCV 2017, arXiv 1708.06519. In the sparse phase each step adds the
+subgradient s sign(gamma) of s sum |gamma| to the gradient; then the |gamma| of all
+groups are ranked in one list, the lowest go, and training goes on with s = 0. A removed
+channel's shift beta goes with it. s = 0 ranks the scales of a model that was merely
+trained on. The scales are those of the last BatchNorm of a group of free channels
+(`methods.parts.pruning.channels`): bn1 in a BasicBlock, bn1 and bn2 in a Bottleneck,
+bn2 in an
+InvertedResidual. The paper also drops channels where a pre-activation block reads the
+residual stream; our blocks are post-activation and have no norm there. ASSUMED: the
+dense model is the start (the paper trains from scratch, 160 epochs each phase) and both
+phases share the track's fine-tuning budget, `share` of it sparse, each with its own
+warm-up and decay; only the scales that are ranked are penalised, where the authors
+penalise every norm; how many channels go is what meets the MACs budget, the best of
+each group stays; s is above the paper's 1e-4 and 1e-5, because few steps have to move
+the scales. The subgradient joins the gradient before the optimiser, as in the paper:
+AdamW then judges s against the scales' own gradients, SGD against the scales' size.
+Checked against: github.com/Eric-mingjie/network-slimming at b395dc0: its penalty step
+run beside ours (50 steps of SGD with momentum, all parameters equal) and its global
+threshold (the same channels at 10, 40 and 70 % of 48).
 """
 
 from __future__ import annotations
@@ -32,13 +41,18 @@ from methods.parts.training.train import train
 
 def scales(found: Sequence[Group]) -> list[nn.Parameter]:
     """Return gamma (units,) of the last BatchNorm2d of each group that has one."""
-    norms = [[module for module in group.between if isinstance(module, nn.BatchNorm2d)] for group in found]
+    norms = [
+        [module for module in group.between if isinstance(module, nn.BatchNorm2d)]
+        for group in found
+    ]
     return [norm[-1].weight for norm in norms if norm]
 
 
 @torch.no_grad()
 def add_subgradient(gammas: Sequence[nn.Parameter], s: float) -> None:
-    """Add s sign(gamma), a subgradient of s |gamma|_1, to the gradient of each of `gammas`."""
+    """Add s sign(gamma), a subgradient of s |gamma|_1, to the gradient of each of
+    `gammas`.
+    """
     for gamma in gammas:
         assert gamma.grad is not None
         gamma.grad.add_(gamma.sign(), alpha=s)
@@ -51,7 +65,9 @@ def importance(gammas: Sequence[nn.Parameter]) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class NetworkSlimming(Method):
-    """Keep `macs` of the multiply-accumulates after training `share` of the budget with penalty `s`; 1 keeps dense, untrained."""
+    """Keep `macs` of the multiply-accumulates after training `share` of the budget with
+    penalty `s`; 1 keeps dense, untrained.
+    """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5
     s: Annotated[float, Field(ge=0)] = 0.001
@@ -69,10 +85,19 @@ class NetworkSlimming(Method):
         if self.macs == 1:
             return model
         gammas, epochs = scales(groups(model)), data.fine_tune.epochs
-        train(model, data, replace(data.fine_tune, epochs=self.share * epochs), lambda rate: add_subgradient(gammas, self.s))
+        train(
+            model,
+            data,
+            replace(data.fine_tune, epochs=self.share * epochs),
+            lambda rate: add_subgradient(gammas, self.s),
+        )
         prune_to_macs(model, global_order(importance(gammas)), self.macs, data)
         return train(model, data, replace(data.fine_tune, epochs=(1 - self.share) * epochs))
 
     def skip(self, model: nn.Module) -> str | None:
         found = groups(model)
-        return None if found and len(scales(found)) == len(found) else "its free channels have no batch norm whose scales could be ranked"
+        return (
+            None
+            if found and len(scales(found)) == len(found)
+            else "its free channels have no batch norm whose scales could be ranked"
+        )

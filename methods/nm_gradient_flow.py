@@ -1,20 +1,32 @@
-"""Progressive gradient flow: train N:M sparse weights from scratch while the other weights of each block fade out of the forward pass.
+"""Progressive gradient flow: train N:M sparse weights from scratch while the other
+weights of each block fade out of the forward pass.
 
-Bambhaniya, Yazdanbakhsh, Subramanian, Kao, Agrawal, Evci, Krishna, "Progressive Gradient Flow for Robust N:M Sparsity Training in Transformers", 2024,
-arXiv 2402.04744 (sheet A5). N of every M consecutive weights along the input channels are kept (convolutions: in the order out, kh, kw, in), chosen anew
-at every forward pass by |W| in float32, ties losing at the lower index. Mask decay (MdGf) trains with W (mask + (1 - mask) beta), beta falling linearly or
-exponentially; structure decay (SdGf) uses binary masks: stepwise (M-1):M, M/2:M, ..., N:M, or geometric 8N:8M, 4N:4M, 2N:2M, N:M. As in the paper the
-model is new, trained by the track's recipe for training from scratch; the weights of the dense model play no part.
-ASSUMED: 5 % of the steps dense before and 10 % with the final binary mask after the decay (the code's defaults are 0); beta ends at 0.01 (exponential)
-or 0 (linear); `gradient`: "chain" follows the chain rule, so that it fades with beta (our reading of the paper), "ste" passes it unscaled, as the released
-code does; all of `prunable` (in a ViT: qkv, proj, fc1, fc2), convolutions and mixers included. A layer whose input channels M does not divide stays dense
-(M = 16 on digits: 6 of 19 in resnet with 3 % of the weights, 3 of 14 in mobilenet with 18 %, 6 of 24 in mixer with 2 %). Geometric blocks wider than a
-row run on into the next row, as in the released code; where they do not divide a layer's weights it is still dense in that frame. The released code's
-errors that the sheet lists (lost bias, swapped arguments) are not followed.
+Bambhaniya, Yazdanbakhsh, Subramanian, Kao, Agrawal, Evci, Krishna, "Progressive
+Gradient Flow for Robust N:M Sparsity Training in Transformers", 2024, arXiv 2402.04744
+(sheet A5). N of every M consecutive weights along the input channels are kept
+(convolutions: in the order out, kh, kw, in), chosen anew at every forward pass by |W|
+in float32, ties losing at the lower index. Mask decay (MdGf) trains with W (mask + (1 -
+mask) beta), beta falling linearly or exponentially; structure decay (SdGf) uses binary
+masks: stepwise (M-1):M, M/2:M, ..., N:M, or geometric 8N:8M, 4N:4M, 2N:2M, N:M. As in
+the paper the model is new, trained by the track's recipe for training from scratch; the
+weights of the dense model play no part.
+ASSUMED: 5 % of the steps dense before and 10 % with the final binary mask after the
+decay (the code's defaults are 0); beta ends at 0.01 (exponential) or 0 (linear);
+`gradient`: "chain" follows the chain rule, so that it fades with beta (our reading of
+the paper), "ste" passes it unscaled, as the released code does; all of `prunable` (in a
+ViT: qkv, proj, fc1, fc2), convolutions and mixers included. A layer whose input
+channels M does not divide stays dense (M = 16 on digits: 6 of 19 in resnet with 3 % of
+the weights, 3 of 14 in mobilenet with 18 %, 6 of 24 in mixer with 2 %). Geometric
+blocks wider than a row run on into the next row, as in the released code; where they do
+not divide a layer's weights it is still dense in that frame. The released code's errors
+that the sheet lists (lost bias, swapped arguments) are not followed.
 
-Checked against: the authors' autograd functions (github.com/abhibambhaniya/progressive_gradient_flow_nm_sparsity @4ee44a4, an indentation repaired), run side
-by side: weights and straight-through gradients bit for bit the same in 144 cases (linear, exponential, step; Linear and Conv2d), the same frames of
-structure decay to within an epoch in 10; the sheet's worked example; beta = 1 trains as without, bit for bit.
+Checked against: the authors' autograd functions
+(github.com/abhibambhaniya/progressive_gradient_flow_nm_sparsity @4ee44a4, an
+indentation repaired), run side by side: weights and straight-through gradients bit for
+bit the same in 144 cases (linear, exponential, step; Linear and Conv2d), the same
+frames of structure decay to within an epoch in 10; the sheet's worked example; beta = 1
+trains as without, bit for bit.
 """
 
 from __future__ import annotations
@@ -40,7 +52,9 @@ Frame = tuple[float, Mapping[int, int]]  # beta, and the number of weights kept 
 
 
 def nm_mask(W: Tensor, N: int | Tensor, M: int) -> Tensor:
-    """Mark the N largest |W| of each M consecutive weights of W (out, in) or (out, in, kh, kw) along the input channels; of equals the last."""
+    """Mark the N largest |W| of each M consecutive weights of W (out, in) or (out, in,
+    kh, kw) along the input channels; of equals the last.
+    """
     blocks = W.detach().movedim(1, -1).abs()
     order = blocks.reshape(-1, M).sort(dim=1, stable=True).indices
     kept = (torch.arange(M, device=W.device) >= M - N).expand_as(order)
@@ -80,17 +94,26 @@ def ste(W: Tensor, factor: Tensor) -> Tensor:
     return (W * factor).detach() + (W - W.detach())
 
 
-RECIPES: dict[str, Callable[[float, int, int], Frame]] = {"linear": linear, "exponential": exponential, "stepwise": stepwise, "geometric": geometric}
+RECIPES: dict[str, Callable[[float, int, int], Frame]] = {
+    "linear": linear,
+    "exponential": exponential,
+    "stepwise": stepwise,
+    "geometric": geometric,
+}
 GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"chain": chain, "ste": ste}
 
 
 class Flow(nn.Module):
-    """Weight W as W (mask + (1 - mask) beta), the mask keeping what every size of block keeps; the numbers are buffers, for CUDA graphs."""
+    """Weight W as W (mask + (1 - mask) beta), the mask keeping what every size of block
+    keeps; the numbers are buffers, for CUDA graphs.
+    """
 
     beta: Tensor
     kept: Tensor
 
-    def __init__(self, W: Tensor, sizes: Sequence[int], gradient: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(
+        self, W: Tensor, sizes: Sequence[int], gradient: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
         super().__init__()
         self.sizes, self.gradient = [M for M in sizes if W.numel() % M == 0], gradient
         self.register_buffer("beta", torch.ones((), device=W.device))
@@ -109,7 +132,9 @@ class Flow(nn.Module):
 
 def divisible(model: nn.Module, M: int) -> dict[str, Layer]:
     """Return the prunable layers with a multiple of M input channels."""
-    return {name: layer for name, layer in prunable(model).items() if layer.weight.shape[1] % M == 0}
+    return {
+        name: layer for name, layer in prunable(model).items() if layer.weight.shape[1] % M == 0
+    }
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -117,9 +142,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class NmGradientFlow(Method):
-    """Train a new model whose prunable layers keep `n` of every `m` weights; n = m keeps dense.
+    """Train a new model whose prunable layers keep `n` of every `m` weights; n = m
+    keeps dense.
 
-    decay: how the others fade; gradient: what of it reaches them; dense_share, binary_share: of the steps, before and after the decay.
+    decay: how the others fade; gradient: what of it reaches them; dense_share,
+    binary_share: of the steps, before and after the decay.
     """
 
     n: Annotated[int, Field(ge=1, le=64)] = 2
@@ -142,11 +169,19 @@ class NmGradientFlow(Method):
             raise ValueError(f"n must be at most m and the shares at most 1 together, found {self}")
 
     def skip(self, model: nn.Module) -> str | None:
-        return None if divisible(model, self.m) else f"no layer has a multiple of m = {self.m} input channels"
+        return (
+            None
+            if divisible(model, self.m)
+            else f"no layer has a multiple of m = {self.m} input channels"
+        )
 
     def frame(self, step: int, steps: int) -> Frame:
-        """Return what is shown at `step` of `steps`: all, the decay, or the final binary mask."""
-        p = (step - self.dense_share * steps) / max(steps * (1 - self.dense_share - self.binary_share), 1e-9)
+        """Return what is shown at `step` of `steps`: all, the decay, or the final
+        binary mask.
+        """
+        p = (step - self.dense_share * steps) / max(
+            steps * (1 - self.dense_share - self.binary_share), 1e-9
+        )
         if p >= 1:
             return 0.0, {self.m: self.n}
         return (1.0, {}) if p < 0 else RECIPES[self.decay](p, self.n, self.m)
@@ -157,7 +192,10 @@ class NmGradientFlow(Method):
         model, steps = data.narrower(1.0), data.steps(data.scratch)
         frames = [self.frame(step, steps) for step in range(steps + 1)]
         sizes = sorted({M for _, kept in frames for M in kept})
-        flows = {name: Flow(layer.weight, sizes, GRADIENTS[self.gradient]) for name, layer in divisible(model, self.m).items()}
+        flows = {
+            name: Flow(layer.weight, sizes, GRADIENTS[self.gradient])
+            for name, layer in divisible(model, self.m).items()
+        }
         for name, flow in flows.items():
             parametrize.register_parametrization(model.get_submodule(name), "weight", flow)
         shown = iter(frames)
@@ -170,6 +208,14 @@ class NmGradientFlow(Method):
         show(0.0)
         train(model, data, data.scratch, show)
         for name in flows:
-            parametrize.remove_parametrizations(model.get_submodule(name), "weight", leave_parametrized=False)
-        zero(model, {name: ~nm_mask(layer.weight, self.n, self.m) for name, layer in divisible(model, self.m).items()})
+            parametrize.remove_parametrizations(
+                model.get_submodule(name), "weight", leave_parametrized=False
+            )
+        zero(
+            model,
+            {
+                name: ~nm_mask(layer.weight, self.n, self.m)
+                for name, layer in divisible(model, self.m).items()
+            },
+        )
         return model

@@ -1,18 +1,28 @@
-"""Powerpropagation: train weights as signed powers of their parameters, so that small ones stay small, then prune the smallest at once.
+"""Powerpropagation: train weights as signed powers of their parameters, so that small
+ones stay small, then prune the smallest at once.
 
-Schwarz, Jayakumar, Pascanu, Latham, Teh, "Powerpropagation: a sparsity inducing weight reparameterisation", NeurIPS 2021, arXiv 2110.00296 (sheet A6).
-w = theta |theta|^(alpha - 1), initialised so that w is what it would have been; the smaller a weight, the slower it moves. A new model is trained
-by the track's recipe for training from scratch, then exactly round(s n) of all prunable weights, the smallest |w|, are zeroed, and BatchNorm statistics are
-re-estimated (`bn_passes`; convention 0.10). As adaptive optimisers divide the effect out again, training is by SGD with momentum at a learning rate and a
-weight decay of the method's own, whatever the track's optimiser; epochs, batch, warm-up and smoothing are the track's.
-ASSUMED: alpha 1.375 (the sheet's choice for convolutions); learning rate 0.3, chosen on validation images of digits (0.1 and 0.3 on resnet and mobilenet,
-confirmed on mixer; none of 0.03, 0.1, 0.3 and 1 trains vit); weight decay 0.0005, not tuned; prunable layers and classifier are reparametrised, all others
-trained as usual; a layer that starts at zero (a mixer's head) is left as it is, since theta = 0 never learns; weight decay acts on theta and is divided by
-alpha, so that it shrinks w as fast as it would without; one ranking over all layers (the authors' notebook prunes layer by layer); no gradual pruning,
-which the paper adds on top.
+Schwarz, Jayakumar, Pascanu, Latham, Teh, "Powerpropagation: a sparsity inducing weight
+reparameterisation", NeurIPS 2021, arXiv 2110.00296 (sheet A6). w = theta |theta|^(alpha
+- 1), initialised so that w is what it would have been; the smaller a weight, the slower
+it moves. A new model is trained by the track's recipe for training from scratch, then
+exactly round(s n) of all prunable weights, the smallest |w|, are zeroed, and BatchNorm
+statistics are re-estimated (`bn_passes`; convention 0.10). As adaptive optimisers
+divide the effect out again, training is by SGD with momentum at a learning rate and a
+weight decay of the method's own, whatever the track's optimiser; epochs, batch, warm-up
+and smoothing are the track's.
+ASSUMED: alpha 1.375 (the sheet's choice for convolutions); learning rate 0.3, chosen on
+validation images of digits (0.1 and 0.3 on resnet and mobilenet, confirmed on mixer;
+none of 0.03, 0.1, 0.3 and 1 trains vit); weight decay 0.0005, not tuned; prunable
+layers and classifier are reparametrised, all others trained as usual; a layer that
+starts at zero (a mixer's head) is left as it is, since theta = 0 never learns; weight
+decay acts on theta and is divided by alpha, so that it shrinks w as fast as it would
+without; one ranking over all layers (the authors' notebook prunes layer by layer); no
+gradual pruning, which the paper adds on top.
 
-Checked against: a port of the authors' MNIST notebook (github.com/dlpbc/powerpropagation-pytorch @99e29ce), trained side by side with alpha 1.375, 2 and 4:
-weights after 300 steps equal within 1.1e-5, masks by layer the same; the sheet's worked example; alpha = 1 trains as without, bit for bit.
+Checked against: a port of the authors' MNIST notebook
+(github.com/dlpbc/powerpropagation-pytorch @99e29ce), trained side by side with alpha
+1.375, 2 and 4: weights after 300 steps equal within 1.1e-5, masks by layer the same;
+the sheet's worked example; alpha = 1 trains as without, bit for bit.
 """
 
 from __future__ import annotations
@@ -47,8 +57,14 @@ class Power(nn.Module):
 
 
 def train_powers(model: nn.Module, data: Data, schedule: Schedule, alpha: float) -> nn.Module:
-    """Train `model` in place with powers as weights of the prunable layers and the classifier; return it with plain weights."""
-    powers = [layer for name, layer in weighted(model).items() if name in classifier(model) | prunable(model).keys() and layer.weight.any()]
+    """Train `model` in place with powers as weights of the prunable layers and the
+    classifier; return it with plain weights.
+    """
+    powers = [
+        layer
+        for name, layer in weighted(model).items()
+        if name in classifier(model) | prunable(model).keys() and layer.weight.any()
+    ]
     for layer in powers:
         parametrize.register_parametrization(layer, "weight", Power(alpha))
     train(model, data, schedule)
@@ -59,7 +75,9 @@ def train_powers(model: nn.Module, data: Data, schedule: Schedule, alpha: float)
 
 @dataclass(frozen=True)
 class Powerpropagation(Method):
-    """Train a new model with powers `alpha` as weights and zero the smallest `sparsity` of the prunable ones; 0 keeps dense."""
+    """Train a new model with powers `alpha` as weights and zero the smallest `sparsity`
+    of the prunable ones; 0 keeps dense.
+    """
 
     sparsity: Sparsity = 0.8
     alpha: Annotated[float, Field(ge=1, le=5)] = 1.375
@@ -82,7 +100,14 @@ class Powerpropagation(Method):
         if self.sparsity == 0:
             return model
         decay = self.weight_decay / self.alpha
-        schedule = replace(data.scratch, optimiser="sgd", learning_rate=self.learning_rate, weight_decay=decay)
+        schedule = replace(
+            data.scratch, optimiser="sgd", learning_rate=self.learning_rate, weight_decay=decay
+        )
         model = train_powers(data.narrower(1.0), data, schedule, self.alpha)
-        zero(model, smallest({name: layer.weight for name, layer in prunable(model).items()}, self.sparsity))
+        zero(
+            model,
+            smallest(
+                {name: layer.weight for name, layer in prunable(model).items()}, self.sparsity
+            ),
+        )
         return recover(model, data, self.bn_passes)

@@ -1,19 +1,32 @@
-"""Q-exit: an image leaves a ViT after the first block by which the probability of having halted, as a small head learns it, has passed q.
+"""Q-exit: an image leaves a ViT after the first block by which the probability of
+having halted, as a small head learns it, has passed q.
 
-Balagansky, Gavrilov, "PALBERT: Teaching ALBERT to Ponder", NeurIPS 2022, arXiv 2204.03276. After block i the class token gives a state h_i, one classifier
-for all exits gives logits z_i from it, and one head gives lambda_i = sigmoid(head(h_i + e_i, h_{i-1} + e_{i-1})), zeros before the first, with an embedding
-e_i of the layer. An image halts at exit i with p_i = lambda_i prod_{j<i} (1 - lambda_j). Training runs all blocks on the loss sum_i p_i CE(z_i) + beta KL(prior
-|| p), means over images, prior the geometric distribution of parameter lambda_p with the rest on the last exit. Then an image takes the logits of the first
-exit with p_1 + ... + p_i > q, else of the last: nothing is drawn, and what an image gets does not depend on its batch. The artefact branches (torch.cond) after
-every exit but the last on whether all images of the batch have left: alone, an image pays for its own blocks; a batch runs until its last image has left.
-ASSUMED: ViT blocks share no weights as ALBERT's do, so each exit has a LayerNorm of its own, a copy of the model's at first, and h_i = LN_i(class token) has
-no pooler; the hidden layers of the head (three, tanh) are C wide (theirs 2 C); e starts at 0 and the head's last layer such that lambda is lambda_p, so that p
-starts at the prior; `share` of the track's fine-tuning for all weights alike, its label smoothing in every CE, no dropout on the heads; exits from block
-`first` on. Deviations: lambda of the last exit is 1 (theirs leaves the rest of p unassigned); log p comes from log-sigmoids, so that nothing underflows, and
-p stays as it is (theirs: eps / L once the sum has passed 1 - eps). q = 1: no image leaves early, so the fine-tuned model is returned without exits.
-Checked against: github.com/tinkoff-ai/palbert at 52a79af, its palbert_fast.py and loss.py, with stand-ins for transformers' ALBERT layers, eps off and lambda
-of the last layer 1, for 20 random models of 6 layers: p, prior and loss within 2e-7, gradients within 3e-6 of the largest; the layer that each of 640 inputs
-leaves at, at five q: equal; logits, ours in a batch of 32, theirs alone, within 5e-7. In the tests: the sheet's worked example and its prior of 12 layers.
+Balagansky, Gavrilov, "PALBERT: Teaching ALBERT to Ponder", NeurIPS 2022, arXiv
+2204.03276. After block i the class token gives a state h_i, one classifier for all
+exits gives logits z_i from it, and one head gives lambda_i = sigmoid(head(h_i + e_i,
+h_{i-1} + e_{i-1})), zeros before the first, with an embedding e_i of the layer. An
+image halts at exit i with p_i = lambda_i prod_{j<i} (1 - lambda_j). Training runs all
+blocks on the loss sum_i p_i CE(z_i) + beta KL(prior || p), means over images, prior the
+geometric distribution of parameter lambda_p with the rest on the last exit. Then an
+image takes the logits of the first exit with p_1 + ... + p_i > q, else of the last:
+nothing is drawn, and what an image gets does not depend on its batch. The artefact
+branches (torch.cond) after every exit but the last on whether all images of the batch
+have left: alone, an image pays for its own blocks; a batch runs until its last image
+has left. ASSUMED: ViT blocks share no weights as ALBERT's do, so each exit has a
+LayerNorm of its own, a copy of the model's at first, and h_i = LN_i(class token) has no
+pooler; the hidden layers of the head (three, tanh) are C wide (theirs 2 C); e starts at
+0 and the head's last layer such that lambda is lambda_p, so that p starts at the prior;
+`share` of the track's fine-tuning for all weights alike, its label smoothing in every
+CE, no dropout on the heads; exits from block `first` on. Deviations: lambda of the last
+exit is 1 (theirs leaves the rest of p unassigned); log p comes from log-sigmoids, so
+that nothing underflows, and p stays as it is (theirs: eps / L once the sum has passed 1
+- eps). q = 1: no image leaves early, so the fine-tuned model is returned without exits.
+Checked against: github.com/tinkoff-ai/palbert at 52a79af, its palbert_fast.py and
+loss.py, with stand-ins for transformers' ALBERT layers, eps off and lambda of the last
+layer 1, for 20 random models of 6 layers: p, prior and loss within 2e-7, gradients
+within 3e-6 of the largest; the layer that each of 640 inputs leaves at, at five q:
+equal; logits, ours in a batch of 32, theirs alone, within 5e-7. In the tests: the
+sheet's worked example and its prior of 12 layers.
 """
 
 from __future__ import annotations
@@ -34,33 +47,44 @@ from methods import Data, Method, Needs, Realisation
 from methods.parts.training.losses import with_loss
 from methods.parts.training.train import train
 
-State = tuple[
-    Tensor, ...
-]  # tokens x (B, N, C), h + e of the last exit (B, C), probability (B,) of not having halted, h (B, C) of each image's own exit so far
+# tokens x (B, N, C), h + e of the last exit (B, C), probability (B,) of not having
+# halted, h (B, C) of each image's own exit so far
+State = tuple[Tensor, ...]
 
 
 def log_pmf(logits: Tensor) -> Tensor:
-    """Return log p (B, L), p_i = lambda_i prod_{j<i} (1 - lambda_j), for the logits (B, L - 1) of lambda; lambda_L = 1."""
+    """Return log p (B, L), p_i = lambda_i prod_{j<i} (1 - lambda_j), for the logits (B,
+    L - 1) of lambda; lambda_L = 1.
+    """
     return pad(logsigmoid(logits), (0, 1)) + pad(logsigmoid(-logits).cumsum(1), (1, 0))
 
 
 def geometric(lambda_p: float, L: int) -> Tensor:
-    """Return the prior (L,): lambda_p (1 - lambda_p)^(i - 1), and what is left on the last."""
+    """Return the prior (L,): lambda_p (1 - lambda_p)^(i - 1), and what is left on the
+    last.
+    """
     left = (1 - lambda_p) ** torch.arange(L)
     return torch.cat([lambda_p * left[:-1], left[-1:]])
 
 
 def ponder(z: Tensor, log_p: Tensor, prior: Tensor, beta: float) -> Tensor:
-    """Return logits u (B, K) whose cross-entropy with any targets differentiates sum_i p_i CE(z_i) + beta KL(prior || p), for z (B, L, K).
+    """Return logits u (B, K) whose cross-entropy with any targets differentiates sum_i
+    p_i CE(z_i) + beta KL(prior || p), for z (B, L, K).
 
-    Cross-entropy is linear in log-softmaxes: with u = sum_i p_i log softmax(z_i), it is that sum + log sum exp u, which is subtracted again.
+    Cross-entropy is linear in log-softmaxes: with u = sum_i p_i log softmax(z_i), it is
+    that sum + log sum exp u, which is subtracted again.
     """
     u = (log_p.exp()[..., None] * z.log_softmax(-1)).sum(1)
-    return with_loss(u, beta * kl_div(log_p, prior.expand_as(log_p), reduction="batchmean") - u.logsumexp(1).mean())
+    return with_loss(
+        u,
+        beta * kl_div(log_p, prior.expand_as(log_p), reduction="batchmean") - u.logsumexp(1).mean(),
+    )
 
 
 class Exits(nn.Module):
-    """What stands after the blocks of a ViT from number `first` on: LN_i and e_i for all but the last, and the head of lambda."""
+    """What stands after the blocks of a ViT from number `first` on: LN_i and e_i for
+    all but the last, and the head of lambda.
+    """
 
     def __init__(self, vit: Any, first: int, lambda_p: float, generator: torch.Generator) -> None:
         super().__init__()
@@ -74,10 +98,14 @@ class Exits(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.zeros_(last.weight)
         nn.init.constant_(last.bias, log(lambda_p / (1 - lambda_p)))
-        self.head = nn.Sequential(*(part for layer in hidden for part in (layer, nn.Tanh())), last).to(device)
+        self.head = nn.Sequential(
+            *(part for layer in hidden for part in (layer, nn.Tanh())), last
+        ).to(device)
 
     def logit(self, here: Tensor, before: Tensor) -> Tensor:
-        """Return the logit of lambda_i (B,) for h_i + e_i and h_{i-1} + e_{i-1}, both (B, C)."""
+        """Return the logit of lambda_i (B,) for h_i + e_i and h_{i-1} + e_{i-1}, both
+        (B, C).
+        """
         result: Tensor = self.head(torch.cat([here, before], 1))
         return result[:, 0]
 
@@ -91,7 +119,9 @@ def tokens(vit: Any, images: Tensor, blocks: int) -> Tensor:
 
 
 class Pondering(nn.Module):
-    """A ViT that runs all its blocks and returns logits with the loss of all its exits."""
+    """A ViT that runs all its blocks and returns logits with the loss of all its
+    exits.
+    """
 
     def __init__(self, vit: Any, exits: Exits, lambda_p: float, beta: float) -> None:
         super().__init__()
@@ -102,12 +132,22 @@ class Pondering(nn.Module):
         vit, exits = self.vit, self.exits
         x = tokens(vit, images, exits.first - 1)
         h: list[Tensor] = []
-        for block, norm in zip(vit.blocks[exits.first - 1 :], [*exits.norms, vit.norm], strict=True):
+        for block, norm in zip(
+            vit.blocks[exits.first - 1 :], [*exits.norms, vit.norm], strict=True
+        ):
             x = block(x)
             h.append(norm(x[:, 0]))
         here = [h_i + e_i for h_i, e_i in zip(h, exits.e, strict=False)]
-        logits = [exits.logit(*pair) for pair in zip(here, [torch.zeros_like(here[0]), *here], strict=False)]
-        return ponder(vit.head(torch.stack(h, 1)).float(), log_pmf(torch.stack(logits, 1).float()), self.prior, self.beta)
+        logits = [
+            exits.logit(*pair)
+            for pair in zip(here, [torch.zeros_like(here[0]), *here], strict=False)
+        ]
+        return ponder(
+            vit.head(torch.stack(h, 1)).float(),
+            log_pmf(torch.stack(logits, 1).float()),
+            self.prior,
+            self.beta,
+        )
 
 
 class Leaving(nn.Module):
@@ -127,7 +167,9 @@ class Leaving(nn.Module):
         return logits
 
     def gone(self, stay: Tensor) -> Tensor:
-        """Return which images have left (B,), by the probability of not having halted."""
+        """Return which images have left (B,), by the probability of not having
+        halted.
+        """
         return 1 - stay > self.q
 
     def step(self, i: int) -> Callable[..., State]:
@@ -137,25 +179,41 @@ class Leaving(nn.Module):
         def run(x: Tensor, before: Tensor, stay: Tensor, kept: Tensor) -> State:
             x = block(x)
             if i == len(exits.e):
-                return x, before.clone(), stay.clone(), torch.where(self.gone(stay)[:, None], kept, self.vit.norm(x[:, 0]))
+                return (
+                    x,
+                    before.clone(),
+                    stay.clone(),
+                    torch.where(self.gone(stay)[:, None], kept, self.vit.norm(x[:, 0])),
+                )
             h = exits.norms[i](x[:, 0])
             here = h + exits.e[i]
-            return x, here, stay * torch.sigmoid(-exits.logit(here, before)), torch.where(self.gone(stay)[:, None], kept, h)
+            return (
+                x,
+                here,
+                stay * torch.sigmoid(-exits.logit(here, before)),
+                torch.where(self.gone(stay)[:, None], kept, h),
+            )
 
         return run
 
 
 def unless(done: Tensor, step: Callable[..., State], state: State) -> State:
-    """Return step(*state), or the state as it is if `done`; an exported program decides when it runs."""
+    """Return step(*state), or the state as it is if `done`; an exported program decides
+    when it runs.
+    """
     if torch.compiler.is_exporting():
-        result: State = torch.cond(done, lambda *parts: tuple(part.clone() for part in parts), step, state)
+        result: State = torch.cond(
+            done, lambda *parts: tuple(part.clone() for part in parts), step, state
+        )
         return result
     return state if done else step(*state)
 
 
 @dataclass(frozen=True)
 class QExit(Method):
-    """Fine-tune with exits under the prior `lambda_p`, then let images leave at the `q` of their halting distribution; 1 runs all blocks."""
+    """Fine-tune with exits under the prior `lambda_p`, then let images leave at the `q`
+    of their halting distribution; 1 runs all blocks.
+    """
 
     q: Annotated[float, Field(ge=0, le=1)] = 0.5
     lambda_p: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -182,4 +240,8 @@ class QExit(Method):
             return "not a vision transformer: its blocks have no class token to leave with"
         if model.global_pool != "token" or not isinstance(model.fc_norm, nn.Identity):
             return "its classifier does not read the normalised class token alone"
-        return None if self.first < len(model.blocks) else f"no block before the last is number {self.first} or later"
+        return (
+            None
+            if self.first < len(model.blocks)
+            else f"no block before the last is number {self.first} or later"
+        )

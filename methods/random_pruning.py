@@ -1,10 +1,14 @@
 """Random pruning: zero a random share of each layer's weights (sheet B1, unstructured).
 
-The control of every pruning criterion (Blalock et al., "What is the state of neural network pruning?", MLSys 2020). Per layer, i.i.d. N(0, 1) scores are
-drawn from a generator that depends on the seed and the layer's name alone, and the k = round(s n) lowest are zeroed; densities are uniform over layers.
-Afterwards BatchNorm statistics are re-estimated on the calibration images (`bn_passes`; convention 0.10 of the sheets), as for every one-shot pruning here.
+The control of every pruning criterion (Blalock et al., "What is the state of neural
+network pruning?", MLSys 2020). Per layer, i.i.d. N(0, 1) scores are drawn from a
+generator that depends on the seed and the layer's name alone, and the k = round(s n)
+lowest are zeroed; densities are uniform over layers. Afterwards BatchNorm statistics
+are re-estimated on the calibration images (`bn_passes`; convention 0.10 of the sheets),
+as for every one-shot pruning here.
 
-Checked against: exact counts and the expected overlap 0.5 of two masks at s = 0.5 (sheet B1).
+Checked against: exact counts and the expected overlap 0.5 of two masks at s = 0.5
+(sheet B1).
 """
 
 from __future__ import annotations
@@ -45,5 +49,11 @@ class RandomPruning(Method):
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         weights = {name: layer.weight for name, layer in prunable(model).items()}
-        zero(model, {name: random_mask(w.shape, self.sparsity, data.generator(name)).to(w.device) for name, w in weights.items()})
+        zero(
+            model,
+            {
+                name: random_mask(w.shape, self.sparsity, data.generator(name)).to(w.device)
+                for name, w in weights.items()
+            },
+        )
         return recover(model, data, self.bn_passes)

@@ -1,20 +1,30 @@
-"""RigL: train a sparse network from scratch, moving its connections to where the dense gradient is largest (sheet B12).
+"""RigL: train a sparse network from scratch, moving its connections to where the dense
+gradient is largest (sheet B12).
 
-Evci, Gale, Menick, Castro, Elsen, "Rigging the Lottery: Making All Tickets Winners", ICML 2020, arXiv 1911.11134. Every layer starts with random connections,
-as many as its Erdos-Renyi-Kernel density asks for: eps (sum of the weight's dimensions) / (their product), capped at 1, eps such that n - round(s n) of all n
-weights are kept. Every dT steps until T_end each layer drops the fraction f(t) = alpha/2 (1 + cos(pi t / T_end)) of its connections, those with the smallest
-|w|, and grows as many where the gradient of the batch, with respect to all weights, is largest; new ones start at zero, one that is dropped and grown at once
-goes on as it was. T_end is 3/4 of the steps.
+Evci, Gale, Menick, Castro, Elsen, "Rigging the Lottery: Making All Tickets Winners",
+ICML 2020, arXiv 1911.11134. Every layer starts with random connections, as many as its
+Erdos-Renyi-Kernel density asks for: eps (sum of the weight's dimensions) / (their
+product), capped at 1, eps such that n - round(s n) of all n weights are kept. Every dT
+steps until T_end each layer drops the fraction f(t) = alpha/2 (1 + cos(pi t / T_end))
+of its connections, those with the smallest |w|, and grows as many where the gradient of
+the batch, with respect to all weights, is largest; new ones start at zero, one that is
+dropped and grown at once goes on as it was. T_end is 3/4 of the steps.
 
-ASSUMED: ERK goes over this suite's prunable layers (in the paper over all but the first one), so that stem, classifier and depth-wise convolutions stay
-dense; counts are rounded by largest remainders to meet the budget exactly. dT is the paper's 100 steps, or less, down to 5, where a short run would have
-fewer than `updates` updates. Ties go to the lower index, in place of noise of 1e-5 on |w|. A step that updates the masks gets zero gradients, in place of
-none at all, so that momentum and weight decay act. The optimiser's moments of grown weights are not reset, but have seen zero gradients for as long as the
-weight was out, at least dT steps (most: always); as after a reset, AdamW's first steps of such a weight are several times as long as others. alpha=0 is the
-static random mask. sparsity=0 keeps dense itself.
+ASSUMED: ERK goes over this suite's prunable layers (in the paper over all but the first
+one), so that stem, classifier and depth-wise convolutions stay dense; counts are
+rounded by largest remainders to meet the budget exactly. dT is the paper's 100 steps,
+or less, down to 5, where a short run would have fewer than `updates` updates. Ties go
+to the lower index, in place of noise of 1e-5 on |w|. A step that updates the masks gets
+zero gradients, in place of none at all, so that momentum and weight decay act. The
+optimiser's moments of grown weights are not reset, but have seen zero gradients for as
+long as the weight was out, at least dT steps (most: always); as after a reset, AdamW's
+first steps of such a weight are several times as long as others. alpha=0 is the static
+random mask. sparsity=0 keeps dense itself.
 
-Checked against: github.com/google-research/rigl at d39fc7d, get_sparsities_erdos_renyi on 139 lists of shapes (ResNet-18, MobileNetV2, ViT-Ti, random ones):
-the same dense layers, counts equal within 4 (it rounds the budget per layer). The sheet's worked examples.
+Checked against: github.com/google-research/rigl at d39fc7d, get_sparsities_erdos_renyi
+on 139 lists of shapes (ResNet-18, MobileNetV2, ViT-Ti, random ones): the same dense
+layers, counts equal within 4 (it rounds the budget per layer). The sheet's worked
+examples.
 """
 
 from __future__ import annotations
@@ -36,11 +46,16 @@ from methods.parts.training.train import train
 
 
 def erk_kept(shapes: Mapping[str, torch.Size], s: float) -> dict[str, int]:
-    """Return how many weights each layer keeps: eps * sum(shape), at most all of them, n - round(s n) in all."""
+    """Return how many weights each layer keeps: eps * sum(shape), at most all of them,
+    n - round(s n) in all.
+    """
     n = {name: shape.numel() for name, shape in shapes.items()}
     kept, left = dict(n), sum(n.values()) - round(s * sum(n.values()))
     sparse = {name: sum(shape) for name, shape in shapes.items()}  # raw density times n
-    while dense := {name for name in sparse if left * sparse[name] > n[name] * sum(sparse.values())}:  # eps * sum(shape) > n, eps = left / sum
+    # eps * sum(shape) > n, eps = left / sum
+    while dense := {
+        name for name in sparse if left * sparse[name] > n[name] * sum(sparse.values())
+    }:
         left -= sum(n[name] for name in dense)
         sparse = {name: size for name, size in sparse.items() if name not in dense}
     kept |= {name: left * size // sum(sparse.values()) for name, size in sparse.items()}
@@ -51,7 +66,9 @@ def erk_kept(shapes: Mapping[str, torch.Size], s: float) -> dict[str, int]:
 
 
 def moved(W: Tensor, gradient: Tensor, off: Tensor, k: int) -> Tensor:
-    """Drop the k connections with the smallest |W| and grow the k with the largest |gradient| of those not kept; return the new mask of those off."""
+    """Drop the k connections with the smallest |W| and grow the k with the largest
+    |gradient| of those not kept; return the new mask of those off.
+    """
     free = off | lowest(W.abs().masked_fill(off, torch.inf), k)
     return free & ~lowest((-gradient.abs()).masked_fill(~free, torch.inf), k)
 
@@ -68,7 +85,9 @@ def random_off(W: Tensor, kept: int, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class RigL(Method):
-    """Train with `sparsity` of the prunable weights at zero, moving up to `alpha` of each layer's connections at each of some `updates` updates, or more."""
+    """Train with `sparsity` of the prunable weights at zero, moving up to `alpha` of
+    each layer's connections at each of some `updates` updates, or more.
+    """
 
     sparsity: Sparsity = 0.8
     alpha: Annotated[float, Field(ge=0, lt=1)] = 0.3
@@ -94,13 +113,22 @@ class RigL(Method):
             zero(model, off)
 
         hook = model.register_forward_pre_hook(mask)
-        train(model, data, data.scratch, self.mover(model, weights, off, 3 * data.steps(data.scratch) // 4))
+        train(
+            model,
+            data,
+            data.scratch,
+            self.mover(model, weights, off, 3 * data.steps(data.scratch) // 4),
+        )
         hook.remove()
         mask()
         return model
 
-    def mover(self, model: nn.Module, weights: Mapping[str, Tensor], off: Mapping[str, Tensor], T_end: int) -> Callable[[float], None]:
-        """Return what happens to dense gradients before step t: every dT steps masks move and no gradient is left, else those of weights that are off go."""
+    def mover(
+        self, model: nn.Module, weights: Mapping[str, Tensor], off: Mapping[str, Tensor], T_end: int
+    ) -> Callable[[float], None]:
+        """Return what happens to dense gradients before step t: every dT steps masks
+        move and no gradient is left, else those of weights that are off go.
+        """
         steps, dT = count(), max(5, min(100, T_end // self.updates))
 
         @torch.no_grad()

@@ -1,19 +1,29 @@
-"""RSQ: rotate the features of a transformer so that none stands out, count important tokens more in the second moments, then quantise as GPTQ does.
+"""RSQ: rotate the features of a transformer so that none stands out, count important
+tokens more in the second moments, then quantise as GPTQ does.
 
-Sung, Yadav, Li, Yoon, Bansal, RSQ: Learning from Important Tokens Leads to Better Quantized LLMs, 2025, arXiv 2503.01820 (sheet S02).
-Rotate: LayerScale and the affine part of each LayerNorm go into the layer before or after, the mean subtraction M = I - 1 1^T / D into all that is added to
-the residual stream, so that an RMS norm without parameters is left; then writers W <- (M Q)^T W, tokens t <- t M Q, readers W <- W Q, with Q a Hadamard matrix
-of order D (12 * 2^k or 2^k) with random signs, over sqrt(D); for any other D the orthogonal factor of a Gaussian matrix.
-Scale: w_t = attention that token t gets, summed over heads and queries, per image brought to [r_min, 1], then divided by its mean: r_t. The moments of all
-layers of the block are H = 2/N sum r_t x_t x_t^T. r_min = 1 is GPTQ on the rotated model.
-Quantise: GPTQ on the same grids as `gptq` and `rtn` (the paper's are symmetric; ours so that rotation and scaling are all that differ), blocks done in
-order, each layer on inputs that come from everything before it already quantised; damping 1 %. `bits` as there; 32 leave the model as it is.
-ASSUMED: what is no ViT is not rotated (norms and activations between its convolutions, token mixing in a mixer, do not commute with Q), and its w_t is the
-norm of the block's input at position t (the paper's ActNorm), averaged over the windows of a layer's output grid; layers that mix tokens (a mixer's
-mlp_tokens) see no single token and get r = 1. No online rotation, no larger calibration set. One factorisation in float64 needs no second try.
-Checked against: github.com/ylsung/rsq at 1a7cf31d, `OriginalAttentionWeighting` and `GPTQ.add_batch` on the attention and inputs of a trained ViT of the
-digits track: H of each block's fc1 equal to 3e-7 (its H counts sequences, ours tokens). In the tests: the rotated model's logits, the sheet's tokens; r_min = 1
-without rotation equals `gptq`.
+Sung, Yadav, Li, Yoon, Bansal, RSQ: Learning from Important Tokens Leads to Better
+Quantized LLMs, 2025, arXiv 2503.01820 (sheet S02). Rotate: LayerScale and the affine
+part of each LayerNorm go into the layer before or after, the mean subtraction M = I - 1
+1^T / D into all that is added to the residual stream, so that an RMS norm without
+parameters is left; then writers W <- (M Q)^T W, tokens t <- t M Q, readers W <- W Q,
+with Q a Hadamard matrix of order D (12 * 2^k or 2^k) with random signs, over sqrt(D);
+for any other D the orthogonal factor of a Gaussian matrix.
+Scale: w_t = attention that token t gets, summed over heads and queries, per image
+brought to [r_min, 1], then divided by its mean: r_t. The moments of all layers of the
+block are H = 2/N sum r_t x_t x_t^T. r_min = 1 is GPTQ on the rotated model.
+Quantise: GPTQ on the same grids as `gptq` and `rtn` (the paper's are symmetric; ours so
+that rotation and scaling are all that differ), blocks done in order, each layer on
+inputs that come from everything before it already quantised; damping 1 %. `bits` as
+there; 32 leave the model as it is. ASSUMED: what is no ViT is not rotated (norms and
+activations between its convolutions, token mixing in a mixer, do not commute with Q),
+and its w_t is the norm of the block's input at position t (the paper's ActNorm),
+averaged over the windows of a layer's output grid; layers that mix tokens (a mixer's
+mlp_tokens) see no single token and get r = 1. No online rotation, no larger calibration
+set. One factorisation in float64 needs no second try. Checked against:
+github.com/ylsung/rsq at 1a7cf31d, `OriginalAttentionWeighting` and `GPTQ.add_batch` on
+the attention and inputs of a trained ViT of the digits track: H of each block's fc1
+equal to 3e-7 (its H counts sequences, ours tokens). In the tests: the rotated model's
+logits, the sheet's tokens; r_min = 1 without rotation equals `gptq`.
 """
 
 from __future__ import annotations
@@ -39,7 +49,9 @@ from methods.parts.quantization.rotation import rotatable, rotate, rotation
 
 
 def attention(block: Block, x: Tensor) -> Tensor:
-    """Return how much attention each token of x (N, T, D) gets (N, T), summed over heads and queries."""
+    """Return how much attention each token of x (N, T, D) gets (N, T), summed over
+    heads and queries.
+    """
     attn: Any = block.attn
     q, k, _ = attn.qkv(block.norm1(x)).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
     logits = attn.q_norm(q) * attn.scale @ attn.k_norm(k).mT
@@ -48,7 +60,9 @@ def attention(block: Block, x: Tensor) -> Tensor:
 
 
 def scaled(w: Tensor, r_min: float) -> Tensor:
-    """Return r (N, T): each row of `w` (N, T) brought to [r_min, 1] and divided by its mean; 1 where all are equal."""
+    """Return r (N, T): each row of `w` (N, T) brought to [r_min, 1] and divided by its
+    mean; 1 where all are equal.
+    """
     low, high = w.amin(1, keepdim=True), w.amax(1, keepdim=True)
     r = torch.where(high > low, (w - low) / (high - low) * (1 - r_min) + r_min, 1)
     return r / r.mean(1, keepdim=True)
@@ -56,22 +70,34 @@ def scaled(w: Tensor, r_min: float) -> Tensor:
 
 @torch.no_grad()
 def importance(stage: Stage, r_min: float) -> dict[str, Tensor]:
-    """Return r of each input row of the layers of `stage`; the layers that are left out have rows that are no tokens."""
+    """Return r of each input row of the layers of `stage`; the layers that are left out
+    have rows that are no tokens.
+    """
     if isinstance(stage.module, Block):
         w = torch.cat([attention(stage.module, x) for x in stage.inputs.split(BATCH)])
         return dict.fromkeys(stage.layers, scaled(w, r_min).flatten())
     if stage.inputs.ndim == 3:
-        mixing = set(stage.module.mlp_tokens.modules()) if isinstance(stage.module, MixerBlock) else set()
+        mixing = (
+            set(stage.module.mlp_tokens.modules())
+            if isinstance(stage.module, MixerBlock)
+            else set()
+        )
         r = scaled(stage.inputs.norm(dim=2), r_min).flatten()
         return {name: r for name, layer in stage.layers.items() if layer not in mixing}
     w = stage.inputs.norm(dim=1, keepdim=True)
-    return {name: scaled(nn.functional.adaptive_avg_pool2d(w, grid).flatten(1), r_min).flatten() for name, grid in output_grids(stage).items()}
+    return {
+        name: scaled(nn.functional.adaptive_avg_pool2d(w, grid).flatten(1), r_min).flatten()
+        for name, grid in output_grids(stage).items()
+    }
 
 
 def output_grids(stage: Stage) -> dict[str, tuple[int, int]]:
     """Return height and width of what each convolution of `stage` puts out."""
     grids: dict[str, tuple[int, int]] = {}
-    hooks = [layer.register_forward_hook(lambda _m, _x, y, name=name: grids.update({name: y.shape[2:]})) for name, layer in stage.layers.items()]
+    hooks = [
+        layer.register_forward_hook(lambda _m, _x, y, name=name: grids.update({name: y.shape[2:]}))
+        for name, layer in stage.layers.items()
+    ]
     stage.module(stage.inputs[:1])
     for hook in hooks:
         hook.remove()
@@ -80,7 +106,9 @@ def output_grids(stage: Stage) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Rsq(Method):
-    """Round to grids of 2^`bits` points, the least important token counting `r_min` of the most important; `percdamp` of the mean diagonal as damping."""
+    """Round to grids of 2^`bits` points, the least important token counting `r_min` of
+    the most important; `percdamp` of the mean diagonal as damping.
+    """
 
     family: ClassVar[str] = "quantization"
     paper: ClassVar[str] = "Sung et al. 2025, arXiv 2503.01820"
@@ -96,10 +124,20 @@ class Rsq(Method):
 
     def skip(self, model: nn.Module) -> str | None:
         blocked = isinstance(model, VisionTransformer) and not rotatable(model)
-        return "a norm on the residual stream cannot be folded into the layer after it, so the model cannot be rotated" if blocked else None
+        return (
+            (
+                "a norm on the residual stream cannot be folded into the layer after it, so the "
+                "model "
+                "cannot be rotated"
+            )
+            if blocked
+            else None
+        )
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        """Rotate a ViT or fold the batch norms, round stem, classifier and depth-wise layers, then do the others one after another."""
+        """Rotate a ViT or fold the batch norms, round stem, classifier and depth-wise
+        layers, then do the others one after another.
+        """
         if self.bits == KEEP:
             return model
         images = data.calibration
@@ -108,7 +146,9 @@ class Rsq(Method):
         fold_batchnorms(model, images[:1])
         layers, inner, how = weighted(model), prunable(model), rules(model, self.bits)
         for name in layers.keys() - inner.keys():
-            store_as_codes(layers[name], round_to_nearest(layers[name].weight.flatten(1), how[name]))
+            store_as_codes(
+                layers[name], round_to_nearest(layers[name].weight.flatten(1), how[name])
+            )
         for stage in stages(model, inner, images):
             r = importance(stage, self.r_min)
             for name, layer in stage.layers.items():

@@ -1,18 +1,29 @@
-"""SLAB: turn LayerNorms into batch norms little by little while training, merge those into the Linear behind, and make attention linear.
+"""SLAB: turn LayerNorms into batch norms little by little while training, merge those
+into the Linear behind, and make attention linear.
 
-Guo, Chen, Tang, Wang, "SLAB: Efficient transformers with simplified linear attention and progressive re-parameterized batch normalization", ICML 2024,
-arXiv 2405.11582. RepBN(x) = BN(x) + eta x, BN over channels with statistics over images and tokens, eta one learned scalar; PRepBN(x) = lambda LN(x) +
-(1 - lambda) RepBN(x) in training, lambda falling linearly from 1 to 0 over the first `decay` of the steps. Afterwards RepBN is an affine map per channel,
-x -> (gamma / sigma + eta) x + beta - gamma mu / sigma, and goes into qkv, fc1 or the head behind it. Simplified linear attention, per head:
-q <- relu(q), k <- relu(k + pos), out_i = q_i sum_j k_j^T v_j / (q_i sum_j k_j + 1e-6) + DWC(v)_i, DWC a depth-wise 5 x 5 convolution on the grid of patches.
-ASSUMED: a trained model is converted and fine-tuned by the track's recipe, where the paper trains from scratch for 300 epochs; `norms` and `attentions` are
-the shares replaced, the last ones first, nothing replaced being dense untouched; gamma, beta and eta start at the authors' 1, 0 and 1, not at the LayerNorm's
-values (tried: no better); attention is replaced at once, with the trained projections and DWC and pos at 0, so that no weight is drawn; a class token
-takes part in the attention, and DWC leaves it out; products run in the recipe's precision, where the authors force float32; BN's statistics are estimated anew
-on the calibration images before they are merged. Where no single Linear reads the channels (the token MLP of a Mixer), the affine map stays, without a norm.
-Checked against: github.com/xinghaochen/SLAB at f58db00, side by side: `LinearNorm` with `RepBN` over 15 steps of training and in eval mode (1e-6), `Attention`
-of slab_deit.py, outputs and gradients in both orders of its products (3e-7), and `merge_bn` of its Swin block (1e-7). In the tests: the sheet's oracles,
-and whole models before and after the merging.
+Guo, Chen, Tang, Wang, "SLAB: Efficient transformers with simplified linear attention
+and progressive re-parameterized batch normalization", ICML 2024, arXiv 2405.11582.
+RepBN(x) = BN(x) + eta x, BN over channels with statistics over images and tokens, eta
+one learned scalar; PRepBN(x) = lambda LN(x) + (1 - lambda) RepBN(x) in training, lambda
+falling linearly from 1 to 0 over the first `decay` of the steps. Afterwards RepBN is an
+affine map per channel, x -> (gamma / sigma + eta) x + beta - gamma mu / sigma, and goes
+into qkv, fc1 or the head behind it. Simplified linear attention, per head: q <-
+relu(q), k <- relu(k + pos), out_i = q_i sum_j k_j^T v_j / (q_i sum_j k_j + 1e-6) +
+DWC(v)_i, DWC a depth-wise 5 x 5 convolution on the grid of patches. ASSUMED: a trained
+model is converted and fine-tuned by the track's recipe, where the paper trains from
+scratch for 300 epochs; `norms` and `attentions` are the shares replaced, the last ones
+first, nothing replaced being dense untouched; gamma, beta and eta start at the authors'
+1, 0 and 1, not at the LayerNorm's values (tried: no better); attention is replaced at
+once, with the trained projections and DWC and pos at 0, so that no weight is drawn; a
+class token takes part in the attention, and DWC leaves it out; products run in the
+recipe's precision, where the authors force float32; BN's statistics are estimated anew
+on the calibration images before they are merged. Where no single Linear reads the
+channels (the token MLP of a Mixer), the affine map stays, without a norm. Checked
+against: github.com/xinghaochen/SLAB at f58db00, side by side: `LinearNorm` with `RepBN`
+over 15 steps of training and in eval mode (1e-6), `Attention` of slab_deit.py, outputs
+and gradients in both orders of its products (3e-7), and `merge_bn` of its Swin block
+(1e-7). In the tests: the sheet's oracles, and whole models before and after the
+merging.
 """
 
 from __future__ import annotations
@@ -39,13 +50,19 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class PRepBN(nn.Module):
-    """LayerNorm on its way to RepBN: their mix by `lam` in training, RepBN alone in eval mode; x (B, N, C) or (B, C)."""
+    """LayerNorm on its way to RepBN: their mix by `lam` in training, RepBN alone in
+    eval mode; x (B, N, C) or (B, C).
+    """
 
     lam: Tensor
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
-        self.norm, self.bn = norm, nn.BatchNorm2d(norm.normalized_shape[0], device=norm.weight.device)  # 2d: what `recalibrate` knows
+        # 2d: what `recalibrate` knows
+        self.norm, self.bn = (
+            norm,
+            nn.BatchNorm2d(norm.normalized_shape[0], device=norm.weight.device),
+        )
         self.eta = nn.Parameter(norm.weight.new_ones(1))
         self.register_buffer("lam", norm.weight.new_ones(()))
 
@@ -59,18 +76,25 @@ class PRepBN(nn.Module):
         bn = self.bn
         assert bn.running_mean is not None and bn.running_var is not None
         scale = bn.weight.detach().double() / torch.sqrt(bn.running_var.double() + bn.eps)
-        return scale + self.eta.detach().double(), bn.bias.detach().double() - scale * bn.running_mean.double()
+        return (
+            scale + self.eta.detach().double(),
+            bn.bias.detach().double() - scale * bn.running_mean.double(),
+        )
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return q_i sum_j k_j^T v_j / (q_i sum_j k_j + 1e-6) for non-negative q, k (..., N, d) and v, multiplied in the cheaper order."""
+    """Return q_i sum_j k_j^T v_j / (q_i sum_j k_j + 1e-6) for non-negative q, k (...,
+    N, d) and v, multiplied in the cheaper order.
+    """
     N, d = q.shape[-2:]
     numerator = q @ (k.transpose(-2, -1) @ v) if d < N else (q @ k.transpose(-2, -1)) @ v
     return numerator / (q @ k.sum(-2).unsqueeze(-1) + 1e-6)
 
 
 class LinearAttention(nn.Module):
-    """Simplified linear attention with the projections of `attn`, over tokens that are `prefix` others and a `grid` (h, w) of patches."""
+    """Simplified linear attention with the projections of `attn`, over tokens that are
+    `prefix` others and a `grid` (h, w) of patches.
+    """
 
     def __init__(self, attn: Any, prefix: int, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -81,11 +105,16 @@ class LinearAttention(nn.Module):
         self.dwc = nn.Conv2d(d, d, 5, padding=2, groups=d, device=weight.device)
         nn.init.zeros_(self.dwc.weight), nn.init.zeros_(self.dwc.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Tensor:
         assert attn_mask is None and not is_causal  # what timm's blocks pass on
         B, N, _ = x.shape
         q, k, v = self.qkv(x).chunk(3, -1)
-        q, k, v = (y.reshape(B, N, self.heads, -1).transpose(1, 2) for y in (q.relu(), (k + self.pos).relu(), v))
+        q, k, v = (
+            y.reshape(B, N, self.heads, -1).transpose(1, 2)
+            for y in (q.relu(), (k + self.pos).relu(), v)
+        )
         out = linear_attention(q, k, v) + self.local(v)
         y: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).reshape(B, N, -1)))
         return y
@@ -94,36 +123,63 @@ class LinearAttention(nn.Module):
         """Return DWC(v) of the patches of v (B, H, N, d) and 0 of the other tokens."""
         B, H, N, d = v.shape
         patches = v[:, :, self.prefix :].transpose(2, 3).reshape(B * H, d, *self.grid)
-        return pad(self.dwc(patches).reshape(B, H, d, N - self.prefix).transpose(2, 3), (0, 0, self.prefix, 0))
+        return pad(
+            self.dwc(patches).reshape(B, H, d, N - self.prefix).transpose(2, 3),
+            (0, 0, self.prefix, 0),
+        )
 
 
 def linearised(model: Any, name: str) -> LinearAttention:
     """Return the attention layer `name` of a ViT as a linear one."""
-    return LinearAttention(model.get_submodule(name), model.num_prefix_tokens, model.patch_embed.grid_size)
+    return LinearAttention(
+        model.get_submodule(name), model.num_prefix_tokens, model.patch_embed.grid_size
+    )
 
 
 def plain(attn: Any) -> bool:
-    """Say whether `attn` is timm's attention with nothing between its projections but the softmax."""
-    return isinstance(attn, Attention) and attn.gate is None and all(isinstance(n, nn.Identity) for n in (attn.q_norm, attn.k_norm, attn.norm))
+    """Say whether `attn` is timm's attention with nothing between its projections but
+    the softmax.
+    """
+    return (
+        isinstance(attn, Attention)
+        and attn.gate is None
+        and all(isinstance(n, nn.Identity) for n in (attn.q_norm, attn.k_norm, attn.norm))
+    )
 
 
 def readers(model: nn.Module) -> dict[str, str | None]:
-    """Return the LayerNorms of blocks and in front of the head, first to last, with the Linear that alone reads their channels, if there is one."""
+    """Return the LayerNorms of blocks and in front of the head, first to last, with the
+    Linear that alone reads their channels, if there is one.
+    """
     found: dict[str, str | None] = {}
     modules = dict(model.named_modules())
     for name, module in modules.items():
         if isinstance(module, Block):
-            found |= {f"{name}.norm1": f"{name}.attn.qkv" if plain(module.attn) else None, f"{name}.norm2": f"{name}.mlp.fc1"}
+            found |= {
+                f"{name}.norm1": f"{name}.attn.qkv" if plain(module.attn) else None,
+                f"{name}.norm2": f"{name}.mlp.fc1",
+            }
         elif isinstance(module, MixerBlock):
             found |= {f"{name}.norm1": None, f"{name}.norm2": f"{name}.mlp_channels.fc1"}
     linear = isinstance(modules.get("head"), nn.Linear)
-    found |= {"norm": "head" if linear and getattr(model, "global_pool", "") in ("token", "avg") else None, "fc_norm": "head" if linear else None}
-    return {name: reader for name, reader in found.items() if isinstance(modules.get(name), nn.LayerNorm)}
+    found |= {
+        "norm": "head"
+        if linear and getattr(model, "global_pool", "") in ("token", "avg")
+        else None,
+        "fc_norm": "head" if linear else None,
+    }
+    return {
+        name: reader
+        for name, reader in found.items()
+        if isinstance(modules.get(name), nn.LayerNorm)
+    }
 
 
 @torch.no_grad()
 def fold(model: nn.Module, name: str, reader: str | None) -> None:
-    """Merge the PRepBN `name` into the Linear `reader`, W' = W diag(s), b' = b + W t; without one put s x + t in its place."""
+    """Merge the PRepBN `name` into the Linear `reader`, W' = W diag(s), b' = b + W t;
+    without one put s x + t in its place.
+    """
     norm: Any = model.get_submodule(name)
     s, t = norm.affine()
     if reader is None:
@@ -142,7 +198,9 @@ def last(names: list[str], share: float) -> list[str]:
 
 
 def progress(norms: list[PRepBN], T: int) -> Callable[[float], None]:
-    """Return what sets lambda of `norms` to (T - t) / T, at least 0, after step t = 1, 2, ..."""
+    """Return what sets lambda of `norms` to (T - t) / T, at least 0, after step t = 1,
+    2, ...
+    """
     steps = count(1)
 
     def before_step(_rate: float) -> None:
@@ -155,7 +213,9 @@ def progress(norms: list[PRepBN], T: int) -> Callable[[float], None]:
 
 @dataclass(frozen=True)
 class Slab(Method):
-    """Replace the shares `norms` of the LayerNorms and `attentions` of the attention layers; lambda is 0 after the share `decay` of the steps."""
+    """Replace the shares `norms` of the LayerNorms and `attentions` of the attention
+    layers; lambda is 0 after the share `decay` of the steps.
+    """
 
     norms: Share = 1.0
     attentions: Share = 0.0
@@ -172,7 +232,9 @@ class Slab(Method):
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         reader = readers(model)
         names = last(list(reader), self.norms)
-        attentions = last([name for name, module in model.named_modules() if plain(module)], self.attentions)
+        attentions = last(
+            [name for name, module in model.named_modules() if plain(module)], self.attentions
+        )
         if not names and not attentions:
             return model
         for name in attentions:
@@ -180,7 +242,12 @@ class Slab(Method):
         norms = [PRepBN(model.get_submodule(name)) for name in names]  # type: ignore[arg-type]
         for name, norm in zip(names, norms, strict=True):
             model.set_submodule(name, norm)
-        train(model, data, data.fine_tune, progress(norms, max(1, round(self.decay * data.steps(data.fine_tune)))))
+        train(
+            model,
+            data,
+            data.fine_tune,
+            progress(norms, max(1, round(self.decay * data.steps(data.fine_tune)))),
+        )
         if has_batchnorm(model):
             recalibrate(model, data.calibration)
         for name in names:

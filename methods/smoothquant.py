@@ -1,19 +1,31 @@
-"""SmoothQuant: before weights and activations are rounded, move the spread between channels of an activation into the weights that read it.
+"""SmoothQuant: before weights and activations are rounded, move the spread between
+channels of an activation into the weights that read it.
 
-Xiao, Lin, Seznec, Wu, Demouth, Han, SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models, ICML 2023, arXiv 2211.10438.
-For input channel j of a layer that reads a LayerNorm: a_j = max |x_j| over the calibration images, w_j = max |W_:j|, s_j = a_j^alpha / w_j^(1 - alpha);
-the norm's output is divided by s (in its gamma and beta) and the weight's columns are multiplied by it, which changes nothing before rounding. Then the
-weights are rounded by RTN's rules (`bits`; stem, classifier and depth-wise convolutions 8) and the input of every Conv2d and Linear to
-2^`activation_bits` points: `static`, one grid per tensor from the range on the calibration images (the paper's O3), or `dynamic`, a symmetric grid per
-row of a Linear's input from that row's maximum (O1). Attention's two products, softmax and norms stay float32; batch norms are folded first.
-Pairs: norm1 -> qkv and norm2 -> fc1 of ViT blocks, norm2 -> channel fc1 of Mixer blocks (norm1 feeds the token MLP transposed), and convolution -> ReLU
--> convolution inside residual blocks, not across ReLU6. A model without pairs is skipped, unless `alpha` is null: no smoothing, plain W8A8 as control.
-ASSUMED: static grids are asymmetric (the paper's are symmetric), so that outputs of ReLU lose no bit, from minimum to maximum; a convolution's dynamic
-grid is per image; weights are per output channel also with static grids (O3 has one scale per tensor); a channel that is always 0 keeps s = 1; V's rows
-are not smoothed against the output projection; ranges are taken on the smoothed model before anything is rounded; 32 bits keep the model as it is.
-Checked against: github.com/mit-han-lab/smoothquant at c61476d, `smooth_ln_fcs` (alpha 0, 0.3, 0.5, 0.85, 1; LayerNorm of 48
-channels, one of them with zero weights) and `quantize_activation_per_token_absmax` on the same tensors: equal bit for bit. Its weights lie within one
-step of ours, whose scales are rounded to float16. In the tests: the sheet's example, and each model before and after smoothing.
+Xiao, Lin, Seznec, Wu, Demouth, Han, SmoothQuant: Accurate and Efficient Post-Training
+Quantization for Large Language Models, ICML 2023, arXiv 2211.10438. For input channel j
+of a layer that reads a LayerNorm: a_j = max |x_j| over the calibration images, w_j =
+max |W_:j|, s_j = a_j^alpha / w_j^(1 - alpha); the norm's output is divided by s (in its
+gamma and beta) and the weight's columns are multiplied by it, which changes nothing
+before rounding. Then the weights are rounded by RTN's rules (`bits`; stem, classifier
+and depth-wise convolutions 8) and the input of every Conv2d and Linear to
+2^`activation_bits` points: `static`, one grid per tensor from the range on the
+calibration images (the paper's O3), or `dynamic`, a symmetric grid per row of a
+Linear's input from that row's maximum (O1). Attention's two products, softmax and norms
+stay float32; batch norms are folded first. Pairs: norm1 -> qkv and norm2 -> fc1 of ViT
+blocks, norm2 -> channel fc1 of Mixer blocks (norm1 feeds the token MLP transposed), and
+convolution -> ReLU -> convolution inside residual blocks, not across ReLU6. A model
+without pairs is skipped, unless `alpha` is null: no smoothing, plain W8A8 as control.
+ASSUMED: static grids are asymmetric (the paper's are symmetric), so that outputs of
+ReLU lose no bit, from minimum to maximum; a convolution's dynamic grid is per image;
+weights are per output channel also with static grids (O3 has one scale per tensor); a
+channel that is always 0 keeps s = 1; V's rows are not smoothed against the output
+projection; ranges are taken on the smoothed model before anything is rounded; 32 bits
+keep the model as it is. Checked against: github.com/mit-han-lab/smoothquant at c61476d,
+`smooth_ln_fcs` (alpha 0, 0.3, 0.5, 0.85, 1; LayerNorm of 48
+channels, one of them with zero weights) and `quantize_activation_per_token_absmax` on
+the same tensors: equal bit for bit. Its weights lie within one step of ours, whose
+scales are rounded to float16. In the tests: the sheet's example, and each model before
+and after smoothing.
 """
 
 from collections.abc import Mapping
@@ -37,7 +49,9 @@ TINY = 1e-5  # the least maximum of a weight's column, and the least s and step
 
 
 def pairs(model: nn.Module) -> dict[str, nn.Module]:
-    """Return, by name of a layer, the norm or convolution whose output it alone reads, directly or through ReLU."""
+    """Return, by name of a layer, the norm or convolution whose output it alone reads,
+    directly or through ReLU.
+    """
     found: dict[str, nn.Module] = {}
     for name, block in blocks(model).items():
         if isinstance(block, Block):
@@ -47,27 +61,37 @@ def pairs(model: nn.Module) -> dict[str, nn.Module]:
         elif isinstance(block, (BasicBlock, Bottleneck)):
             for first in (1, 2) if isinstance(block, Bottleneck) else (1,):
                 reader = block.get_submodule(f"conv{first + 1}")
-                if isinstance(block.get_submodule(f"act{first}"), nn.ReLU) and isinstance(reader, nn.Conv2d) and not depthwise(reader):
+                if (
+                    isinstance(block.get_submodule(f"act{first}"), nn.ReLU)
+                    and isinstance(reader, nn.Conv2d)
+                    and not depthwise(reader)
+                ):
                     found[f"{name}.conv{first + 1}"] = block.get_submodule(f"conv{first}")
     return found
 
 
 def factors(a: Tensor, w: Tensor, alpha: float) -> Tensor:
-    """Return s_j = a_j^alpha / w_j^(1 - alpha); 1 where a_j = 0. a, w (channels,): the greatest |activation| and |weight| of channel j."""
+    """Return s_j = a_j^alpha / w_j^(1 - alpha); 1 where a_j = 0. a, w (channels,): the
+    greatest |activation| and |weight| of channel j.
+    """
     s = a.pow(alpha) / w.clamp(min=TINY).pow(1 - alpha)
     return torch.where(a > 0, s.clamp(min=TINY), 1.0)
 
 
 @torch.no_grad()
 def smooth(writer: nn.Module, reader: Layer, a: Tensor, alpha: float) -> None:
-    """Divide channel j of what `writer` puts out by s_j and multiply the weights with which `reader` takes it in by s_j."""
+    """Divide channel j of what `writer` puts out by s_j and multiply the weights with
+    which `reader` takes it in by s_j.
+    """
     s = factors(a, reader.weight.transpose(0, 1).flatten(1).abs().amax(1), alpha)
     for tensor in writer.parameters():  # weight (channels, ...) and bias (channels,)
         tensor.div_(s.view(-1, *[1] * (tensor.ndim - 1)))
     reader.weight.mul_(s.view(1, -1, *[1] * (reader.weight.ndim - 2)))
 
 
-def channel_maxima(model: nn.Module, layers: Mapping[str, Layer], images: Tensor) -> dict[str, Tensor]:
+def channel_maxima(
+    model: nn.Module, layers: Mapping[str, Layer], images: Tensor
+) -> dict[str, Tensor]:
     """Return max |x_j| over `images` for every input channel j of each of `layers`."""
     maxima: dict[str, Tensor] = {}
 
@@ -81,7 +105,9 @@ def channel_maxima(model: nn.Module, layers: Mapping[str, Layer], images: Tensor
 
 
 class PerToken(nn.Module):
-    """Round x to symmetric grids whose step is the maximum of |x| over `dims`, divided by `top`."""
+    """Round x to symmetric grids whose step is the maximum of |x| over `dims`, divided
+    by `top`.
+    """
 
     def __init__(self, dims: tuple[int, ...], top: int) -> None:
         super().__init__()
@@ -96,7 +122,9 @@ class PerToken(nn.Module):
 
 @dataclass(frozen=True)
 class Smoothquant(Method):
-    """Smooth with strength `alpha` (null: not at all), then round weights to `bits` and activations to `activation_bits`."""
+    """Smooth with strength `alpha` (null: not at all), then round weights to `bits` and
+    activations to `activation_bits`.
+    """
 
     family: ClassVar[str] = "quantization"
     paper: ClassVar[str] = "Xiao et al. 2023, arXiv 2211.10438"
@@ -115,7 +143,10 @@ class Smoothquant(Method):
         """Say that there is nothing to smooth, if so."""
         if self.alpha is None or pairs(model):
             return None
-        return "no LayerNorm -> Linear or convolution -> ReLU -> convolution to smooth; alpha: null rounds it without"
+        return (
+            "no LayerNorm -> Linear or convolution -> ReLU -> convolution to smooth; alpha: null "
+            "rounds it without"
+        )
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Fold the batch norms, smooth, then round every layer and its input."""
@@ -126,17 +157,31 @@ class Smoothquant(Method):
         layers, how = weighted(model), rules(model, self.bits)
         if self.alpha is not None:
             writers = pairs(model)
-            for name, a in channel_maxima(model, {name: layers[name] for name in writers}, images).items():
+            for name, a in channel_maxima(
+                model, {name: layers[name] for name in writers}, images
+            ).items():
                 smooth(writers[name], layers[name], a, self.alpha)
-        quantisers = {"static": self._static, "dynamic": self._dynamic}[self.activations](model, layers, images)
+        quantisers = {"static": self._static, "dynamic": self._dynamic}[self.activations](
+            model, layers, images
+        )
         for name, layer in layers.items():
             store_as_codes(layer, round_to_nearest(layer.weight.flatten(1), how[name]))
             quantise_input(layer, quantisers[name])
         return model
 
-    def _static(self, model: nn.Module, layers: Mapping[str, Layer], images: Tensor) -> Mapping[str, nn.Module]:
-        return {name: Static(grid) for name, grid in minmax_grids(model, layers, images, self.activation_bits).items()}
+    def _static(
+        self, model: nn.Module, layers: Mapping[str, Layer], images: Tensor
+    ) -> Mapping[str, nn.Module]:
+        return {
+            name: Static(grid)
+            for name, grid in minmax_grids(model, layers, images, self.activation_bits).items()
+        }
 
-    def _dynamic(self, _model: nn.Module, layers: Mapping[str, Layer], _images: Tensor) -> Mapping[str, nn.Module]:
+    def _dynamic(
+        self, _model: nn.Module, layers: Mapping[str, Layer], _images: Tensor
+    ) -> Mapping[str, nn.Module]:
         top = 2 ** (self.activation_bits - 1) - 1
-        return {name: PerToken((1, 2, 3) if isinstance(layer, nn.Conv2d) else (-1,), top) for name, layer in layers.items()}
+        return {
+            name: PerToken((1, 2, 3) if isinstance(layer, nn.Conv2d) else (-1,), top)
+            for name, layer in layers.items()
+        }

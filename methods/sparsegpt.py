@@ -1,18 +1,29 @@
-"""SparseGPT: zero a layer's weights column by column and let the columns that follow make up for each, as the second moment of the inputs says.
+"""SparseGPT: zero a layer's weights column by column and let the columns that follow
+make up for each, as the second moment of the inputs says.
 
-Frantar, Alistarh, SparseGPT: Massive Language Models Can be Accurately Pruned in One-Shot, ICML 2023, arXiv 2301.00774 (sheet B16). H = 2/N sum x x^T over
-the inputs of a layer (convolutions: unfolded windows), damped by `percdamp` of its mean diagonal, U the upper Cholesky factor of its inverse. At the start
-of each block of 128 columns the weights of least w_ij^2 / U_jj^2 in the whole block are marked; with `m` those of each m consecutive columns of a row, when
-they are reached. Then column by column: zero the marked, e_j = (w_j - q_j) / U_jj, w_k -= e_j U_jk for all k > j (`_columns` does this without U).
-`sparsity` and `m` together say N:M: 2:4 is sparsity 0.5 with m = 4, 4:8 with m = 8. Counts are exact: up to the end c of each block round(s rows c) weights
-of a layer are marked (the released code marks one more per block), with `m` floor(s r) in each group of r <= m columns, the last of which may be short; ties
-go to the lower row, then column. Weights of inputs that are always 0 cost nothing and go first (in the released code all of them go, beyond the budget, too).
-Layers are done one at a time in order of execution, each on inputs that come from everything before it already pruned (the authors' script collects the
-moments of all layers of a block before it prunes them); batch norms keep their statistics until the end, when they are re-estimated (`bn_passes`).
-ASSUMED: all calibration images; moments in float64; m of a convolution groups its weights in the order (in, kh, kw), as the released code would.
-Checked against: github.com/IST-DASLab/sparsegpt at 147d215, `fasterprune` on the same layers and moments (its share set so that the weight too many falls
-away), at 50 and 75 %, 2:4, 4:8 and 1:4: a Linear of 256 inputs, two of them dead, and a strided convolution of 144: masks equal, weights to 4e-6; a
-Linear of 768 inputs: up to 116 of 196,608 entries of the mask differ, ties in its float32 factor, with the layer's error equal to 0.1 %.
+Frantar, Alistarh, SparseGPT: Massive Language Models Can be Accurately Pruned in
+One-Shot, ICML 2023, arXiv 2301.00774 (sheet B16). H = 2/N sum x x^T over the inputs of
+a layer (convolutions: unfolded windows), damped by `percdamp` of its mean diagonal, U
+the upper Cholesky factor of its inverse. At the start of each block of 128 columns the
+weights of least w_ij^2 / U_jj^2 in the whole block are marked; with `m` those of each m
+consecutive columns of a row, when they are reached. Then column by column: zero the
+marked, e_j = (w_j - q_j) / U_jj, w_k -= e_j U_jk for all k > j (`_columns` does this
+without U). `sparsity` and `m` together say N:M: 2:4 is sparsity 0.5 with m = 4, 4:8
+with m = 8. Counts are exact: up to the end c of each block round(s rows c) weights of a
+layer are marked (the released code marks one more per block), with `m` floor(s r) in
+each group of r <= m columns, the last of which may be short; ties go to the lower row,
+then column. Weights of inputs that are always 0 cost nothing and go first (in the
+released code all of them go, beyond the budget, too). Layers are done one at a time in
+order of execution, each on inputs that come from everything before it already pruned
+(the authors' script collects the moments of all layers of a block before it prunes
+them); batch norms keep their statistics until the end, when they are re-estimated
+(`bn_passes`). ASSUMED: all calibration images; moments in float64; m of a convolution
+groups its weights in the order (in, kh, kw), as the released code would. Checked
+against: github.com/IST-DASLab/sparsegpt at 147d215, `fasterprune` on the same layers
+and moments (its share set so that the weight too many falls away), at 50 and 75 %, 2:4,
+4:8 and 1:4: a Linear of 256 inputs, two of them dead, and a strided convolution of 144:
+masks equal, weights to 4e-6; a Linear of 768 inputs: up to 116 of 196,608 entries of
+the mask differ, ties in its float32 factor, with the layer's error equal to 0.1 %.
 """
 
 from __future__ import annotations
@@ -35,7 +46,9 @@ from methods.parts.quantization.columns import BLOCK, by_blocks, by_columns, upp
 
 
 def prune(w: Tensor, R: Tensor, mask: Tensor) -> Tensor:
-    """Return `w` (columns, rows) with the marked weights of mask (rows, columns) zero, and what each column makes of those after it."""
+    """Return `w` (columns, rows) with the marked weights of mask (rows, columns) zero,
+    and what each column makes of those after it.
+    """
     return by_columns(w, R, lambda k, w_k: w_k.masked_fill(mask[:, k], 0))
 
 
@@ -46,7 +59,9 @@ def prune_whole(w: Tensor, R: Tensor, worth: Tensor, k: int) -> Tensor:
 
 
 def prune_groups(w: Tensor, R: Tensor, worth: Tensor, zeros: int, m: int) -> Tensor:
-    """Zero the `zeros` weights of each row that cost least in each group of `m` columns."""
+    """Zero the `zeros` weights of each row that cost least in each group of `m`
+    columns.
+    """
 
     def group(G: slice, w: Tensor) -> Tensor:
         return prune(w, R[G, G], lowest_per_row((w.T * worth[G]).square(), zeros * len(w) // m))
@@ -55,7 +70,9 @@ def prune_groups(w: Tensor, R: Tensor, worth: Tensor, zeros: int, m: int) -> Ten
 
 
 def sparsegpt(W: Tensor, H: Tensor, s: float, m: int | None, percdamp: float) -> Tensor:
-    """Return Q, W (rows, n) with a share `s` zero, of each `m` consecutive weights of a row if given, that keeps tr((W - Q) H (W - Q)^T) small."""
+    """Return Q, W (rows, n) with a share `s` zero, of each `m` consecutive weights of a
+    row if given, that keeps tr((W - Q) H (W - Q)^T) small.
+    """
     dead = H.diagonal() == 0
     R = upper_factor(H + dead.diag().to(H.dtype), percdamp)  # U^-1
     worth = R.diagonal().masked_fill(dead, 0)  # 1 / U_jj
@@ -63,14 +80,18 @@ def sparsegpt(W: Tensor, H: Tensor, s: float, m: int | None, percdamp: float) ->
     def block(B: slice, w: Tensor) -> Tensor:
         if m is not None:
             return prune_groups(w, R[B, B], worth[B], round(s * m), m)
-        return prune_whole(w, R[B, B], worth[B], round(s * len(W) * B.stop) - round(s * len(W) * B.start))
+        return prune_whole(
+            w, R[B, B], worth[B], round(s * len(W) * B.stop) - round(s * len(W) * B.start)
+        )
 
     return by_blocks(W.detach().T.contiguous(), R, BLOCK - BLOCK % (m or 1), block).T
 
 
 @dataclass(frozen=True)
 class SparseGpt(Method):
-    """Zero the share `sparsity` of each layer, or of each `m` consecutive weights of a row, with damping `percdamp` of the mean diagonal."""
+    """Zero the share `sparsity` of each layer, or of each `m` consecutive weights of a
+    row, with damping `percdamp` of the mean diagonal.
+    """
 
     sparsity: Sparsity = 0.5
     m: Annotated[int, Field(ge=2, le=BLOCK)] | None = None
@@ -87,7 +108,10 @@ class SparseGpt(Method):
 
     def __post_init__(self) -> None:
         if self.m and abs(self.sparsity * self.m - round(self.sparsity * self.m)) > 1e-9:
-            raise ValueError(f"sparsity {self.sparsity} of m = {self.m} weights is no whole number; take a multiple of 1/{self.m}")
+            raise ValueError(
+                f"sparsity {self.sparsity} of m = {self.m} weights is no whole number; take a "
+                f"multiple of 1/{self.m}"
+            )
 
     def skip(self, model: nn.Module) -> str | None:
         return no_norms(model, self.bn_passes)

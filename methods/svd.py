@@ -1,15 +1,22 @@
-"""Truncated SVD: replace a layer by two thinner ones, the best approximation of its weight matrix of rank r.
+"""Truncated SVD: replace a layer by two thinner ones, the best approximation of its
+weight matrix of rank r.
 
-Denton et al., Exploiting linear structure within convolutional networks for efficient evaluation, NIPS 2014, arXiv 1404.0736 (`channel`); Jaderberg
-et al., Speeding up convolutional neural networks with low rank expansions, BMVC 2014, arXiv 1405.3866 (`spatial`). Neither is followed to the
-letter: this is the plain SVD that the field compares with.
-`rho` is the share of a layer's weights that its pair keeps: r = floor(rho m n / (m + n)) for a matrix of m x n, at least 1. All Conv2d and Linear
-but stem, classifier and depth-wise convolutions; a layer that would not get smaller stays, and at rho = 1 all do. `scheme` says which matrix a
-convolution is: channel, (O) x (I kh kw), becomes kh x kw to r channels, then 1 x 1; spatial, (O kw) x (I kh), becomes kh x 1, then 1 x kw.
-Defaults: rho 0.5, channel, no fine-tuning. ASSUMED: one rho for all layers; each factor gets the square root of the singular values; the statistics
-of batch norms, where there are any, are re-estimated on the calibration images.
-Checked against: the Eckart-Young theorem (error^2 = sum of the dropped s^2), and layers of known rank, whose pairs must compute the same whatever the
-stride, padding and dilation; no reference code was run.
+Denton et al., Exploiting linear structure within convolutional networks for efficient
+evaluation, NIPS 2014, arXiv 1404.0736 (`channel`); Jaderberg et al., Speeding up
+convolutional neural networks with low rank expansions, BMVC 2014, arXiv 1405.3866
+(`spatial`). Neither is followed to the letter: this is the plain SVD that the field
+compares with.
+`rho` is the share of a layer's weights that its pair keeps: r = floor(rho m n / (m +
+n)) for a matrix of m x n, at least 1. All Conv2d and Linear but stem, classifier and
+depth-wise convolutions; a layer that would not get smaller stays, and at rho = 1 all
+do. `scheme` says which matrix a convolution is: channel, (O) x (I kh kw), becomes kh x
+kw to r channels, then 1 x 1; spatial, (O kw) x (I kh), becomes kh x 1, then 1 x kw.
+Defaults: rho 0.5, channel, no fine-tuning. ASSUMED: one rho for all layers; each factor
+gets the square root of the singular values; the statistics of batch norms, where there
+are any, are re-estimated on the calibration images.
+Checked against: the Eckart-Young theorem (error^2 = sum of the dropped s^2), and layers
+of known rank, whose pairs must compute the same whatever the stride, padding and
+dilation; no reference code was run.
 """
 
 from collections.abc import Mapping
@@ -26,28 +33,41 @@ from methods.parts.network.layers import Layer, prunable
 
 
 def channel(layer: Layer, rho: float) -> nn.Module:
-    """Return (O, I, kh, kw) as I to r channels by kh x kw, then r to O by 1 x 1, and (m, n) as n to r to m; `layer` itself where that saves nothing."""
+    """Return (O, I, kh, kw) as I to r channels by kh x kw, then r to O by 1 x 1, and
+    (m, n) as n to r to m; `layer` itself where that saves nothing.
+    """
     W = layer.weight.detach().flatten(1)
     r = rank(len(W), W[0].numel(), rho)
     return pair(layer, *factors(W, r), layer.bias) if r else layer
 
 
 def spatial(layer: Layer, rho: float) -> nn.Module:
-    """Return (O, I, kh, kw) as I to r channels by kh x 1, then r to O by 1 x kw; `layer` itself where that saves nothing."""
+    """Return (O, I, kh, kw) as I to r channels by kh x 1, then r to O by 1 x kw;
+    `layer` itself where that saves nothing.
+    """
     O, I, kh, kw = layer.weight.shape  # noqa: E741
     r = rank(O * kw, I * kh, rho)
     if r == 0:
         return layer
     A, B = factors(layer.weight.detach().permute(0, 3, 1, 2).reshape(O * kw, I * kh), r)
-    (down, right), (top, left), (tall, wide) = cast(Pair, layer.stride), cast(Pair, layer.padding), cast(Pair, layer.dilation)
+    (down, right), (top, left), (tall, wide) = (
+        cast(Pair, layer.stride),
+        cast(Pair, layer.padding),
+        cast(Pair, layer.dilation),
+    )
     first = nn.Conv2d(I, r, (kh, 1), (down, 1), (top, 0), (tall, 1), bias=False)
     last = nn.Conv2d(r, O, (1, kw), (1, right), (0, left), (1, wide), bias=False)
-    return nn.Sequential(filled(first, B.view(r, I, kh, 1), None), filled(last, A.view(O, kw, r).permute(0, 2, 1)[:, :, None], layer.bias))
+    return nn.Sequential(
+        filled(first, B.view(r, I, kh, 1), None),
+        filled(last, A.view(O, kw, r).permute(0, 2, 1)[:, :, None], layer.bias),
+    )
 
 
 @dataclass(frozen=True)
 class Svd(Method):
-    """Keep the share `rho` of the weights of each layer as two factors, convolutions cut by `scheme`."""
+    """Keep the share `rho` of the weights of each layer as two factors, convolutions
+    cut by `scheme`.
+    """
 
     family: ClassVar[str] = "low-rank"
     paper: ClassVar[str] = "Denton et al. 2014, arXiv 1404.0736"

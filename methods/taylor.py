@@ -1,17 +1,28 @@
-"""Taylor: remove the channels, hidden units and heads whose removal changes the loss least by its first-order expansion, in steps, then fine-tune.
+"""Taylor: remove the channels, hidden units and heads whose removal changes the loss
+least by its first-order expansion, in steps, then fine-tune.
 
-Molchanov, Mallya, Tyree, Frosio, Kautz, "Importance Estimation for Neural Network Pruning", CVPR 2019, arXiv 1906.10771. Weight form, summed before it is
-squared: I_S = (sum_{s in S} g_s w_s)^2 with g = dL/dw over the weights S of a unit, taken per batch and averaged over the batches; norms are in eval mode. All
-units are ranked in one list; scores are taken anew in each step.
-ASSUMED: S is every weight that goes with the unit: the rows and biases that make it, its batch norms and depth-wise filters, and the columns that read it (of a
-head: its rows of q, k and v and its columns of proj). The paper's best form multiplies the unit by a gate and scores the gate; each tensor of S through which
-all of the unit passes is such a gate, so that S counts it more than once and adds q and k. Each step closes an equal part of the MACs gap (the authors remove
-100 neurons every 30 batches of fine-tuning and keep a moving average of the scores: no such average here). Scores come from `batches` batches of 64 images of
-train, not augmented, the same in all steps. `between` of the track's fine-tuning budget is spent in equal parts after all steps but the last, the rest after
-the last; each part is a schedule of its own. The sheet has 50 batches, and 20 steps with an epoch between: more than the budgets allow.
-Checked against: github.com/NVlabs/Taylor_pruning at 4b70120, its engine run on the digits ResNet: the sums over norm and over reading columns, squared and
-averaged over four batches, equal its "BN_Taylor" and "Taylor_gate" to 1e-14; torch-pruning 1.6.1, GroupTaylorImportance: the same |sum g w| of every
-convolution and Linear of a group (it leaves out norms and depth-wise filters). In the tests: the loss change when a unit really goes.
+Molchanov, Mallya, Tyree, Frosio, Kautz, "Importance Estimation for Neural Network
+Pruning", CVPR 2019, arXiv 1906.10771. Weight form, summed before it is squared: I_S =
+(sum_{s in S} g_s w_s)^2 with g = dL/dw over the weights S of a unit, taken per batch
+and averaged over the batches; norms are in eval mode. All units are ranked in one list;
+scores are taken anew in each step.
+ASSUMED: S is every weight that goes with the unit: the rows and biases that make it,
+its batch norms and depth-wise filters, and the columns that read it (of a head: its
+rows of q, k and v and its columns of proj). The paper's best form multiplies the unit
+by a gate and scores the gate; each tensor of S through which all of the unit passes is
+such a gate, so that S counts it more than once and adds q and k. Each step closes an
+equal part of the MACs gap (the authors remove 100 neurons every 30 batches of
+fine-tuning and keep a moving average of the scores: no such average here). Scores come
+from `batches` batches of 64 images of train, not augmented, the same in all steps.
+`between` of the track's fine-tuning budget is spent in equal parts after all steps but
+the last, the rest after the last; each part is a schedule of its own. The sheet has 50
+batches, and 20 steps with an epoch between: more than the budgets allow. Checked
+against: github.com/NVlabs/Taylor_pruning at 4b70120, its engine run on the digits
+ResNet: the sums over norm and over reading columns, squared and averaged over four
+batches, equal its "BN_Taylor" and "Taylor_gate" to 1e-14; torch-pruning 1.6.1,
+GroupTaylorImportance: the same |sum g w| of every convolution and Linear of a group (it
+leaves out norms and depth-wise filters). In the tests: the loss change when a unit
+really goes.
 """
 
 from __future__ import annotations
@@ -35,13 +46,22 @@ BATCH = 64  # images
 
 
 def change(parameter: Tensor, axis: int) -> Tensor:
-    """Return sum g w over all but `axis` of `parameter`: minus how the loss changes, to first order, if they become 0."""
+    """Return sum g w over all but `axis` of `parameter`: minus how the loss changes, to
+    first order, if they become 0.
+    """
     assert parameter.grad is not None
-    return (parameter.grad * parameter.detach()).transpose(0, axis).reshape(parameter.shape[axis], -1).sum(1)
+    return (
+        (parameter.grad * parameter.detach())
+        .transpose(0, axis)
+        .reshape(parameter.shape[axis], -1)
+        .sum(1)
+    )
 
 
 def first_order(group: Group) -> Tensor:
-    """Return sum_{s in S} g_s w_s (units,) from the gradients that stand in the parameters; S: all weights that go with a unit."""
+    """Return sum_{s in S} g_s w_s (units,) from the gradients that stand in the
+    parameters; S: all weights that go with a unit.
+    """
     made = [change(p, 0)[group.rows] for p in group.producer.parameters()]
     passed = [change(p, 0)[group.columns] for module in group.between for p in module.parameters()]
     read = [change(layer.weight, 1)[group.columns] for layer in group.readers]
@@ -49,7 +69,9 @@ def first_order(group: Group) -> Tensor:
 
 
 def importance(model: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
-    """Return I (units,) of every group of `model`, averaged over batches of `images` (N, C, H, W) with `labels` (N,)."""
+    """Return I (units,) of every group of `model`, averaged over batches of `images`
+    (N, C, H, W) with `labels` (N,).
+    """
     found, per_batch = groups(model), []
     for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
         model.zero_grad()
@@ -60,16 +82,21 @@ def importance(model: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]
 
 
 def parts(data: Data, steps: int, between: float) -> list[Schedule]:
-    """Split the fine-tuning budget into one schedule per step, `between` of it before the last; together they take exactly its gradient steps."""
+    """Split the fine-tuning budget into one schedule per step, `between` of it before
+    the last; together they take exactly its gradient steps.
+    """
     total, epoch = data.steps(data.fine_tune), data.steps(replace(data.fine_tune, epochs=1))
     each = floor(between * total / (steps - 1)) if steps > 1 else 0
     counts = [each] * (steps - 1) + [total - each * (steps - 1)]
-    return [replace(data.fine_tune, epochs=(count + 0.5) / epoch) for count in counts]  # half a batch: steps are rounded down
+    # half a batch: steps are rounded down
+    return [replace(data.fine_tune, epochs=(count + 0.5) / epoch) for count in counts]
 
 
 @dataclass(frozen=True)
 class Taylor(Method):
-    """Keep `macs` of the multiply-accumulates, in `steps` steps, scored on `batches` batches; `between` of the fine-tuning comes between the steps."""
+    """Keep `macs` of the multiply-accumulates, in `steps` steps, scored on `batches`
+    batches; `between` of the fine-tuning comes between the steps.
+    """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5
     steps: Annotated[int, Field(ge=1, le=100)] = 3
@@ -89,12 +116,23 @@ class Taylor(Method):
             return model
         train_split, dense = data.train, data.macs(model)
         labels = train_split.labels
-        chosen = torch.randperm(len(labels), generator=data.generator("taylor"))[: BATCH * self.batches].to(labels.device)
+        chosen = torch.randperm(len(labels), generator=data.generator("taylor"))[
+            : BATCH * self.batches
+        ].to(labels.device)
         images, labels = train_split.images[chosen], labels[chosen]
-        for limit, part in zip(macs_limits(dense, self.macs, self.steps), parts(data, self.steps, self.between), strict=True):
+        for limit, part in zip(
+            macs_limits(dense, self.macs, self.steps),
+            parts(data, self.steps, self.between),
+            strict=True,
+        ):
             prune_below(model, global_order(importance(model, images, labels)), limit, data)
             train(model, data, part)
         return model
 
     def skip(self, model: nn.Module) -> str | None:
-        return None if groups(model) else "no free channels: every layer is coupled to a residual stream or of an unknown kind"
+        return (
+            None
+            if groups(model)
+            else "no free channels: every layer is coupled to a residual stream or of an unknown "
+            "kind"
+        )

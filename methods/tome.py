@@ -1,14 +1,22 @@
-"""ToMe: between attention and MLP of every block, merge the r patch tokens that have the most similar partners.
+"""ToMe: between attention and MLP of every block, merge the r patch tokens that have
+the most similar partners.
 
-Bolya, Fu, Dai, Zhang, Feichtenhofer, Hoffman, "Token Merging: Your ViT But Faster", ICLR 2023, arXiv 2210.09461. Patches at even positions (set A; position 0
-is the class token, which is never merged) each find the most similar of those at odd positions (set B), by the cosine of their keys averaged over heads; the r
-best pairs become one token each, the mean weighted by how many patches its parts stand for. The new order is class token, what is left of A, B. Attention is
-proportional to these sizes from then on. `inflect` bends r over the depth: 0 the same in every block, -1 from 2 r down to 0, 1 from 0 up to 2 r. A block
-merges at most half of its patches. The weights stay as they are: no data, no training (the paper's training with merging switched on is not offered).
-Realisation: structural in the design's words, not dynamic: the inputs decide which tokens merge, but every image costs the same work.
-ASSUMED: keys are taken after their norm where an attention layer has one; of equally good pairs the first merge. The cost of matching is counted.
-Checked against: github.com/facebookresearch/ToMe at af95e4b, its timm patch with proportional attention on a trained ViT of the digits track and a random one
-of 197 tokens and 12 blocks, seven schedules each: logits within 3e-6; its matching with its weighted average: equal; its parse_r: equal schedules.
+Bolya, Fu, Dai, Zhang, Feichtenhofer, Hoffman, "Token Merging: Your ViT But Faster",
+ICLR 2023, arXiv 2210.09461. Patches at even positions (set A; position 0 is the class
+token, which is never merged) each find the most similar of those at odd positions (set
+B), by the cosine of their keys averaged over heads; the r best pairs become one token
+each, the mean weighted by how many patches its parts stand for. The new order is class
+token, what is left of A, B. Attention is proportional to these sizes from then on.
+`inflect` bends r over the depth: 0 the same in every block, -1 from 2 r down to 0, 1
+from 0 up to 2 r. A block merges at most half of its patches. The weights stay as they
+are: no data, no training (the paper's training with merging switched on is not
+offered). Realisation: structural in the design's words, not dynamic: the inputs decide
+which tokens merge, but every image costs the same work. ASSUMED: keys are taken after
+their norm where an attention layer has one; of equally good pairs the first merge. The
+cost of matching is counted. Checked against: github.com/facebookresearch/ToMe at
+af95e4b, its timm patch with proportional attention on a trained ViT of the digits track
+and a random one of 197 tokens and 12 blocks, seven schedules each: logits within 3e-6;
+its matching with its weighted average: equal; its parse_r: equal schedules.
 """
 
 from __future__ import annotations
@@ -23,11 +31,23 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import Data, Method, Needs, Realisation
-from methods.parts.tokens import Reduction, Size, add_at, nearest, ones, reduce_tokens, take, token_count, unfit
+from methods.parts.tokens import (
+    Reduction,
+    Size,
+    add_at,
+    nearest,
+    ones,
+    reduce_tokens,
+    take,
+    token_count,
+    unfit,
+)
 
 
 def schedule(tokens: int, blocks: int, r: int, inflect: float) -> list[int]:
-    """Return how many of `tokens`, class token included, each of `blocks` merges: a line from r (1 - inflect) to r (1 + inflect), rounded down."""
+    """Return how many of `tokens`, class token included, each of `blocks` merges: a
+    line from r (1 - inflect) to r (1 + inflect), rounded down.
+    """
     first = int(r * (1 - inflect))
     step = (2 * r - 2 * first) / max(blocks - 1, 1)
     merged: list[int] = []
@@ -38,14 +58,18 @@ def schedule(tokens: int, blocks: int, r: int, inflect: float) -> list[int]:
 
 
 def bipartite_matching(metric: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Match `metric` (B, N, d): return who of A stays (B, |A| - r), who merges (B, r), and into whom of B (B, r); A is tokens 2, 4, ..., B 1, 3, ..."""
+    """Match `metric` (B, N, d): return who of A stays (B, |A| - r), who merges (B, r),
+    and into whom of B (B, r); A is tokens 2, 4, ..., B 1, 3, ...
+    """
     best, partner = nearest(metric[:, 2::2], metric[:, 1::2])
     order = best.sort(dim=1, descending=True, stable=True).indices
     return order[:, r:].sort(dim=1).values, order[:, :r], take(partner, order[:, :r])
 
 
 def merge(x: Tensor, size: Size, q: Tensor, k: Tensor, r: int) -> tuple[Tensor, Size]:
-    """Merge r of the tokens x (B, N, C) by their keys k (B, H, N, d): x_b = sum of size x / sum of size over b and what merges into it."""
+    """Merge r of the tokens x (B, N, C) by their keys k (B, H, N, d): x_b = sum of size
+    x / sum of size over b and what merges into it.
+    """
     kept, merged, partner = bipartite_matching(k.mean(1), r)
     size = (ones(x) if size is None else size)[..., None]
     sums = torch.cat([x * size, size], -1)
@@ -56,7 +80,9 @@ def merge(x: Tensor, size: Size, q: Tensor, k: Tensor, r: int) -> tuple[Tensor, 
 
 @dataclass(frozen=True)
 class Tome(Method):
-    """Merge `r` tokens per block on average, by a schedule that `inflect` bends; a block that merges none stays as it is."""
+    """Merge `r` tokens per block on average, by a schedule that `inflect` bends; a
+    block that merges none stays as it is.
+    """
 
     r: Annotated[int, Field(ge=0)] = 2
     inflect: Annotated[float, Field(ge=-1, le=1)] = 0.0

@@ -1,13 +1,20 @@
-"""Wanda: zero, in each output row, the weights whose magnitude times input norm is smallest (sheet B15).
+"""Wanda: zero, in each output row, the weights whose magnitude times input norm is
+smallest (sheet B15).
 
-Sun, Liu, Bair, Kolter, "A simple and effective pruning approach for large language models", ICLR 2024. Metric_ij = |W_ij| * ||X_j||_2, the norm of input
-feature j over all calibration tokens; the lowest floor(s n) of the n weights of each row are zeroed, uniformly over layers. Block by block, as in the
-authors' language-model script: the inputs of a block come from the pruned blocks before it (ASSUMED as default; their vision script uses dense inputs).
-Convolutions (ASSUMED, the paper has Linear only): feature j is (channel, ky, kx) of the unfolded input, a row is a filter. Calibration images are the track's,
-not augmented (the vision script draws 4,096 augmented ones). Afterwards BatchNorm statistics are re-estimated (`bn_passes`; convention 0.10).
+Sun, Liu, Bair, Kolter, "A simple and effective pruning approach for large language
+models", ICLR 2024. Metric_ij = |W_ij| * ||X_j||_2, the norm of input feature j over all
+calibration tokens; the lowest floor(s n) of the n weights of each row are zeroed,
+uniformly over layers. Block by block, as in the authors' language-model script: the
+inputs of a block come from the pruned blocks before it (ASSUMED as default; their
+vision script uses dense inputs). Convolutions (ASSUMED, the paper has Linear only):
+feature j is (channel, ky, kx) of the unfolded input, a row is a filter. Calibration
+images are the track's, not augmented (the vision script draws 4,096 augmented ones).
+Afterwards BatchNorm statistics are re-estimated (`bn_passes`; convention 0.10).
 
-Checked against: github.com/locuslab/wanda at 8e8fc87, `WrappedLayer` and `compute_mask` per row of its vision script on the inputs of every layer of a
-trained ViT of the digits track, at 50 and 77 %: masks equal. In the tests: the sheet's worked example; exactly floor(s n) zeros in every row.
+Checked against: github.com/locuslab/wanda at 8e8fc87, `WrappedLayer` and `compute_mask`
+per row of its vision script on the inputs of every layer of a trained ViT of the digits
+track, at 50 and 77 %: masks equal. In the tests: the sheet's worked example; exactly
+floor(s n) zeros in every row.
 """
 
 from __future__ import annotations
@@ -46,6 +53,12 @@ class Wanda(Method):
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         for stage in stages(model, prunable(model), data.calibration):
             norm = norms(stage.module, stage.layers, stage.inputs)
-            masks = {name: wanda_mask(layer.weight.flatten(1), norm[name], self.sparsity) for name, layer in stage.layers.items()}
-            zero(model, {name: mask.view_as(stage.layers[name].weight) for name, mask in masks.items()})
+            masks = {
+                name: wanda_mask(layer.weight.flatten(1), norm[name], self.sparsity)
+                for name, layer in stage.layers.items()
+            }
+            zero(
+                model,
+                {name: mask.view_as(stage.layers[name].weight) for name, mask in masks.items()},
+            )
         return recover(model, data, self.bn_passes)

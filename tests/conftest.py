@@ -1,4 +1,6 @@
-"""Fixtures shared by the tests: one thread, and a small stand-in for a track made of the real digits."""
+"""Fixtures shared by the tests: one thread, and a small stand-in for a track made of
+the real digits.
+"""
 
 import os
 import signal
@@ -18,11 +20,12 @@ from harness.point.method_data import MethodData
 from leaderboard.records.params import Params, TrackParams, load_params
 
 ROOT = Path(__file__).parent.parent
-BRIEF = {"resnet": {"layers": [2, 1, 1, 1]}, "vit": {"depth": 2}, "mixer": {"num_blocks": 2}}  # tracing takes as long as a model has blocks
+# tracing takes as long as a model has blocks
+BRIEF = {"resnet": {"layers": [2, 1, 1, 1]}, "vit": {"depth": 2}, "mixer": {"num_blocks": 2}}
 torch.set_num_threads(1)
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # what a shell runs in the background ignores Ctrl-C, and so would all that tests start and interrupt
+# what a shell runs in the background ignores Ctrl-C, and so would all that tests start
+# and interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +36,9 @@ def params() -> Params:
 
 @pytest.fixture(scope="session")
 def track(params: Params) -> TrackParams:
-    """The digits track with budgets of one epoch and 64 calibration images, so that tests are quick."""
+    """The digits track with budgets of one epoch and 64 calibration images, so that
+    tests are quick.
+    """
     digits = params.tracks["digits"]
     short = digits.fine_tune.model_copy(update={"epochs": 1})
     return digits.model_copy(update={"scratch": short, "fine_tune": short, "calibration": 64})
@@ -67,8 +72,11 @@ def data_folder(stored_data: splits.TrackData, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="session")
 def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny project that the real stages have run; tests damage copies of it."""
-    from benchmarks.testbed.tiny_project import make  # here, for it takes two seconds to import, which most tests need not wait for
+    """A folder with a tiny project that the real stages have run; tests damage copies
+    of it.
+    """
+    # here, for it takes two seconds to import, which most tests need not wait for
+    from benchmarks.testbed.tiny_project import make
 
     root = tmp_path_factory.mktemp("tiny_project")
     make(root)
@@ -77,15 +85,22 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_model(track: TrackParams):
-    """Build the untrained model `name` of the track in eval mode, its norms made non-trivial; the same weights every time."""
+    """Build the untrained model `name` of the track in eval mode, its norms made
+    non-trivial; the same weights every time.
+    """
 
     return partial(model_of, track)
 
 
 @pytest.fixture
 def make_brief_model(track: TrackParams):
-    """As `make_model`, with few of its blocks: for tests that trace and export, which ask of each kind of block whether it works."""
-    models = {name: model.model_copy(update={"args": {**model.args, **BRIEF.get(name, {})}}) for name, model in track.models.items()}
+    """As `make_model`, with few of its blocks: for tests that trace and export, which
+    ask of each kind of block whether it works.
+    """
+    models = {
+        name: model.model_copy(update={"args": {**model.args, **BRIEF.get(name, {})}})
+        for name, model in track.models.items()
+    }
     return partial(model_of, track.model_copy(update={"models": models}))
 
 
@@ -110,16 +125,36 @@ def make_data(track: TrackParams, data_folder: Path):
 
 @pytest.fixture
 def make_brief_data(track: TrackParams, data_folder: Path):
-    """As `make_data`, with a quarter of its epoch and half of its images: for tests that ask whether a method works, not how well."""
+    """As `make_data`, with a quarter of its epoch and half of its images: for tests
+    that ask whether a method works, not how well.
+    """
     brief = track.fine_tune.model_copy(update={"epochs": 0.25})
-    return seen_of(track.model_copy(update={"scratch": brief, "fine_tune": brief, "calibration": 32}), data_folder)
+    return seen_of(
+        track.model_copy(update={"scratch": brief, "fine_tune": brief, "calibration": 32}),
+        data_folder,
+    )
 
 
 def seen_of(track: TrackParams, folder: Path):
-    """Return the function of model and seed that gives what a method sees of `track`; epochs: in place of those of both of its budgets."""
+    """Return the function of model and seed that gives what a method sees of `track`;
+    epochs: in place of those of both of its budgets.
+    """
 
     def make(name: str, seed: int = 0, epochs: float | None = None) -> MethodData:
-        budgets = {} if epochs is None else {"scratch": track.scratch.lasting(epochs), "fine_tune": track.fine_tune.lasting(epochs)}
-        return MethodData(splits.Learn.read(folder, torch.device("cpu")), track.model_copy(update=budgets), name, seed, "scratch")
+        budgets = (
+            {}
+            if epochs is None
+            else {
+                "scratch": track.scratch.lasting(epochs),
+                "fine_tune": track.fine_tune.lasting(epochs),
+            }
+        )
+        return MethodData(
+            splits.Learn.read(folder, torch.device("cpu")),
+            track.model_copy(update=budgets),
+            name,
+            seed,
+            "scratch",
+        )
 
     return make

@@ -1,4 +1,6 @@
-"""Bad input of every kind ends with one line on stderr that names it, a non-zero exit, no traceback, and not a byte changed."""
+"""Bad input of every kind ends with one line on stderr that names it, a non-zero exit,
+no traceback, and not a byte changed.
+"""
 
 import shlex
 import shutil
@@ -16,7 +18,9 @@ CASES = [*params_cases.CASES, *command_cases.CASES, *file_cases.CASES]
 
 @pytest.fixture
 def run(tiny_project, tmp_path, monkeypatch, capfd):
-    """Damage a copy of the project and run a command in it, in this process; return exit code, stderr and whether a byte was changed."""
+    """Damage a copy of the project and run a command in it, in this process; return
+    exit code, stderr and whether a byte was changed.
+    """
 
     def command(damage, line):
         root = tmp_path / "project"
@@ -44,6 +48,10 @@ def test_the_whole_project_is_refused_by_no_command(run, line):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_bad_input_is_one_line_and_changes_nothing(run, case):
     code, stderr, touched = run(case.damage, case.command)
-    assert (code == 2 or case.command.startswith("check")) and stderr.startswith("error: ") and stderr.count("\n") == 1, stderr[-3000:]
+    assert (
+        (code == 2 or case.command.startswith("check"))
+        and stderr.startswith("error: ")
+        and stderr.count("\n") == 1
+    ), stderr[-3000:]
     assert case.said in stderr and len(stderr) < 1000, stderr
     assert not touched

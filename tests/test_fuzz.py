@@ -1,4 +1,6 @@
-"""Damaged files of our own formats are accepted or refused in one line, in little time and memory; tools/fuzz.py does the same for longer."""
+"""Damaged files of our own formats are accepted or refused in one line, in little time
+and memory; tools/fuzz.py does the same for longer.
+"""
 
 import json
 import shutil
@@ -25,7 +27,12 @@ def root(tiny_project, tmp_path_factory):
 
 
 @pytest.mark.parametrize("reader", fuzz.READERS, ids=lambda reader: reader.name)
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(seed=fuzz.seeds())
 def test_a_damaged_file_is_accepted_or_refused_in_one_line(root, reader, seed):
     fuzz.read(reader, root, fuzz.example(reader, (root / reader.file).read_bytes(), seed))
@@ -56,7 +63,18 @@ FORMS = [
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_weights_that_claim_to_be_huge_are_refused_before_memory_is_taken(form):
-    parts = ("mask", "values", "codes", "scale", "zero", "index", "centroids", "stream", "lengths", "symbols")
+    parts = (
+        "mask",
+        "values",
+        "codes",
+        "scale",
+        "zero",
+        "index",
+        "centroids",
+        "stream",
+        "lengths",
+        "symbols",
+    )
     entries = {f"w|{part}": torch.ones(8, dtype=torch.uint8) for part in parts}
     content = safetensors.torch.save(entries, {weights_file.FORMAT: json.dumps({"w": form})})
     tracemalloc.start()
@@ -91,7 +109,14 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../escaped", "/etc/escaped", "program/../../escaped", "program/data/weights/../../x", "program/data/aotinductor/m/m.so"]
+    "name",
+    [
+        "../../escaped",
+        "/etc/escaped",
+        "program/../../escaped",
+        "program/data/weights/../../x",
+        "program/data/aotinductor/m/m.so",
+    ],
 )
 def test_a_program_with_an_entry_outside_its_places_is_refused(tmp_path, name):
     with ZipFile(tmp_path / "program.pt2", "w") as file:

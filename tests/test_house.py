@@ -1,4 +1,6 @@
-"""The rules of the house that a script can see: which way imports run, and what a method may not reach for."""
+"""The rules of the house that a script can see: which way imports run, and what a
+method may not reach for.
+"""
 
 import ast
 import importlib
@@ -12,14 +14,22 @@ from harness.run.source import Sources
 from tests.conftest import ROOT
 
 FILES = sorted(path for path in (ROOT / "methods").glob("[a-z]*.py"))
-METHODS = [path for path in FILES if not rules.hands_on(path.read_text())]  # what another package holds is held to the rules there
+# what another package holds is held to the rules there
+METHODS = [path for path in FILES if not rules.hands_on(path.read_text())]
 PARTS = sorted(path for path in (ROOT / "methods" / "parts").rglob("[a-z]*.py"))
 MAY = {"cuda_graph": frozenset({"cuda"})}  # what one shared part is for
 PACKAGES = ("methods", "harness", "leaderboard", "benchmarks", "tools", "tests")
-STRANGE = (ROOT / "tests" / "outside", ROOT / "tests" / "sources")  # packages of others, for tests to find
-OURS = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py")) if not any(path.is_relative_to(place) for place in STRANGE)]
+# packages of others, for tests to find
+STRANGE = (ROOT / "tests" / "outside", ROOT / "tests" / "sources")
+OURS = [
+    path
+    for name in PACKAGES
+    for path in sorted((ROOT / name).rglob("*.py"))
+    if not any(path.is_relative_to(place) for place in STRANGE)
+]
 
-# Rooms, from the lowest up in the harness, and all that each may import of ours; a package stands for all of its rooms.
+# Rooms, from the lowest up in the harness, and all that each may import of ours; a
+# package stands for all of its rooms.
 BELOW = ("methods", "leaderboard.records")
 DATA, MODELS = (*BELOW, "harness.data"), (*BELOW, "harness.data", "harness.models")
 POINT = (*MODELS, "harness.point")
@@ -45,7 +55,8 @@ MAY_IMPORT = {
     "tests": PACKAGES,
 }
 KNOWN = {  # what still runs the other way
-    "harness/run/fingerprint.py": {"harness", "leaderboard"},  # their folders alone: it reads their files
+    # their folders alone: it reads their files
+    "harness/run/fingerprint.py": {"harness", "leaderboard"},
 }
 COMMANDS = ("harness/cli", "shrinkmark.py")
 SLOW, MAY_LACK = "takes a second or more to import", "needs what a machine may lack"
@@ -62,7 +73,10 @@ MOST = 15  # files in a folder
 
 def imports(path: Path) -> set[str]:
     """Return what a file imports, as dotted names."""
-    return {one.name for one in rules.imports(path.read_text(), ".".join(path.relative_to(ROOT).parent.parts))}
+    return {
+        one.name
+        for one in rules.imports(path.read_text(), ".".join(path.relative_to(ROOT).parent.parts))
+    }
 
 
 def module_of(path: Path) -> str:
@@ -88,7 +102,9 @@ def room_of(path: Path) -> str:
 def upward(path: Path) -> set[str]:
     """Return what a file imports of ours that its room may not."""
     ours = {name for name in imports(path) if name.split(".")[0] in PACKAGES}
-    return {name for name in ours if not any(within(name, room) for room in MAY_IMPORT[room_of(path)])}
+    return {
+        name for name in ours if not any(within(name, room) for room in MAY_IMPORT[room_of(path)])
+    }
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -97,11 +113,18 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_imports_between_rooms_run_one_way():
-    assert {relative(path): names for path in OURS if (names := upward(path) - KNOWN.get(relative(path), set()))} == {}
+    assert {
+        relative(path): names
+        for path in OURS
+        if (names := upward(path) - KNOWN.get(relative(path), set()))
+    } == {}
 
 
-DECIDING = ("harness.point.worker", "harness.point.dense")  # what runs a point, and what trains dense
-CHAIN = "harness.point.chain"  # what joins the steps of a chain, which decides the points of chains alone: see harness/run/fingerprint.py
+# what runs a point, and what trains dense
+DECIDING = ("harness.point.worker", "harness.point.dense")
+# what joins the steps of a chain, which decides the points of chains alone: see
+# harness/run/fingerprint.py
+CHAIN = "harness.point.chain"
 
 
 def test_a_folder_is_a_fingerprints_scope():
@@ -110,31 +133,53 @@ def test_a_folder_is_a_fingerprints_scope():
     files = [path for path in (ROOT / "harness" / "point").rglob("*.py") if path.stem != "__init__"]
     assert {module_of(path) for path in files} <= closure, "each of its files decides numbers"
     rooms = ("methods", "harness.point", "harness.data", "harness.models", "leaderboard.records")
-    assert {module for module in closure if not any(within(module, room) for room in rooms)} <= {"harness"}, "and nothing else of ours does"
-    assert CHAIN in fingerprint.files_of("magnitude__rtn") and CHAIN not in fingerprint.files_of("rtn")
+    assert {module for module in closure if not any(within(module, room) for room in rooms)} <= {
+        "harness"
+    }, "and nothing else of ours does"
+    assert CHAIN in fingerprint.files_of("magnitude__rtn") and CHAIN not in fingerprint.files_of(
+        "rtn"
+    )
 
 
 def late(tree: ast.AST) -> bool:
     """Say whether a file imports inside a function."""
-    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    return any(isinstance(node, (ast.Import, ast.ImportFrom)) for function in functions for node in ast.walk(function))
+    functions = [
+        node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    return any(
+        isinstance(node, (ast.Import, ast.ImportFrom))
+        for function in functions
+        for node in ast.walk(function)
+    )
 
 
 def test_only_commands_import_inside_functions():
-    files = [path for path in OURS if path.relative_to(ROOT).parts[0] != "tests" and not relative(path).startswith(COMMANDS)]
+    files = [
+        path
+        for path in OURS
+        if path.relative_to(ROOT).parts[0] != "tests" and not relative(path).startswith(COMMANDS)
+    ]
     assert {relative(path) for path in files if late(ast.parse(path.read_text()))} <= set(LATE)
 
 
 def test_no_folder_holds_more_files_than_a_reader_takes_in_at_once():
-    folders = {path.parent for path in OURS} - {ROOT / "methods", ROOT / "tests" / "methods"}  # a file a method
-    counts = {relative(folder): sum(path.stem != "__init__" for path in folder.glob("*.py")) for folder in folders}
+    # a file a method
+    folders = {path.parent for path in OURS} - {ROOT / "methods", ROOT / "tests" / "methods"}
+    counts = {
+        relative(folder): sum(path.stem != "__init__" for path in folder.glob("*.py"))
+        for folder in folders
+    }
     assert {name: count for name, count in counts.items() if count > MOST} == {}
 
 
 @pytest.mark.parametrize("path", METHODS + PARTS, ids=lambda path: path.stem)
 def test_methods_import_no_other_method(path):
     of_methods = {name.split(".")[1] for name in imports(path) if name.startswith("methods.")}
-    assert not {name for name in of_methods if (ROOT / "methods" / f"{name}.py").exists() and not name.startswith("_")}
+    assert not {
+        name
+        for name in of_methods
+        if (ROOT / "methods" / f"{name}.py").exists() and not name.startswith("_")
+    }
 
 
 @pytest.mark.parametrize("path", METHODS + PARTS, ids=lambda path: path.stem)
@@ -142,47 +187,97 @@ def test_methods_keep_the_rules_on_their_text(path):
     assert rules.breaches(path.read_text(), allowed=MAY.get(path.stem, frozenset())) == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "leaderboard").rglob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "leaderboard").rglob("*.py")), ids=lambda path: path.stem
+)
 def test_the_leaderboard_imports_neither_methods_nor_harness_nor_torch(path):
-    assert not {name.split(".")[0] for name in imports(path)} & {"methods", "harness", "torch", "timm"}
+    assert not {name.split(".")[0] for name in imports(path)} & {
+        "methods",
+        "harness",
+        "torch",
+        "timm",
+    }
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "harness").rglob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "harness").rglob("*.py")), ids=lambda path: path.stem
+)
 def test_the_harness_never_names_a_method_but_dense_nor_a_model_of_a_track(path, params):
-    names = {path.stem for path in METHODS} - {"dense", "svd"} | {"wanda", "resnet", "mobilenet", "vit", "mixer"}
-    strings = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    names = {path.stem for path in METHODS} - {"dense", "svd"} | {
+        "wanda",
+        "resnet",
+        "mobilenet",
+        "vit",
+        "mixer",
+    }
+    strings = {
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
     assert not strings & names
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in sorted((ROOT / "harness").rglob("*.py")) if path.parent.name != "runtimes"], ids=lambda path: path.stem
+    "path",
+    [path for path in sorted((ROOT / "harness").rglob("*.py")) if path.parent.name != "runtimes"],
+    ids=lambda path: path.stem,
 )
 def test_no_runtime_is_named_nor_imported_outside_the_folder_of_runtimes(path):
     nodes = list(ast.walk(ast.parse(path.read_text())))
-    strings = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    strings = {
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
     assert not strings & set(runtimes.names())
     home = f"{runtimes.__name__}."
-    assert not {name for name in imports(path) if name.startswith(home) and (Path(runtimes.__path__[0]) / f"{name.removeprefix(home)}.py").exists()}
+    assert not {
+        name
+        for name in imports(path)
+        if name.startswith(home)
+        and (Path(runtimes.__path__[0]) / f"{name.removeprefix(home)}.py").exists()
+    }
 
 
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
 def test_every_method_names_its_oracle_and_has_three_tests_of_its_own(path):
-    assert "\nChecked against: " in (ast.get_docstring(ast.parse(path.read_text())) or "").replace("\n\n", "\n")
+    assert "\nChecked against: " in (ast.get_docstring(ast.parse(path.read_text())) or "").replace(
+        "\n\n", "\n"
+    )
     tests = ast.parse((ROOT / "tests" / "methods" / f"test_{path.stem}.py").read_text())
-    assert sum(isinstance(node, ast.FunctionDef) and node.name.startswith("test_") for node in tests.body) >= 3
+    assert (
+        sum(
+            isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+            for node in tests.body
+        )
+        >= 3
+    )
 
 
-@pytest.mark.parametrize("module", ["leaderboard.records.params", "harness.run.pool", "harness.cli.command"])
+@pytest.mark.parametrize(
+    "module", ["leaderboard.records.params", "harness.run.pool", "harness.cli.command"]
+)
 def test_modules_that_a_help_page_needs_do_not_import_torch(module):
     source = Path(importlib.import_module(module).__file__ or "").read_text()
-    top = {ast.unparse(node) for node in ast.parse(source).body if isinstance(node, (ast.Import, ast.ImportFrom))}
-    assert not any("torch" in line or "import methods" in line or "from methods" in line for line in top)
+    top = {
+        ast.unparse(node)
+        for node in ast.parse(source).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
+    assert not any(
+        "torch" in line or "import methods" in line or "from methods" in line for line in top
+    )
 
 
 def test_a_file_that_hands_on_a_method_of_another_package_is_held_to_no_rule_of_this_house():
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    line = next(line.split("`")[1] for line in text.splitlines() if line.startswith("`from my_package"))
-    assert rules.hands_on(line) and rules.hands_on(f'"""Somebody else\'s."""\n\nfrom __future__ import annotations\n\n{line}\n')
+    line = next(
+        line.split("`")[1] for line in text.splitlines() if line.startswith("`from my_package")
+    )
+    assert rules.hands_on(line) and rules.hands_on(
+        f'"""Somebody else\'s."""\n\nfrom __future__ import annotations\n\n{line}\n'
+    )
     for other in (
         line.replace(" as MyMethod", ""),
         f"{line}\nx = 1",

@@ -1,4 +1,6 @@
-"""What a determined author might try to see the test split or to fake a cost, and what stops it: rules on the text of a method, or the harness at work."""
+"""What a determined author might try to see the test split or to fake a cost, and what
+stops it: rules on the text of a method, or the harness at work.
+"""
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ TRICKS = {  # what is tried in compress(self, model, data)
     "walk the heap": "import gc\nfound = [o for o in gc.get_objects() if isinstance(o, Tensor)]",
     "walk the stack by sys": "import sys\njob = sys._getframe(2).f_locals['job']",
     "walk the stack by a generator": "frame = (x for x in ()).gi_frame.f_back",
-    "walk the stack by an exception": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    frame = e.__traceback__.tb_frame.f_back",
+    "walk the stack by an exception": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    frame = "
+    "e.__traceback__.tb_frame.f_back",
     "import the harness": "from harness import data as files",
     "import the harness by string": "import importlib\nfiles = importlib.import_module('harness.data.splits')",
     "import the harness by builtins": "files = __import__('harness.data.splits')",
@@ -90,7 +93,10 @@ for name, module in model.named_modules():
 def method(body):
     """Return the source of a method whose compress(self, model, data) has this body."""
     lines = "\n".join(f"        {line}" for line in body.splitlines())
-    return f"import torch\nfrom methods import Method\n\nclass Made(Method):\n    def compress(self, model, data):\n{lines}\n        return model\n"
+    return (
+        "import torch\nfrom methods import Method\n\nclass Made(Method):\n    def compress(self, "
+        f"model, data):\n{lines}\n        return model\n"
+    )
 
 
 @pytest.mark.parametrize("trick", TRICKS, ids=TRICKS)
@@ -102,7 +108,11 @@ def test_a_method_that_compresses_and_no_more_is_refused_by_none_of_them(make_mo
     assert breaches(method(BENIGN)) == []
     exec(method(BENIGN), made := {})
     compressed = made["Made"]().compress(make_model("mixer"), make_data("mixer"))
-    shares = [float((module.weight == 0).float().mean()) for module in compressed.blocks.modules() if isinstance(module, torch.nn.Linear)]
+    shares = [
+        float((module.weight == 0).float().mean())
+        for module in compressed.blocks.modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
     assert shares and all(0.4 < share <= 0.5 for share in shares)
 
 
@@ -112,8 +122,16 @@ def test_a_breach_names_its_line_what_stands_there_and_the_rule():
 
 
 def test_an_import_from_its_own_package_is_a_methods_own_affair_and_one_beyond_it_is_not():
-    assert breaches("from . import parts\nfrom mine.parts import prune\nimport mine.more", "mine.methods") == []
-    assert [breach.text for breach in breaches("from theirs import prune\nimport harness.data.splits", "mine")] == [
+    assert (
+        breaches(
+            "from . import parts\nfrom mine.parts import prune\nimport mine.more", "mine.methods"
+        )
+        == []
+    )
+    assert [
+        breach.text
+        for breach in breaches("from theirs import prune\nimport harness.data.splits", "mine")
+    ] == [
         "theirs.prune",
         "harness.data.splits",
     ]

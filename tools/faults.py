@@ -1,4 +1,5 @@
-"""Faults around DVC and make that are too slow for the tests: each must be one clear refusal, or pass by, and the next run must end as if nothing had been.
+"""Faults around DVC and make that are too slow for the tests: each must be one clear
+refusal, or pass by, and the next run must end as if nothing had been.
 
 Example: python -m tools.faults
 """
@@ -21,7 +22,7 @@ from tools import kill_anywhere as kill
 
 ROOT = Path(__file__).parent.parent
 STUB = """#!/bin/sh
-# stands for python3 where the Makefile makes its environment: every call takes a while and notes that it was made
+# stands for python3 where the Makefile makes its environment: a call takes a while and is noted
 sleep ${STUB_SECONDS:-0}
 [ "$2" = venv ] && mkdir -p "$3/bin" && cp "$0" "$3/bin/python"
 echo "$@" >> calls
@@ -73,7 +74,9 @@ def a_damaged_artefact_is_made_again(folder: Path) -> None:
 
 
 def two_at_once_do_not_mix(folder: Path) -> None:
-    """Start `dvc repro` twice after a method's artefacts are lost: one waits or is refused by name, and what comes out is whole."""
+    """Start `dvc repro` twice after a method's artefacts are lost: one waits or is
+    refused by name, and what comes out is whole.
+    """
     wanted = kill.outcome(folder)
     shutil.rmtree(folder / "artefacts" / "digits" / "points" / "magnitude")
     both = [kill.start(folder, kill.WITH_DVC) for _ in range(2)]
@@ -84,7 +87,9 @@ def two_at_once_do_not_mix(folder: Path) -> None:
 
 
 def an_interrupted_install_is_done_again(folder: Path) -> None:
-    """Kill `make` while it makes its environment, with a stand-in for Python, and run it again."""
+    """Kill `make` while it makes its environment, with a stand-in for Python, and run
+    it again.
+    """
     place = folder / "installing"
     place.mkdir()
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
@@ -92,11 +97,19 @@ def an_interrupted_install_is_done_again(folder: Path) -> None:
     (stub := place / "stub").write_text(STUB)
     stub.chmod(0o755)
     command = ["make", ".venv/ready", f"PYTHON={stub}"]
-    process = subprocess.Popen(command, cwd=place, env=os.environ | {"STUB_SECONDS": "2"}, start_new_session=True, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        cwd=place,
+        env=os.environ | {"STUB_SECONDS": "2"},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
     time.sleep(3)  # the environment is there, the install has begun
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert (place / ".venv" / "bin" / "python").exists() and not (place / ".venv" / "ready").exists()
+    assert (place / ".venv" / "bin" / "python").exists() and not (
+        place / ".venv" / "ready"
+    ).exists()
     subprocess.run(command, cwd=place, check=True, stdout=subprocess.DEVNULL)
     assert (place / ".venv" / "ready").exists() and "pip install" in (place / "calls").read_text()
 
@@ -112,7 +125,8 @@ FAULTS: list[Callable[[Path], None]] = [
 
 
 def main() -> None:
-    """Try every fault on a tiny pipeline in a copy of this checkout; exit 1 if one is not met as it should.
+    """Try every fault on a tiny pipeline in a copy of this checkout; exit 1 if one is
+    not met as it should.
 
     Example: python -m tools.faults
     """

@@ -1,7 +1,9 @@
-"""Feed damaged files of our own formats to their readers: each must accept or refuse in one line, and never break, hang or fill memory.
+"""Feed damaged files of our own formats to their readers: each must accept or refuse in
+one line, and never break, hang or fill memory.
 
-Run `python -m tools.fuzz --seconds 600`; tests/test_fuzz.py runs a few hundred examples of each. What breaks a reader is written to tests/corpus/<reader>/,
-which the test replays from then on.
+Run `python -m tools.fuzz --seconds 600`; tests/test_fuzz.py runs a few hundred examples
+of each. What breaks a reader is written to tests/corpus/<reader>/, which the test
+replays from then on.
 
 Example: python -m tools.fuzz --reader weights --reader params --seconds 60 --seed 7
 """
@@ -41,12 +43,30 @@ ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "tests" / "corpus"
 GIBIBYTES = 2.0  # that a reader may ask for beyond what the process holds
 SECONDS = 10.0  # that a reader may take
-ODD = [None, True, -1, 0, 2**63, 10**400, 1e308, float("nan"), "", "\n", "x" * 5000, "../../x", [], {}, [[]] * 50]
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    2**63,
+    10**400,
+    1e308,
+    float("nan"),
+    "",
+    "\n",
+    "x" * 5000,
+    "../../x",
+    [],
+    {},
+    [[]] * 50,
+]
 
 
 @dataclass(frozen=True)
 class Reader:
-    """What reads a file, where the file lies in a project, and the errors that are its way to refuse."""
+    """What reads a file, where the file lies in a project, and the errors that are its
+    way to refuse.
+    """
 
     name: str
     file: str
@@ -64,28 +84,81 @@ def _root(path: Path) -> Path:
 
 RECORDS, POINT = "results/v1/digits", "artefacts/digits/points/rtn/mixer_bits=4_seed=0"
 READERS = [
-    Reader("weights", f"{POINT}/weights.safetensors", lambda path: weights_file.decode(path.read_bytes()), (ValueError,)),
-    Reader("program", f"{POINT}/program.pt2", archive.refuse_pickles, (ValueError, RuntimeError, OSError, BadZipFile)),
-    Reader("records", f"{RECORDS}/points/rtn.json", lambda path: read_record(path, MethodPoints), (UserError,)),
-    Reader("track", f"{RECORDS}/track.json", lambda path: read_record(path, TrackInfo), (UserError,)),
+    Reader(
+        "weights",
+        f"{POINT}/weights.safetensors",
+        lambda path: weights_file.decode(path.read_bytes()),
+        (ValueError,),
+    ),
+    Reader(
+        "program",
+        f"{POINT}/program.pt2",
+        archive.refuse_pickles,
+        (ValueError, RuntimeError, OSError, BadZipFile),
+    ),
+    Reader(
+        "records",
+        f"{RECORDS}/points/rtn.json",
+        lambda path: read_record(path, MethodPoints),
+        (UserError,),
+    ),
+    Reader(
+        "track", f"{RECORDS}/track.json", lambda path: read_record(path, TrackInfo), (UserError,)
+    ),
     Reader("json", f"{RECORDS}/track.json", files.read_json, (UserError,)),
     Reader("predictions", f"{RECORDS}/predictions/rtn.safetensors", _track, (UserError,)),
-    Reader("artefact", f"{POINT}/weights.safetensors", lambda path: store.read_weights(path.parent), (UserError,)),
-    Reader("point", f"{POINT}/record.json", lambda path: point_folder.read(path.parent), (UserError,)),
-    Reader("answers", f"{POINT}/predictions.safetensors", lambda path: predictions.read(path.parent), (UserError,)),
-    Reader("learn", "artefacts/digits/data/learn.safetensors", lambda path: splits.Learn.read(path.parent, torch.device("cpu")), (UserError,)),
-    Reader("test", "artefacts/digits/data/test.safetensors", lambda path: splits.TestSplit.read(path.parent), (UserError,)),
-    Reader("costs", f"{RECORDS}/costs/f00d.json", lambda path: read_record(path, CostsFile), (UserError,)),
-    Reader("latency", f"{RECORDS}/latency/cpu/f00d.json", lambda path: read_latency(path, {}), (UserError,)),
+    Reader(
+        "artefact",
+        f"{POINT}/weights.safetensors",
+        lambda path: store.read_weights(path.parent),
+        (UserError,),
+    ),
+    Reader(
+        "point", f"{POINT}/record.json", lambda path: point_folder.read(path.parent), (UserError,)
+    ),
+    Reader(
+        "answers",
+        f"{POINT}/predictions.safetensors",
+        lambda path: predictions.read(path.parent),
+        (UserError,),
+    ),
+    Reader(
+        "learn",
+        "artefacts/digits/data/learn.safetensors",
+        lambda path: splits.Learn.read(path.parent, torch.device("cpu")),
+        (UserError,),
+    ),
+    Reader(
+        "test",
+        "artefacts/digits/data/test.safetensors",
+        lambda path: splits.TestSplit.read(path.parent),
+        (UserError,),
+    ),
+    Reader(
+        "costs",
+        f"{RECORDS}/costs/f00d.json",
+        lambda path: read_record(path, CostsFile),
+        (UserError,),
+    ),
+    Reader(
+        "latency",
+        f"{RECORDS}/latency/cpu/f00d.json",
+        lambda path: read_latency(path, {}),
+        (UserError,),
+    ),
     Reader("params", "params.yaml", load_params, (UserError,)),
 ]
 BY_NAME = {reader.name: reader for reader in READERS}
 
 
 def damaged(content: bytes, generator: random.Random) -> bytes:
-    """Return `content` with one to four changes: of bytes, or of the values of its JSON where it is, or holds, some."""
+    """Return `content` with one to four changes: of bytes, or of the values of its JSON
+    where it is, or holds, some.
+    """
     for _ in range(generator.randint(1, 4)):
-        content = generator.choice([_flipped, _cut, _doubled, _replaced, _with_odd_value, _with_odd_value])(content, generator)
+        content = generator.choice(
+            [_flipped, _cut, _doubled, _replaced, _with_odd_value, _with_odd_value]
+        )(content, generator)
     return content
 
 
@@ -96,7 +169,11 @@ def _flipped(content: bytes, generator: random.Random) -> bytes:
 
 def _cut(content: bytes, generator: random.Random) -> bytes:
     start, end = sorted(generator.randrange(len(content) + 1) for _ in range(2))
-    return content[:start] + content[end:] if generator.random() < 0.3 else content[:start] + content[start + generator.randrange(9) :]
+    return (
+        content[:start] + content[end:]
+        if generator.random() < 0.3
+        else content[:start] + content[start + generator.randrange(9) :]
+    )
 
 
 def _doubled(content: bytes, generator: random.Random) -> bytes:
@@ -105,13 +182,27 @@ def _doubled(content: bytes, generator: random.Random) -> bytes:
 
 
 def _replaced(content: bytes, generator: random.Random) -> bytes:
-    words = [b"0", b"-1", b"99999999999999999999", b"null", b"\xff" * 8, b"{", b"]", b"\n", b'"', b"NaN", b"1e999"]
+    words = [
+        b"0",
+        b"-1",
+        b"99999999999999999999",
+        b"null",
+        b"\xff" * 8,
+        b"{",
+        b"]",
+        b"\n",
+        b'"',
+        b"NaN",
+        b"1e999",
+    ]
     place = generator.randrange(len(content) + 1)
     return content[:place] + generator.choice(words) + content[place + generator.randrange(4) :]
 
 
 def _with_odd_value(content: bytes, generator: random.Random) -> bytes:
-    """Put an odd value anywhere into the JSON that `content` is or, as in a safetensors file, begins with after its length."""
+    """Put an odd value anywhere into the JSON that `content` is or, as in a safetensors
+    file, begins with after its length.
+    """
     start = 8 if content[8:9] == b"{" else 0
     end = start + int.from_bytes(content[:8], "little") if start else len(content)
     try:
@@ -124,7 +215,8 @@ def _with_odd_value(content: bytes, generator: random.Random) -> bytes:
 
 def _odd(value: Any, generator: random.Random) -> Any:
     """Return a JSON value with one value in it replaced by an odd one."""
-    if isinstance(value, str) and value[:1] in ("{", "["):  # JSON within JSON, as in the metadata of a weights file
+    # JSON within JSON, as in the metadata of a weights file
+    if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             return json.dumps(_odd(json.loads(value), generator))
         except ValueError:
@@ -139,12 +231,16 @@ def _odd(value: Any, generator: random.Random) -> Any:
 
 
 def damaged_program(content: bytes, generator: random.Random) -> bytes:
-    """Return a program with one entry of its archive damaged, the archive itself whole."""
+    """Return a program with one entry of its archive damaged, the archive itself
+    whole.
+    """
     old, file = ZipFile(io.BytesIO(content)), io.BytesIO()
     chosen = generator.choice([name for name in old.namelist() if name.endswith((".json", ".pt"))])
     with ZipFile(file, "w") as new:
         for name in old.namelist():
-            new.writestr(name, damaged(old.read(name), generator) if name == chosen else old.read(name))
+            new.writestr(
+                name, damaged(old.read(name), generator) if name == chosen else old.read(name)
+            )
     return file.getvalue()
 
 
@@ -157,7 +253,9 @@ def example(reader: Reader, whole: bytes, seed: int) -> bytes:
 
 
 def read(reader: Reader, root: Path, content: bytes) -> None:
-    """Read `content` in its place in the project `root`; raise what the reader may not raise, or AssertionError for what is no line or takes too long."""
+    """Read `content` in its place in the project `root`; raise what the reader may not
+    raise, or AssertionError for what is no line or takes too long.
+    """
     path = root / reader.file
     whole = path.read_bytes()
     start = time.monotonic()
@@ -178,7 +276,9 @@ def seeds() -> st.SearchStrategy[int]:
 
 
 def fuzz(root: Path, reader: Reader, seconds: float, seed: int) -> tuple[int, Path | None]:
-    """Try examples for `seconds`; return how many were tried, and the file in the corpus that broke the reader, if one did."""
+    """Try examples for `seconds`; return how many were tried, and the file in the
+    corpus that broke the reader, if one did.
+    """
     whole, end, tried = (root / reader.file).read_bytes(), time.monotonic() + seconds, 0
     while time.monotonic() < end:
         content = example(reader, whole, seed + tried)
@@ -189,7 +289,11 @@ def fuzz(root: Path, reader: Reader, seconds: float, seed: int) -> tuple[int, Pa
             file = CORPUS / reader.name / f"{hashlib.sha256(content).hexdigest()[:16]}.bin"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-            print(f"{reader.name}: seed {seed + tried - 1}: {type(error).__name__}: {str(error)[:200]}", flush=True)
+            print(
+                f"{reader.name}: seed {seed + tried - 1}: {type(error).__name__}: "
+                f"{str(error)[:200]}",
+                flush=True,
+            )
             return tried, file
     return tried, None
 
@@ -197,7 +301,10 @@ def fuzz(root: Path, reader: Reader, seconds: float, seed: int) -> tuple[int, Pa
 def main(
     seconds: Annotated[float, typer.Option(min=1, help="for how long, all readers together")] = 600,
     seed: Annotated[int, typer.Option(help="of the first example; the next ones count up")] = 0,
-    reader: Annotated[list[str] | None, typer.Option(help=f"only this one (may be given again): {', '.join(BY_NAME)}")] = None,
+    reader: Annotated[
+        list[str] | None,
+        typer.Option(help=f"only this one (may be given again): {', '.join(BY_NAME)}"),
+    ] = None,
 ) -> None:
     """Feed damaged files to the readers; exit 1 if one breaks.
 
@@ -215,7 +322,8 @@ def main(
             tried, file = fuzz(Path(folder), one, seconds / len(chosen), seed)
             broken += file is not None
             print(
-                f"{one.name}: {tried} examples from seed {seed}: {f'broken by {file.relative_to(ROOT)}' if file else 'each accepted or refused'}",
+                f"{one.name}: {tried} examples from seed {seed}: "
+                f"{f'broken by {file.relative_to(ROOT)}' if file else 'each accepted or refused'}",
                 flush=True,
             )
     sys.exit(1 if broken else 0)

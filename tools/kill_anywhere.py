@@ -1,8 +1,11 @@
-"""Kill a small pipeline again and again with SIGKILL, whole or one worker of it, and show that nothing is lost, run twice or different for it.
+"""Kill a small pipeline again and again with SIGKILL, whole or one worker of it, and
+show that nothing is lost, run twice or different for it.
 
-Each round makes an experiment in a folder of its own, kills its run at several random moments, starting it again after each, and then lets it end. After
-every start, what had been finished must lie there untouched; at the end, records, predictions, weights and tables must be byte for byte those of a run
-that nobody disturbed, but for what they took.
+Each round makes an experiment in a folder of its own, kills its run at several random
+moments, starting it again after each, and then lets it end. After every start, what had
+been finished must lie there untouched; at the end, records, predictions, weights and
+tables must be byte for byte those of a run that nobody disturbed, but for what they
+took.
 
 Example: python -m tools.kill_anywhere --kills 100 --seed 3
 """
@@ -47,7 +50,9 @@ WITH_DVC = "dvc repro leaderboard@digits"
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: so many seconds after so many more points are finished; and whom."""
+    """When to kill: so many seconds after so many more points are finished; and
+    whom.
+    """
 
     points: int
     seconds: float
@@ -55,8 +60,12 @@ class Moment:
 
 
 def experiment(folder: Path) -> None:
-    """Write the params of an experiment of fifteen points into `folder`, which times nothing."""
-    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS | {"methods": METHODS, "hardware": {}}, sort_keys=False))
+    """Write the params of an experiment of fifteen points into `folder`, which times
+    nothing.
+    """
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump(PARAMS | {"methods": METHODS, "hardware": {}}, sort_keys=False)
+    )
 
 
 def clone(folder: Path) -> None:
@@ -64,35 +73,63 @@ def clone(folder: Path) -> None:
     copy_checkout(folder)
     experiment(folder)
     content = yaml.safe_load((folder / "params.yaml").read_text())
-    content |= {"hardware": PARAMS["hardware"], "hardware_on_request": {"cpu_ort": PARAMS["hardware"]["cpu"] | {"runtime": "onnxruntime"}}}
-    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))  # DVC's matrix wants one of each
+    content |= {
+        "hardware": PARAMS["hardware"],
+        "hardware_on_request": {"cpu_ort": PARAMS["hardware"]["cpu"] | {"runtime": "onnxruntime"}},
+    }
+    # DVC's matrix wants one of each
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def start(folder: Path, command: str) -> subprocess.Popen[str]:
     """Start the pipeline in a process group of its own."""
     path = os.pathsep.join([str(folder), str(ROOT)])
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {"PYTHONPATH": path}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST")
+    } | {"PYTHONPATH": path}
     return subprocess.Popen(
-        command, shell=True, cwd=folder, env=environment, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
 def finished(folder: Path) -> dict[str, bytes]:
-    """Return the records of the points that are finished and did not fail, by their folder, each with the note of what the point took, if there is one."""
+    """Return the records of the points that are finished and did not fail, by their
+    folder, each with the note of what the point took, if there is one.
+    """
     found, home = {}, folder / "artefacts" / "digits"
     for path in (home / "points").glob("*/[!.]*/record.json"):
-        content, note = path.read_bytes(), home / "spent" / path.parent.relative_to(home / "points").with_name(f"{path.parent.name}.json")
+        content, note = (
+            path.read_bytes(),
+            home
+            / "spent"
+            / path.parent.relative_to(home / "points").with_name(f"{path.parent.name}.json"),
+        )
         if json.loads(content)["status"] != "failed":
-            found[path.parent.relative_to(folder).as_posix()] = content + (note.read_bytes() if note.exists() else b"")
+            found[path.parent.relative_to(folder).as_posix()] = content + (
+                note.read_bytes() if note.exists() else b""
+            )
     return found
 
 
 def disturb(folder: Path, command: str, moment: Moment, generator: random.Random) -> bool:
-    """Run the pipeline until `moment` and kill it; say whether it still ran. What had been finished before must not be touched."""
+    """Run the pipeline until `moment` and kill it; say whether it still ran. What had
+    been finished before must not be touched.
+    """
     before = finished(folder)
     process = start(folder, command)
     deadline = time.monotonic() + LIMIT
-    while process.poll() is None and len(finished(folder)) < len(before) + moment.points and time.monotonic() < deadline:
+    while (
+        process.poll() is None
+        and len(finished(folder)) < len(before) + moment.points
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     try:
         process.wait(moment.seconds)
@@ -106,7 +143,9 @@ def disturb(folder: Path, command: str, moment: Moment, generator: random.Random
 
 
 def _kill_all(process: subprocess.Popen[str]) -> bool:
-    """Kill everything at once and wait until the machine's first process has buried the orphans: to DVC, a dead process that is still listed holds its lock."""
+    """Kill everything at once and wait until the machine's first process has buried the
+    orphans: to DVC, a dead process that is still listed holds its lock.
+    """
     orphans = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGKILL)
     psutil.wait_procs(orphans, LIMIT)
@@ -114,9 +153,15 @@ def _kill_all(process: subprocess.Popen[str]) -> bool:
 
 
 def _kill_worker(process: subprocess.Popen[str], generator: random.Random) -> bool:
-    """Kill one process of the deepest level, which is a worker once there are any; say whether there was one."""
+    """Kill one process of the deepest level, which is a worker once there are any; say
+    whether there was one.
+    """
     try:
-        below = [child for child in psutil.Process(process.pid).children(recursive=True) if not child.children()]
+        below = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if not child.children()
+        ]
         if below:
             generator.choice(sorted(below, key=lambda child: child.pid)).kill()
         return bool(below)
@@ -125,14 +170,18 @@ def _kill_worker(process: subprocess.Popen[str], generator: random.Random) -> bo
 
 
 def unchanged(folder: Path, before: dict[str, bytes]) -> None:
-    """Raise AssertionError unless what was finished is still what it was: a point run again would have taken other seconds."""
+    """Raise AssertionError unless what was finished is still what it was: a point run
+    again would have taken other seconds.
+    """
     after = finished(folder)
     again = [name for name, content in before.items() if after.get(name) != content]
     assert not again, f"run again though finished: {again}"
 
 
 def finish(folder: Path, command: str) -> str:
-    """Run the pipeline to its end and return what it printed; raise AssertionError if it fails or runs a finished point again."""
+    """Run the pipeline to its end and return what it printed; raise AssertionError if
+    it fails or runs a finished point again.
+    """
     before = finished(folder)
     process = start(folder, command)
     output, _ = process.communicate(timeout=LIMIT)
@@ -142,51 +191,95 @@ def finish(folder: Path, command: str) -> str:
 
 
 def outcome(folder: Path) -> dict[str, str]:
-    """Return the sha256 of everything that must be the same whoever was killed, by name: records, predictions, programs, weights, tables of them."""
+    """Return the sha256 of everything that must be the same whoever was killed, by
+    name: records, predictions, programs, weights, tables of them.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary) / "results"
-        shutil.copytree(folder / "results", copy, ignore=shutil.ignore_patterns("tables", "latency", "costs"))
+        shutil.copytree(
+            folder / "results", copy, ignore=shutil.ignore_patterns("tables", "latency", "costs")
+        )
         about = read_outline(folder / "params.yaml")
         build(copy, about.chosen_version(None), [], None, about)
-        files = {path.relative_to(temporary).as_posix(): path for path in copy.rglob("*") if path.is_file()}
-        made = [path for part in ("data", "dense", "points") for path in (folder / "artefacts" / "digits" / part).rglob("*") if path.is_file()]
+        files = {
+            path.relative_to(temporary).as_posix(): path
+            for path in copy.rglob("*")
+            if path.is_file()
+        }
+        made = [
+            path
+            for part in ("data", "dense", "points")
+            for path in (folder / "artefacts" / "digits" / part).rglob("*")
+            if path.is_file()
+        ]
         files |= {path.relative_to(folder).as_posix(): path for path in made}
-        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files.items())}
+        return {
+            name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for name, path in sorted(files.items())
+        }
 
 
 def leftovers(folder: Path) -> list[str]:
     """Return the half-written files and folders that lie about."""
-    return [path.relative_to(folder).as_posix() for kind in ("artefacts", "results") for path in (folder / kind).rglob(".*.tmp")]
+    return [
+        path.relative_to(folder).as_posix()
+        for kind in ("artefacts", "results")
+        for path in (folder / kind).rglob(".*.tmp")
+    ]
 
 
-def a_round(folder: Path, command: str, moments: list[Moment], generator: random.Random, wanted: dict[str, str]) -> int:
-    """Disturb the pipeline in `folder` at every moment, let it end, compare; return how many kills met a running process."""
+def a_round(
+    folder: Path,
+    command: str,
+    moments: list[Moment],
+    generator: random.Random,
+    wanted: dict[str, str],
+) -> int:
+    """Disturb the pipeline in `folder` at every moment, let it end, compare; return how
+    many kills met a running process.
+    """
     killed = sum(disturb(folder, command, moment, generator) for moment in moments)
     finish(folder, command)
     found = outcome(folder)
-    differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    differing = sorted(
+        name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)
+    )
     assert not differing, f"differs from the undisturbed run: {differing}"
     assert not leftovers(folder), f"left behind: {leftovers(folder)}"
     return killed
 
 
 def drawn(generator: random.Random) -> Moment:
-    """Draw a moment: half of them before the first new point (imports, data, training, collecting), a third of one worker."""
+    """Draw a moment: half of them before the first new point (imports, data, training,
+    collecting), a third of one worker.
+    """
     points = 0 if generator.random() < 0.5 else generator.randint(1, 6)
     return Moment(points, generator.uniform(0, 8 if points == 0 else 1), generator.random() < 1 / 3)
 
 
 def main(
     kills: Annotated[int, typer.Option(min=1, help="how many processes to kill")] = 100,
-    in_a_row: Annotated[int, typer.Option(min=1, help="kills of one experiment before it may end")] = 4,
+    in_a_row: Annotated[
+        int, typer.Option(min=1, help="kills of one experiment before it may end")
+    ] = 4,
     seed: Annotated[int, typer.Option(help="of the moments")] = 0,
-    dvc: Annotated[bool, typer.Option("--dvc", help="kill `dvc repro` in a copy of this checkout instead of `harness run`")] = False,
+    dvc: Annotated[
+        bool,
+        typer.Option(
+            "--dvc", help="kill `dvc repro` in a copy of this checkout instead of `harness run`"
+        ),
+    ] = False,
 ) -> None:
-    """Kill at random moments; exit 1 with one line at the first thing lost, run twice or different.
+    """Kill at random moments; exit 1 with one line at the first thing lost, run twice
+    or different.
 
     Example: python -m tools.kill_anywhere --kills 100 --seed 3
     """
-    generator, prepare, command = random.Random(seed), clone if dvc else experiment, WITH_DVC if dvc else ALONE
+    generator, prepare, command = (
+        random.Random(seed),
+        clone if dvc else experiment,
+        WITH_DVC if dvc else ALONE,
+    )
     print(f"seed {seed}: {command}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         (reference := Path(temporary) / "undisturbed").mkdir()
@@ -202,7 +295,11 @@ def main(
             except AssertionError as error:
                 sys.exit(f"error: after {moments}: {error}")
             shutil.rmtree(folder)
-            print(f"{done} kills: {len(wanted)} files as in the undisturbed run, no finished point run again", flush=True)
+            print(
+                f"{done} kills: {len(wanted)} files as in the undisturbed run, no finished point "
+                "run again",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
-"""Sweep a real track on a Ray cluster of several node processes, kill -9 a node and the driver on the way, and compare with a local sweep byte for byte.
+"""Sweep a real track on a Ray cluster of several node processes, kill -9 a node and the
+driver on the way, and compare with a local sweep byte for byte.
 
-Trains the dense models once, sweeps the same points in the local pool and on two Ray nodes. A node is killed after a quarter of the points and another added,
-the driver is killed after half and started again. Records, tables, predictions, weights and programs must then be those of the
-local sweep, and no finished point may have been run again. Needs `pip install -e .[ray]`.
+Trains the dense models once, sweeps the same points in the local pool and on two Ray
+nodes. A node is killed after a quarter of the points and another added, the driver is
+killed after half and started again. Records, tables, predictions, weights and programs
+must then be those of the
+local sweep, and no finished point may have been run again. Needs `pip install -e
+.[ray]`.
 
-Example: python -m tools.ray_kills --method magnitude --method rtn --method svd --method slim
+Example: python -m tools.ray_kills --method magnitude --method rtn --method svd --method
+slim
 """
 
 from __future__ import annotations
@@ -32,15 +37,32 @@ LIMIT = 4 * 3600.0  # seconds for a sweep to get to its moment, or to end
 
 
 def experiment(folder: Path, methods: list[str], checkout: Path) -> None:
-    """Write the experiment of this repository cut down to `methods` (none: all) on digits into `folder`, and train what was not trained here."""
+    """Write the experiment of this repository cut down to `methods` (none: all) on
+    digits into `folder`, and train what was not trained here.
+    """
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    plans = {name: plan for name, plan in content["methods"].items() if not methods or name in {"dense", *methods}}
-    chains = {name: plan for name, plan in content["chains"].items() if not methods or name in methods}
+    plans = {
+        name: plan
+        for name, plan in content["methods"].items()
+        if not methods or name in {"dense", *methods}
+    }
+    chains = {
+        name: plan for name, plan in content["chains"].items() if not methods or name in methods
+    }
+    # that a machine is busy is nothing to fail of
     track = content["tracks"]["digits"] | {
         "seconds": LIMIT,
-        "methods": {name: own for name, own in content["tracks"]["digits"]["methods"].items() if name in plans | chains},
-    }  # that a machine is busy is nothing to fail of
-    cut = content | {"tracks": content["tracks"] | {"digits": track}, "methods": plans, "chains": chains}
+        "methods": {
+            name: own
+            for name, own in content["tracks"]["digits"]["methods"].items()
+            if name in plans | chains
+        },
+    }
+    cut = content | {
+        "tracks": content["tracks"] | {"digits": track},
+        "methods": plans,
+        "chains": chains,
+    }
     folder.mkdir()
     here, there = Paths(ROOT, content["version"]), Paths(folder, content["version"])
     if here.dense("digits").exists():
@@ -48,12 +70,22 @@ def experiment(folder: Path, methods: list[str], checkout: Path) -> None:
         there.records("digits").mkdir(parents=True)
         shutil.copy(here.records("digits") / "track.json", there.records("digits"))
     (folder / "params.yaml").write_text(yaml.safe_dump(cut, sort_keys=False))
-    command = [sys.executable, "-m", "shrinkmark", "train", "digits", "--params", str(folder / "params.yaml")]
+    command = [
+        sys.executable,
+        "-m",
+        "shrinkmark",
+        "train",
+        "digits",
+        "--params",
+        str(folder / "params.yaml"),
+    ]
     subprocess.run(command, cwd=checkout, env=environment(checkout), check=True)
 
 
 def undisturbed(checkout: Path, folder: Path, address: str | None) -> str:
-    """Sweep to the end and return what the command printed; raise AssertionError if it fails or runs a finished point again."""
+    """Sweep to the end and return what the command printed; raise AssertionError if it
+    fails or runs a finished point again.
+    """
     before = finished(folder)
     process = driver(checkout, folder, address)
     said, error = process.communicate(timeout=LIMIT)
@@ -63,7 +95,9 @@ def undisturbed(checkout: Path, folder: Path, address: str | None) -> str:
 
 
 def disturbed(cluster: Cluster, folder: Path, points: int) -> Iterator[str]:
-    """Sweep the `points` points of the experiment in `folder`, killing a node and the driver on the way; yield what happened."""
+    """Sweep the `points` points of the experiment in `folder`, killing a node and the
+    driver on the way; yield what happened.
+    """
     first, second, log = cluster.add("first"), cluster.add("second"), folder / "driver.log"
     with log.open("w") as stderr:
         process = driver(cluster.checkout, folder, cluster.address, stderr=stderr)
@@ -72,7 +106,8 @@ def disturbed(cluster: Cluster, folder: Path, points: int) -> Iterator[str]:
     yield f"killed the first of two nodes: {len(finished(folder))} of {points} points finished"
     wait_until(lambda: not first.points, 120)
     before = finished(folder)
-    _until(process, log, lambda: len(finished(folder)) > len(before))  # the node that is left goes on
+    # the node that is left goes on
+    _until(process, log, lambda: len(finished(folder)) > len(before))
     cluster.add("third")
     _until(process, log, lambda: len(finished(folder)) >= points // 2)
     process.kill()
@@ -88,17 +123,28 @@ def _until(process: subprocess.Popen[str], log: Path, true: Callable[[], object]
 
 
 def differing(found: Path, local: Path) -> list[str]:
-    """Return the names of the files that two runs of one experiment do not have in common, byte for byte."""
+    """Return the names of the files that two runs of one experiment do not have in
+    common, byte for byte.
+    """
     ours, theirs = outcome(found), outcome(local)
-    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    return sorted(
+        name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
+    )
 
 
 def main(
-    method: Annotated[list[str] | None, typer.Option(help="only this method or chain (may be given again), and dense; without one, all")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="only this method or chain (may be given again), and dense; without one, all"
+        ),
+    ] = None,
 ) -> None:
-    """Sweep digits on a cluster that loses a node and its driver; exit 1 if anything came out otherwise than in a local sweep.
+    """Sweep digits on a cluster that loses a node and its driver; exit 1 if anything
+    came out otherwise than in a local sweep.
 
-    Example: python -m tools.ray_kills --method magnitude --method rtn --method svd --method slim
+    Example: python -m tools.ray_kills --method magnitude --method rtn --method svd
+    --method slim
     """
     with tempfile.TemporaryDirectory(prefix="kills-") as temporary:
         trained, local, there = (Path(temporary) / name for name in ("trained", "local", "cluster"))
@@ -108,9 +154,15 @@ def main(
         points = sum(len(expand(params, "digits", name)) for name in params.plans)
         for folder in (local, there):
             shutil.copytree(trained, folder)
-        print(f"{points} points of {', '.join(params.plans)} on {', '.join(params.track('digits').models)}", flush=True)
+        print(
+            f"{points} points of {', '.join(params.plans)} on "
+            f"{', '.join(params.track('digits').models)}",
+            flush=True,
+        )
         with Cluster(checkout) as cluster:
-            for line in chain([undisturbed(checkout, local, None)], disturbed(cluster, there, points)):
+            for line in chain(
+                [undisturbed(checkout, local, None)], disturbed(cluster, there, points)
+            ):
                 print(f"{datetime.now():%H:%M:%S} {line}", flush=True)
         other = differing(there, local)
         if other:

@@ -1,4 +1,6 @@
-"""A copy of this checkout to work in, and its experiment cut down to what runs in a minute."""
+"""A copy of this checkout to work in, and its experiment cut down to what runs in a
+minute.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,22 @@ CHAINS = {"magnitude__rtn": [{"magnitude.sparsity": 0.5, "rtn.bits": 4}]}
 
 
 def copy_checkout(folder: Path) -> None:
-    """Copy every file that git tracks or would track, without results, into a new repository."""
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+    """Copy every file that git tracks or would track, without results, into a new
+    repository.
+    """
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
     for name in listed.stdout.decode().split("\0"):
-        if name and not name.startswith(("results/", "tracks/")) and name != "dvc.lock" and (ROOT / name).exists():
+        if (
+            name
+            and not name.startswith(("results/", "tracks/"))
+            and name != "dvc.lock"
+            and (ROOT / name).exists()
+        ):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())

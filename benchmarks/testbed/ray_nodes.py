@@ -1,4 +1,6 @@
-"""Ray nodes as real processes of this machine, each with a cache of its own, that can be killed one by one; and sweeps on them."""
+"""Ray nodes as real processes of this machine, each with a cache of its own, that can
+be killed one by one; and sweeps on them.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +28,27 @@ OF_RAY = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),  # made here for the clusters of this process
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # Ray's 15 would let points starve beside anything else on a small machine
+    # Ray's 15 would let points starve beside anything else on a small machine
+    "RAY_worker_niceness": "0",
 }
 
 
 def environment(checkout: Path, **more: str) -> dict[str, str]:
-    """Return what a process needs to run the code of `checkout` and to talk to these clusters."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "RAY_", "COV_"))}
+    """Return what a process needs to run the code of `checkout` and to talk to these
+    clusters.
+    """
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST", "RAY_", "COV_"))
+    }
     return ours | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", **OF_RAY, **more}
 
 
 def commit(folder: Path) -> Path:
-    """Make of the code at hand a git checkout in the new folder `folder`, all committed, and return that."""
+    """Make of the code at hand a git checkout in the new folder `folder`, all
+    committed, and return that.
+    """
     folder.mkdir()
     for name in CODE:
         source = ROOT / name
@@ -47,14 +58,20 @@ def commit(folder: Path) -> Path:
             shutil.copy(source, folder / name)
     (folder / ".gitignore").write_text("__pycache__/\n")
     author = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    for command in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "-m", "The code at hand"]):
+    for command in (
+        ["init", "--quiet"],
+        ["add", "."],
+        [*author, "commit", "--quiet", "-m", "The code at hand"],
+    ):
         subprocess.run(["git", *command], cwd=folder, check=True)
     return folder
 
 
 @dataclass
 class Node:
-    """A node: the process that holds it, and its cache, which is in the environment of all of its processes."""
+    """A node: the process that holds it, and its cache, which is in the environment of
+    all of its processes.
+    """
 
     process: subprocess.Popen[bytes]
     cache: Path
@@ -62,7 +79,9 @@ class Node:
     @property
     def processes(self) -> list[psutil.Process]:
         """Return the processes of the node."""
-        return [process for process in psutil.process_iter() if _cache_of(process) == str(self.cache)]
+        return [
+            process for process in psutil.process_iter() if _cache_of(process) == str(self.cache)
+        ]
 
     @property
     def commands(self) -> list[list[str]]:
@@ -71,7 +90,9 @@ class Node:
 
     @property
     def points(self) -> list[list[str]]:
-        """Return the command lines of the processes in which its points run, and of the servers that they are forked from."""
+        """Return the command lines of the processes in which its points run, and of the
+        servers that they are forked from.
+        """
         return [command for command in self.commands if "forkserver" in " ".join(command)]
 
     def crash(self) -> None:
@@ -94,17 +115,22 @@ class Node:
 
 @dataclass
 class Cluster:
-    """A head without processors for points, and the nodes added to it; Ray's workers run the code of the driver, not that of `checkout`."""
+    """A head without processors for points, and the nodes added to it; Ray's workers
+    run the code of the driver, not that of `checkout`.
+    """
 
     checkout: Path
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="ray")))  # short: sockets lie in it
+    # short: sockets lie in it
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="ray")))
     nodes: list[Node] = field(default_factory=list)
 
     def __enter__(self) -> Cluster:
         port, client = free_ports()
         self.address, self.outside = f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}"
         ports = (f"--port={port}", f"--ray-client-server-port={client}")
-        self.head = self.start("head", ["--head", *ports, "--num-cpus=0", "--include-dashboard=false"])
+        self.head = self.start(
+            "head", ["--head", *ports, "--num-cpus=0", "--include-dashboard=false"]
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,23 +138,52 @@ class Cluster:
         self.head.end()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def add(self, name: str, resources: dict[str, float] | None = None, path: Sequence[Path] = ()) -> Node:
-        """Add a node with one processor; `path`: folders that its Python looks into first."""
+    def add(
+        self, name: str, resources: dict[str, float] | None = None, path: Sequence[Path] = ()
+    ) -> Node:
+        """Add a node with one processor; `path`: folders that its Python looks into
+        first.
+        """
         found = os.pathsep.join([*map(str, path), str(self.checkout)])
-        options = [f"--address={self.address}", "--num-cpus=1", f"--resources={json.dumps(resources or {})}"]
+        options = [
+            f"--address={self.address}",
+            "--num-cpus=1",
+            f"--resources={json.dumps(resources or {})}",
+        ]
         self.nodes.append(self.start(name, options, PYTHONPATH=found))
         return self.nodes[-1]
 
     def start(self, name: str, options: Sequence[str], **more: str) -> Node:
         """Start a node and wait until it is up."""
-        cache, log = Path(tempfile.mkdtemp(prefix=name, dir=self.folder)), self.folder / f"{name}.log"
-        own = f"--temp-dir={cache}"  # as on a machine of its own: a node that dies clears away the working folders in it
-        small = [f"--object-store-memory={STORE}", "--disable-usage-stats", "--include-log-monitor=false"]
-        command = [str(Path(sys.executable).parent / "ray"), "start", "--block", own, *small, *options]
+        cache, log = (
+            Path(tempfile.mkdtemp(prefix=name, dir=self.folder)),
+            self.folder / f"{name}.log",
+        )
+        # as on a machine of its own: a node that dies clears away the working folders
+        # in it
+        own = f"--temp-dir={cache}"
+        small = [
+            f"--object-store-memory={STORE}",
+            "--disable-usage-stats",
+            "--include-log-monitor=false",
+        ]
+        command = [
+            str(Path(sys.executable).parent / "ray"),
+            "start",
+            "--block",
+            own,
+            *small,
+            *options,
+        ]
         surroundings = environment(self.checkout, **{"SHRINKMARK_DATA": str(cache), **more})
         with log.open("w") as output:
-            process = subprocess.Popen(command, env=surroundings, stdout=output, stderr=output, start_new_session=True)
-        wait_until(lambda: "To terminate the Ray runtime" in log.read_text() or process.poll() is not None, 180)
+            process = subprocess.Popen(
+                command, env=surroundings, stdout=output, stderr=output, start_new_session=True
+            )
+        wait_until(
+            lambda: "To terminate the Ray runtime" in log.read_text() or process.poll() is not None,
+            180,
+        )
         assert process.poll() is None, log.read_text()
         return Node(process, cache)
 
@@ -147,10 +202,28 @@ def driver(
     stderr: int | IO[str] = subprocess.PIPE,
     **more: str,
 ) -> subprocess.Popen[str]:
-    """Start a sweep of the experiment in `folder` by the code of `checkout`, in the local pool if `address` is None; `more`: its environment."""
+    """Start a sweep of the experiment in `folder` by the code of `checkout`, in the
+    local pool if `address` is None; `more`: its environment.
+    """
     there = [] if address is None else ["--address", address, "--remote", str(folder / "shared")]
-    command = [sys.executable, *program, "sweep", "digits", "--params", str(folder / "params.yaml"), *there, *options]
-    return subprocess.Popen(command, cwd=checkout, env=environment(checkout, **more), stdout=subprocess.PIPE, stderr=stderr, text=True)
+    command = [
+        sys.executable,
+        *program,
+        "sweep",
+        "digits",
+        "--params",
+        str(folder / "params.yaml"),
+        *there,
+        *options,
+    ]
+    return subprocess.Popen(
+        command,
+        cwd=checkout,
+        env=environment(checkout, **more),
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    )
 
 
 def free_ports() -> tuple[int, int]:
@@ -171,7 +244,11 @@ def wait_until(true: Callable[[], object], seconds: float) -> None:
 
 def _cache_of(process: psutil.Process) -> str | None:
     try:
-        return process.environ().get("SHRINKMARK_DATA") if process.status() != psutil.STATUS_ZOMBIE else None
+        return (
+            process.environ().get("SHRINKMARK_DATA")
+            if process.status() != psutil.STATUS_ZOMBIE
+            else None
+        )
     except psutil.Error:
         return None
 

@@ -1,4 +1,6 @@
-"""A tiny project, made once by the real stages: one model of one block, four methods, their artefacts, records, latency and tables."""
+"""A tiny project, made once by the real stages: one model of one block, four methods,
+their artefacts, records, latency and tables.
+"""
 
 import contextlib
 import hashlib
@@ -39,7 +41,11 @@ TRACK = {
     "scratch": SCHEDULE,
     "fine_tune": SCHEDULE,
     "models": {
-        "mixer": {"timm": "mixer_small", "args": {"img_size": 8, "patch_size": 4, "embed_dim": 8, "num_blocks": 1}, "narrow": {"embed_dim": 2}}
+        "mixer": {
+            "timm": "mixer_small",
+            "args": {"img_size": 8, "patch_size": 4, "embed_dim": 8, "num_blocks": 1},
+            "narrow": {"embed_dim": 2},
+        }
     },
 }
 PARAMS = {
@@ -52,10 +58,30 @@ PARAMS = {
         "rtn": {"settings": [{"bits": 4}, {"bits": 2}]},
     },
     "chains": {"magnitude__rtn": {"settings": [{"magnitude.sparsity": 0.5, "rtn.bits": 4}]}},
-    "hardware": {"cpu": {"device": "cpu", "runtime": "eager", "threads": 1, "batches": [1], "rounds": 5, "warmup_rounds": 1}},
+    "hardware": {
+        "cpu": {
+            "device": "cpu",
+            "runtime": "eager",
+            "threads": 1,
+            "batches": [1],
+            "rounds": 5,
+            "warmup_rounds": 1,
+        }
+    },
 }
-README = "# Tiny\n<!-- digest:begin -->\n<!-- digest:end -->\n<!-- methods:begin -->\n<!-- methods:end -->\n"
-MACHINE = {"cpu": "a processor", "flags": "avx2", "cores": 2, "governor": None, "threads": 1, "torch": "2.13", "fingerprint": "f00d"}
+README = (
+    "# Tiny\n<!-- digest:begin -->\n<!-- digest:end -->\n<!-- methods:begin -->\n<!-- methods:end "
+    "-->\n"
+)
+MACHINE = {
+    "cpu": "a processor",
+    "flags": "avx2",
+    "cores": 2,
+    "governor": None,
+    "threads": 1,
+    "torch": "2.13",
+    "fingerprint": "f00d",
+}
 
 
 def make(root: Path) -> None:
@@ -77,16 +103,39 @@ def make(root: Path) -> None:
 
 
 def _time(paths: Paths) -> None:
-    """Write a latency file of dense against itself and of one point, as pytest-benchmark lays it out."""
+    """Write a latency file of dense against itself and of one point, as
+    pytest-benchmark lays it out.
+    """
     benchmarks = []
     for method, seconds in (("dense", 0.001), ("rtn", 0.0005)):
         record = json.loads(paths.points("digits", method).read_text())["points"][0]
-        about = {"method": method, **{key: record[key] for key in ("id", "model", "setting", "seed", "fingerprint")}}
+        about = {
+            "method": method,
+            **{key: record[key] for key in ("id", "model", "setting", "seed", "fingerprint")},
+        }
         rounds = [seconds * (1 + step / 1000) for step in range(5)]
-        benchmarks.append({"stats": {"data": rounds}, "extra_info": {**about, "batch": 1, "dense": [0.001 * (1 + step / 1000) for step in range(6)]}})
+        benchmarks.append(
+            {
+                "stats": {"data": rounds},
+                "extra_info": {
+                    **about,
+                    "batch": 1,
+                    "dense": [0.001 * (1 + step / 1000) for step in range(6)],
+                },
+            }
+        )
     file = paths.latency("digits", "cpu") / "f00d.json"
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"machine_info": {"shrinkmark": MACHINE}, "benchmarks": benchmarks, "same_program": [], "failed": []}))
+    file.write_text(
+        json.dumps(
+            {
+                "machine_info": {"shrinkmark": MACHINE},
+                "benchmarks": benchmarks,
+                "same_program": [],
+                "failed": [],
+            }
+        )
+    )
 
 
 def digest(root: Path) -> str:

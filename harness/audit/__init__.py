@@ -1,1 +1,3 @@
-"""Whether results hold: against code and params, by running them again, and packed for others."""
+"""Whether results hold: against code and params, by running them again, and packed for
+others.
+"""

@@ -1,4 +1,6 @@
-"""The commands that check: params, committed results, a bundle from elsewhere, and records by running them again."""
+"""The commands that check: params, committed results, a bundle from elsewhere, and
+records by running them again.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,31 @@ from harness.cli.options import OPTIONS, BundleFile, ParamsFile, Results, Track,
 app = typer.Typer(**OPTIONS)
 check = typer.Typer(help="Check params, committed results, or a bundle from elsewhere.", **OPTIONS)
 app.add_typer(check, name="check")
-Share = Annotated[float | None, typer.Option("--rerun", min=0, help="run this share of its points again (1: all, above 1: so many); by default none")]
-Seed = Annotated[int | None, typer.Option(min=0, help="draws the points that are run again; by default the bundle's own sha256 does")]
+Share = Annotated[
+    float | None,
+    typer.Option(
+        "--rerun",
+        min=0,
+        help="run this share of its points again (1: all, above 1: so many); by default none",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="draws the points that are run again; by default the bundle's own sha256 does"
+    ),
+]
 
 
-@check.command("params", epilog=ends("shrinkmark check params", failed="a method of another package breaks the rules"))
+@check.command(
+    "params",
+    epilog=ends("shrinkmark check params", failed="a method of another package breaks the rules"),
+)
 def check_params(params: ParamsFile = Path("params.yaml")) -> None:
     """Say whether params.yaml is well formed.
 
-    Down to every setting of every method, and whether methods of other packages keep the rules.
+    Down to every setting of every method, and whether methods of other packages keep
+    the rules.
     """
     from harness.latency import runtimes
     from harness.run import registry
@@ -29,16 +47,26 @@ def check_params(params: ParamsFile = Path("params.yaml")) -> None:
 
     loaded, _ = opened(params)
     runtimes.check(loaded.profiles)
-    points = sum(len(expand(loaded, track, method)) for track in loaded.tracks for method in loaded.plans)
+    points = sum(
+        len(expand(loaded, track, method)) for track in loaded.tracks for method in loaded.plans
+    )
     refused = list(registry.refusals(loaded.plans))
     for line in refused:
         typer.echo(f"error: {line}", err=True)
     if refused:
         raise typer.Exit(1)
-    typer.echo(f"{params}: {len(loaded.tracks)} tracks, {len(loaded.methods)} methods, {len(loaded.chains)} chains, {points} points")
+    typer.echo(
+        f"{params}: {len(loaded.tracks)} tracks, {len(loaded.methods)} methods, "
+        f"{len(loaded.chains)} chains, {points} points"
+    )
 
 
-@check.command("results", epilog=ends("shrinkmark check results", failed="the results are not those of this code and these params"))
+@check.command(
+    "results",
+    epilog=ends(
+        "shrinkmark check results", failed="the results are not those of this code and these params"
+    ),
+)
 def check_results(params: ParamsFile = Path("params.yaml")) -> None:
     """Say whether results belong to this code and params.
 
@@ -62,9 +90,18 @@ def check_results(params: ParamsFile = Path("params.yaml")) -> None:
     typer.echo(f"results of version {loaded.version} belong to this code and params")
 
 
-@check.command("bundle", epilog=ends("shrinkmark check bundle digits-v3.zip --rerun 0.02", failed="a point is contradicted"))
+@check.command(
+    "bundle",
+    epilog=ends(
+        "shrinkmark check bundle digits-v3.zip --rerun 0.02", failed="a point is contradicted"
+    ),
+)
 def check_bundle(
-    bundle: BundleFile, rerun: Share = None, seed: Seed = None, results: Results = Path("results"), params: ParamsFile = Path("params.yaml")
+    bundle: BundleFile,
+    rerun: Share = None,
+    seed: Seed = None,
+    results: Results = Path("results"),
+    params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Check a bundle from elsewhere, and label its points.
 
@@ -72,28 +109,59 @@ def check_bundle(
     """
     with tempfile.TemporaryDirectory() as temporary:
         from leaderboard.exchange.checked import check_bundle as run
-        from leaderboard.exchange.labels import Again, counted, labels_file, run_again, self_reported
+        from leaderboard.exchange.labels import (
+            Again,
+            counted,
+            labels_file,
+            run_again,
+            self_reported,
+        )
         from leaderboard.records.files import write_text
 
         outside = run(bundle, results, Path(temporary))
-        labels, found = (self_reported(outside), ()) if rerun is None else run_again(outside, Again(rerun, seed, params))
+        labels, found = (
+            (self_reported(outside), ())
+            if rerun is None
+            else run_again(outside, Again(rerun, seed, params))
+        )
         write_text(labels_file(bundle), labels.model_dump_json(indent=1) + "\n")
         typer.echo(f"{bundle.name}: {counted(labels)}; labels in {labels_file(bundle).name}")
         contradicted = [point for point in found if point.verdict == "different"]
         for point in contradicted:
-            typer.echo(f"error: {point.method} {point.id} is contradicted: {point.reason}", err=True)
+            typer.echo(
+                f"error: {point.method} {point.id} is contradicted: {point.reason}", err=True
+            )
     if contradicted:
         raise typer.Exit(1)
 
 
-@app.command(epilog=ends("shrinkmark rerun digits --method wanda --model vit --share 0.2", failed="a point came out different"))
+@app.command(
+    epilog=ends(
+        "shrinkmark rerun digits --method wanda --model vit --share 0.2",
+        failed="a point came out different",
+    )
+)
 def rerun(
     track: Track,
-    method: Annotated[list[str] | None, typer.Option(help="only this method or chain (may be given again)")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="only this model (may be given again)")] = None,
-    share: Annotated[float, typer.Option(min=0, help="the share of the points that is run again; 1: all, above 1: so many")] = 0.05,
+    method: Annotated[
+        list[str] | None, typer.Option(help="only this method or chain (may be given again)")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="only this model (may be given again)")
+    ] = None,
+    share: Annotated[
+        float,
+        typer.Option(
+            min=0, help="the share of the points that is run again; 1: all, above 1: so many"
+        ),
+    ] = 0.05,
     seed: Annotated[int, typer.Option(min=0, help="draws the points")] = 0,
-    records: Annotated[Path | None, typer.Option(help="the folder of the records, in place of the committed ones; it holds a track.json")] = None,
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            help="the folder of the records, in place of the committed ones; it holds a track.json"
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="a JSON file for the findings")] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:

@@ -1,11 +1,14 @@
-"""The command line: `shrinkmark COMMAND --help`, or `python -m shrinkmark` where the command is not on the path."""
+"""The command line: `shrinkmark COMMAND --help`, or `python -m shrinkmark` where the
+command is not on the path.
+"""
 
 from __future__ import annotations
 
 import gc
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: one thread in each worker; latency sets its own number
+# read when torch is imported: one thread in each worker; latency sets its own number
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from typing import Any
 
@@ -29,7 +32,10 @@ class OneLineErrors(TyperGroup):
             raise typer.Exit(2) from None
 
 
-HELP = "Benchmark of methods that make neural networks smaller or faster: run it, add to it, ask it. Example: shrinkmark show --track digits"
+HELP = (
+    "Benchmark of methods that make neural networks smaller or faster: run it, add to it, ask it. "
+    "Example: shrinkmark show --track digits"
+)
 app = typer.Typer(help=HELP, cls=OneLineErrors, **OPTIONS)
 for part in (stages, sweep, tables, questions, check, exchange, tools):
     app.add_typer(part.app)

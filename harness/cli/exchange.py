@@ -1,4 +1,6 @@
-"""The commands for others: pack results, add what others packed, and the form that results have."""
+"""The commands for others: pack results, add what others packed, and the form that
+results have.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,18 @@ import typer
 from harness.cli.options import OPTIONS, BundleFile, ParamsFile, Results, Track, ends, opened
 
 app = typer.Typer(**OPTIONS)
-Into = Annotated[Path | None, typer.Option(help="the folder to write the schemas into; by default they are printed")]
+Into = Annotated[
+    Path | None,
+    typer.Option(help="the folder to write the schemas into; by default they are printed"),
+]
 
 
 @app.command(epilog=ends("shrinkmark bundle digits --into digits.zip"))
 def bundle(
     track: Track,
-    into: Annotated[Path | None, typer.Option(help="the file to write; by default <track>-<version>.zip")] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="the file to write; by default <track>-<version>.zip")
+    ] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Pack what this machine measured of a track into one file.
@@ -28,14 +35,20 @@ def bundle(
     loaded, paths = opened(params)
     file = into or Path(f"{track}-{loaded.version}.zip")
     manifest = write_bundle(loaded, paths, params, track, file)
-    typer.echo(f"{file}: {len(manifest.files)} files, {file.stat().st_size:,} bytes, code {manifest.code.revision[:12]}")
+    typer.echo(
+        f"{file}: {len(manifest.files)} files, {file.stat().st_size:,} bytes, code "
+        f"{manifest.code.revision[:12]}"
+    )
 
 
 @app.command(epilog=ends("shrinkmark merge digits-v3.zip"))
-def merge(bundle: BundleFile, results: Results = Path("results"), params: ParamsFile = Path("params.yaml")) -> None:
+def merge(
+    bundle: BundleFile, results: Results = Path("results"), params: ParamsFile = Path("params.yaml")
+) -> None:
     """Add the machines and methods of a bundle that we lack.
 
-    It is checked again, and what is added is marked with where it came from; what we have is never overwritten.
+    It is checked again, and what is added is marked with where it came from; what we
+    have is never overwritten.
     """
     from leaderboard.exchange.merge import merge as run
     from leaderboard.records.outline import read_outline

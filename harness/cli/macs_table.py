@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import methods  # noqa: F401  # isort: skip  (timm imports only after it, see methods/parts/torchvision.py)
+import methods  # noqa: F401  # isort: skip  (before timm: see methods/parts/torchvision.py)
 
 import timm
 import torch
@@ -13,12 +13,26 @@ from leaderboard.records.errors import unknown
 
 
 def of_timm_model(name: str, top: int) -> str:
-    """Return a table of the `top` costliest operators of timm model `name` at its default input size, and the sum of all."""
+    """Return a table of the `top` costliest operators of timm model `name` at its
+    default input size, and the sum of all.
+    """
     if not timm.is_model(name):
         raise unknown("timm model", name, timm.list_models())
     model = timm.create_model(name).eval()
-    count = counter.count(model, torch.zeros(1, *timm.data.resolve_model_data_config(model)["input_size"]))
+    count = counter.count(
+        model, torch.zeros(1, *timm.data.resolve_model_data_config(model)["input_size"])
+    )
     costliest = sorted(count.operators, key=lambda operator: -operator.macs)[:top]
-    rows = [(operator.name, " ".join("x".join(map(str, shape)) for shape in operator.shapes), operator.macs) for operator in costliest]
+    rows = [
+        (
+            operator.name,
+            " ".join("x".join(map(str, shape)) for shape in operator.shapes),
+            operator.macs,
+        )
+        for operator in costliest
+    ]
     table = tabulate(rows, headers=["operator", "shapes", "MACs"], intfmt=",")
-    return f"{table}\n{len(count.operators)} operators, {count.macs:,} MACs, {2 * count.macs:,} FLOPs per image"
+    return (
+        f"{table}\n{len(count.operators)} operators, {count.macs:,} MACs, {2 * count.macs:,} "
+        "FLOPs per image"
+    )

@@ -1,4 +1,6 @@
-"""`shrinkmark new NAME`: the skeleton of a method, its test, and its line in params.yaml."""
+"""`shrinkmark new NAME`: the skeleton of a method, its test, and its line in
+params.yaml.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ from leaderboard.records.params_base import JOIN
 
 METHOD = '''"""TITLE: one sentence on what the method does.
 
-Reference: authors, "title", venue year. Say which points are ASSUMED because the paper does not tell.
+Reference: authors, "title", venue year. Say which points are ASSUMED because the paper does not
+tell.
 
-Checked against: the worked example in tests/methods/test_NAME.py (name a better oracle when there is one).
+Checked against: the worked example in tests/methods/test_NAME.py (name a better oracle when there
+is one).
 """
 
 from __future__ import annotations
@@ -69,34 +73,60 @@ def test_the_claim_of_the_paper_in_miniature():
 
 
 def create(root: Path, name: str) -> list[Path]:
-    """Write methods/<name>.py and tests/methods/test_<name>.py and append the method to params.yaml; return what was written.
+    """Write methods/<name>.py and tests/methods/test_<name>.py and append the method to
+    params.yaml; return what was written.
 
     Raises UserError if the name is not a legal new one.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UserError(f"'{name}' cannot name a method: use lower-case letters, digits and '_', a letter first")
-    method, test, params = root / "methods" / f"{name}.py", root / "tests" / "methods" / f"test_{name}.py", root / "params.yaml"
+        raise UserError(
+            f"'{name}' cannot name a method: use lower-case letters, digits and '_', a letter first"
+        )
+    method, test, params = (
+        root / "methods" / f"{name}.py",
+        root / "tests" / "methods" / f"test_{name}.py",
+        root / "params.yaml",
+    )
     if JOIN in name:
-        raise UserError(f"'{name}' cannot name a method: '{JOIN}' stands between the methods of a chain; use '_'")
+        raise UserError(
+            f"'{name}' cannot name a method: '{JOIN}' stands between the methods of a chain; use "
+            "'_'"
+        )
     if name in registry.names() or method.exists() or test.exists():
         raise UserError(f"there is a method or a test called '{name}' already: choose another name")
     extended = _with_method(params.read_text(), name)
     for path, template in ((method, METHOD), (test, TEST)):
         title = name.replace("_", " ").capitalize()
-        text = template.replace("CLASS", title.title().replace(" ", "")).replace("TITLE", title).replace("NAME", name)
+        text = (
+            template.replace("CLASS", title.title().replace(" ", ""))
+            .replace("TITLE", title)
+            .replace("NAME", name)
+        )
         files.write_bytes(path, text.encode())
     files.write_bytes(params, extended.encode())
     return [method, test, params]
 
 
 def _with_method(text: str, name: str) -> str:
-    """Return params.yaml with one more method at the end of `methods`, everything else as it stands."""
+    """Return params.yaml with one more method at the end of `methods`, everything else
+    as it stands.
+    """
     lines = text.splitlines(keepends=True)
     try:
         start = lines.index("methods:\n") + 1
     except ValueError:
         raise UserError("params.yaml has no line 'methods:': add the method by hand") from None
-    end = next((number for number in range(start, len(lines)) if re.match(r"\S", lines[number])), len(lines))
+    end = next(
+        (number for number in range(start, len(lines)) if re.match(r"\S", lines[number])),
+        len(lines),
+    )
     while not lines[end - 1].strip():
         end -= 1
-    return "".join([*lines[:end], f"  {name}:\n    settings: [{{strength: 0.25}}, {{strength: 0.5}}, {{strength: 0.75}}]\n", *lines[end:]])
+    return "".join(
+        [
+            *lines[:end],
+            f"  {name}:\n    settings: [{{strength: 0.25}}, {{strength: 0.5}}, {{strength: "
+            f"0.75}}]\n",
+            *lines[end:],
+        ]
+    )

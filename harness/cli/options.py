@@ -1,4 +1,6 @@
-"""What the commands share: options, what stands below their help, and how params.yaml and tables are opened."""
+"""What the commands share: options, what stands below their help, and how params.yaml
+and tables are opened.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,42 @@ if TYPE_CHECKING:  # commands import modules when they run, so that --help does 
     from leaderboard.records.params import Params
     from leaderboard.tables.terminal import Choice
 
-OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
+OPTIONS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
 BundleFile = Annotated[Path, typer.Argument(help="a bundle that `shrinkmark bundle` wrote")]
-Hardware = Annotated[str | None, typer.Option(help="a hardware profile that was measured; by default the first of params.yaml")]
+Hardware = Annotated[
+    str | None,
+    typer.Option(help="a hardware profile that was measured; by default the first of params.yaml"),
+]
 ParamsFile = Annotated[Path, typer.Option("--params", help="the experiment")]
 Results = Annotated[Path, typer.Option(help="the folder of results")]
-ShownTrack = Annotated[str | None, typer.Option("--track", help="a track with results; by default the first of params.yaml")]
+ShownTrack = Annotated[
+    str | None,
+    typer.Option("--track", help="a track with results; by default the first of params.yaml"),
+]
 Track = Annotated[str, typer.Argument(help="a track of params.yaml, e.g. digits")]
-Version = Annotated[str | None, typer.Option(help="the version of the results; by default that of params.yaml")]
+Version = Annotated[
+    str | None, typer.Option(help="the version of the results; by default that of params.yaml")
+]
 
 
 def ends(*examples: str, failed: str | None = None) -> str:
-    """Return what stands below a command's help: examples, and the exit codes that it may end with; `failed`: when it ends with 1."""
-    codes = ["0 done", *([f"1 {failed}"] if failed else []), "2 bad input, said in one line", "130 interrupted"]
-    return "\n\n".join([*(f"Example: {example}" for example in examples), f"Exit codes: {'; '.join(codes)}."])
+    """Return what stands below a command's help: examples, and the exit codes that it
+    may end with; `failed`: when it ends with 1.
+    """
+    codes = [
+        "0 done",
+        *([f"1 {failed}"] if failed else []),
+        "2 bad input, said in one line",
+        "130 interrupted",
+    ]
+    return "\n\n".join(
+        [*(f"Example: {example}" for example in examples), f"Exit codes: {'; '.join(codes)}."]
+    )
 
 
 def opened(params: Path) -> tuple[Params, Paths]:
@@ -39,14 +63,18 @@ def opened(params: Path) -> tuple[Params, Paths]:
 
 
 def tell_refused(methods: Iterable[str]) -> None:
-    """Say on stderr which of `methods` and steps of chains are refused, and for which line of their text; their points fail, others run."""
+    """Say on stderr which of `methods` and steps of chains are refused, and for which
+    line of their text; their points fail, others run.
+    """
     from harness.run import registry
 
     for line in registry.refusals(methods):
         typer.echo(line, err=True)
 
 
-def chosen(results: Path, version: str | None, params: Path, track: str | None, hardware: str | None) -> tuple[Choice, str]:
+def chosen(
+    results: Path, version: str | None, params: Path, track: str | None, hardware: str | None
+) -> tuple[Choice, str]:
     """Return the table that the options of a command ask for, and its version."""
     from leaderboard.records.outline import read_outline
     from leaderboard.tables.terminal import choose, find_tables

@@ -7,18 +7,39 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import OPTIONS, Hardware, ParamsFile, Results, ShownTrack, Version, chosen, ends
+from harness.cli.options import (
+    OPTIONS,
+    Hardware,
+    ParamsFile,
+    Results,
+    ShownTrack,
+    Version,
+    chosen,
+    ends,
+)
 from leaderboard.tables.ranking.savings import Saving
 
 app = typer.Typer(**OPTIONS)
 
 
-@app.command("recommend", epilog=ends("shrinkmark recommend --track digits --model vit --max-drop 1 --optimise latency"))
+@app.command(
+    "recommend",
+    epilog=ends("shrinkmark recommend --track digits --model vit --max-drop 1 --optimise latency"),
+)
 def recommend_command(
     model: Annotated[str, typer.Option(help="the model to compress")],
-    optimise: Annotated[Saving, typer.Option(help="what should become small; latency is that of the smallest batch")],
-    max_drop: Annotated[float, typer.Option(min=0, help="the loss of accuracy to bear at most, in points")] = 1.0,
-    needs: Annotated[list[str] | None, typer.Option(help="only methods of this budget class, e.g. calibration (may be given again)")] = None,
+    optimise: Annotated[
+        Saving, typer.Option(help="what should become small; latency is that of the smallest batch")
+    ],
+    max_drop: Annotated[
+        float, typer.Option(min=0, help="the loss of accuracy to bear at most, in points")
+    ] = 1.0,
+    needs: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="only methods of this budget class, e.g. calibration (may be given again)"
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="how many rows to print")] = 5,
     track: ShownTrack = None,
     hardware: Hardware = None,
@@ -28,7 +49,8 @@ def recommend_command(
 ) -> None:
     """Print which settings to take for a model and a goal.
 
-    They lose little enough, the best cost comes first, and what cannot be told from the best is named.
+    They lose little enough, the best cost comes first, and what cannot be told from the
+    best is named.
     """
     from leaderboard.recommend.page import recommend_text
     from leaderboard.recommend.recommend import Question
@@ -41,11 +63,21 @@ def recommend_command(
 @app.command("compare", epilog=ends("shrinkmark compare main HEAD --track digits"))
 def compare_command(
     a: Annotated[
-        str, typer.Argument(help="a folder of results, a version in the folder of results, or a git revision: REV or REV:version", metavar="A")
+        str,
+        typer.Argument(
+            help="a folder of results, a version in the folder of results, or a git revision: REV "
+            "or "
+            "REV:version",
+            metavar="A",
+        ),
     ],
     b: Annotated[str, typer.Argument(help="the same", metavar="B")],
-    track: Annotated[str | None, typer.Option(help="the track to compare; by default every track that both have")] = None,
-    into: Annotated[Path | None, typer.Option(help="the file to write; by default the text is printed")] = None,
+    track: Annotated[
+        str | None, typer.Option(help="the track to compare; by default every track that both have")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="the file to write; by default the text is printed")
+    ] = None,
     results: Results = Path("results"),
     params: ParamsFile = Path("params.yaml"),
 ) -> None:

@@ -1,4 +1,6 @@
-"""The commands that make results: the stages of dvc.yaml one by one, and a whole track without DVC."""
+"""The commands that make results: the stages of dvc.yaml one by one, and a whole track
+without DVC.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,31 @@ def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
 
     record = train_track(loaded, paths, track)
     for name, model in record.models.items():
-        typer.echo(f"{track} {name}: {model.parameters:,} parameters, test accuracy {100 * model.test_accuracy:.2f} %")
+        typer.echo(
+            f"{track} {name}: {model.parameters:,} parameters, test accuracy "
+            f"{100 * model.test_accuracy:.2f} %"
+        )
 
 
-@app.command(epilog=ends("shrinkmark compress digits wanda rtn", failed="a point failed, after all were tried"))
+@app.command(
+    epilog=ends(
+        "shrinkmark compress digits wanda rtn", failed="a point failed, after all were tried"
+    )
+)
 def compress(
     track: Track,
-    method: Annotated[list[str] | None, typer.Argument(help="methods or chains, e.g. wanda; without one, all", metavar="[METHOD]...")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="methods or chains, e.g. wanda; without one, all", metavar="[METHOD]..."
+        ),
+    ] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Run the missing points of a track, longest first.
 
-    Those of all methods together, and all are tried even where some fail. A failed point is tried again by the next run;
+    Those of all methods together, and all are tried even where some fail. A failed
+    point is tried again by the next run;
     what is cut off goes on when it is run again.
     """
     loaded, paths = opened(params)
@@ -58,7 +73,9 @@ def compress(
 
 @app.command(epilog=ends("shrinkmark measure digits cpu"))
 def measure(
-    track: Track, hardware: Annotated[str, typer.Argument(help="a hardware profile, e.g. cpu")], params: ParamsFile = Path("params.yaml")
+    track: Track,
+    hardware: Annotated[str, typer.Argument(help="a hardware profile, e.g. cpu")],
+    params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Time the artefacts of a track on this machine."""
     from harness.latency.measure import measure as run
@@ -76,20 +93,37 @@ def measure(
 def run(
     track: Track,
     rehearse: Annotated[
-        bool, typer.Option(help="try it in a minute or two: a few images, steps and settings, nothing kept, without a GPU if need be")
+        bool,
+        typer.Option(
+            help="try it in a minute or two: a few images, steps and settings, nothing kept, "
+            "without a "
+            "GPU if need be"
+        ),
     ] = False,
-    method: Annotated[list[str] | None, typer.Option(help="only this method or chain (may be given again), and dense")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="only this model (may be given again)")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="only this method or chain (may be given again), and dense"),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="only this model (may be given again)")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="only so many seeds")] = None,
-    into: Annotated[Path | None, typer.Option(help="the folder for artefacts and results, in place of that of params.yaml")] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="the folder for artefacts and results, in place of that of params.yaml"),
+    ] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Run a whole track, or a part of it, without DVC.
 
-    Train, compress by every method, measure. Finished points are kept and not run again. A part goes into a folder of its own.
+    Train, compress by every method, measure. Finished points are kept and not run
+    again. A part goes into a folder of its own.
     """
     if (method or model or seeds) and into is None and not rehearse:
-        raise UserError("a part of a track would replace the results of the whole: name a folder for it with --into FOLDER")
+        raise UserError(
+            "a part of a track would replace the results of the whole: name a folder for it with "
+            "--into FOLDER"
+        )
     loaded, paths = opened(params)
     start_server()
     from harness.cli.whole_track import rehearse_track, run_track
@@ -99,6 +133,7 @@ def run(
     loaded = selected(loaded, track, Selection(tuple(method or ()), tuple(model or ()), seeds))
     paths = paths if into is None else Paths(into.resolve(), loaded.version)
     tell_refused(loaded.plans)
-    with nullcontext() if rehearse else alone(paths, track):  # a rehearsal keeps to a folder of its own
+    # a rehearsal keeps to a folder of its own
+    with nullcontext() if rehearse else alone(paths, track):
         for line in (rehearse_track if rehearse else run_track)(loaded, paths, track):
             typer.echo(line)

@@ -1,4 +1,6 @@
-"""The command that computes all missing points together: in worker processes of this machine, or on a Ray cluster."""
+"""The command that computes all missing points together: in worker processes of this
+machine, or on a Ray cluster.
+"""
 
 from __future__ import annotations
 
@@ -23,27 +25,65 @@ app = typer.Typer(**OPTIONS)
 Several = list[str] | None
 
 
-@app.command(epilog=ends("shrinkmark sweep digits", "shrinkmark sweep --track digits --address auto --remote /shared/shrinkmark"))
+@app.command(
+    epilog=ends(
+        "shrinkmark sweep digits",
+        "shrinkmark sweep --track digits --address auto --remote /shared/shrinkmark",
+    )
+)
 def sweep(
-    named: Annotated[str | None, typer.Argument(metavar="[TRACK]", help="a track of params.yaml, as --track")] = None,
-    track: Annotated[Several, typer.Option(help="a track (may be given again); without one, all that were trained here")] = None,
-    method: Annotated[Several, typer.Option(help="only this method or chain (may be given again)")] = None,
-    address: Annotated[str | None, typer.Option(help="a Ray cluster: ray://HOST:10001, HOST:6379, auto (the one this machine is in), local")] = None,
-    remote: Annotated[str | None, typer.Option(help="the folder, URL or DVC remote that every node of the cluster reaches")] = None,
-    cpus: Annotated[float, typer.Option(min=0.1, help="processors that a point asks of a node")] = 1,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs, or a part of one, that a point of a track for cuda asks of a node")] = 1,
-    memory: Annotated[float, typer.Option(min=0, help="GiB that a point asks of a node; 0: memory is not counted")] = 0,
+    named: Annotated[
+        str | None, typer.Argument(metavar="[TRACK]", help="a track of params.yaml, as --track")
+    ] = None,
+    track: Annotated[
+        Several,
+        typer.Option(help="a track (may be given again); without one, all that were trained here"),
+    ] = None,
+    method: Annotated[
+        Several, typer.Option(help="only this method or chain (may be given again)")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="a Ray cluster: ray://HOST:10001, HOST:6379, auto (the one this machine is in), "
+            "local"
+        ),
+    ] = None,
+    remote: Annotated[
+        str | None,
+        typer.Option(help="the folder, URL or DVC remote that every node of the cluster reaches"),
+    ] = None,
+    cpus: Annotated[
+        float, typer.Option(min=0.1, help="processors that a point asks of a node")
+    ] = 1,
+    gpus: Annotated[
+        float,
+        typer.Option(
+            min=0, help="GPUs, or a part of one, that a point of a track for cuda asks of a node"
+        ),
+    ] = 1,
+    memory: Annotated[
+        float, typer.Option(min=0, help="GiB that a point asks of a node; 0: memory is not counted")
+    ] = 0,
     measure: Annotated[
-        Several, typer.Option(help="then time the artefacts on the node that offers this hardware, alone (may be given again)")
+        Several,
+        typer.Option(
+            help="then time the artefacts on the node that offers this hardware, alone (may be "
+            "given "
+            "again)"
+        ),
     ] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Run the missing points of several tracks, or on a cluster.
 
-    All methods together, longest first; what is cut off goes on when it is run again. On a cluster (docs/cluster.md) the workers run the committed code.
+    All methods together, longest first; what is cut off goes on when it is run again.
+    On a cluster (docs/cluster.md) the workers run the committed code.
     """
     loaded, paths = opened(params)
-    tracks = list(dict.fromkeys([*([named] if named else []), *(track or [])])) or _trained(loaded, paths)
+    tracks = list(dict.fromkeys([*([named] if named else []), *(track or [])])) or _trained(
+        loaded, paths
+    )
     methods = list(dict.fromkeys(method or []))
     for name in tracks:
         loaded.track(name)
@@ -65,12 +105,19 @@ def sweep(
             from harness.cluster.shape import TaskShape
             from harness.cluster.sweep_at import Asked, sweep_at
 
-            lines = sweep_at(address, loaded, paths, Asked(tracks, methods, measure or [], remote, TaskShape(cpus, gpus, memory)))
+            lines = sweep_at(
+                address,
+                loaded,
+                paths,
+                Asked(tracks, methods, measure or [], remote, TaskShape(cpus, gpus, memory)),
+            )
         for line in lines:
             typer.echo(line)
 
 
-def _here(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str]) -> Iterator[str]:
+def _here(
+    params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str]
+) -> Iterator[str]:
     from harness.run.compress import compress as run
 
     for track in tracks:
@@ -80,5 +127,7 @@ def _here(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence
 def _trained(params: Params, paths: Paths) -> list[str]:
     found = [track for track in params.tracks if paths.dense(track).exists()]
     if not found:
-        raise UserError("no track was trained here: run `shrinkmark train TRACK` first, or `dvc repro`")
+        raise UserError(
+            "no track was trained here: run `shrinkmark train TRACK` first, or `dvc repro`"
+        )
     return found

@@ -7,13 +7,27 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import OPTIONS, Hardware, ParamsFile, Results, ShownTrack, Version, chosen, ends
+from harness.cli.options import (
+    OPTIONS,
+    Hardware,
+    ParamsFile,
+    Results,
+    ShownTrack,
+    Version,
+    chosen,
+    ends,
+)
 
 app = typer.Typer(**OPTIONS)
 
 Readme = Annotated[Path, typer.Option(help="the file whose digest is rewritten")]
 Digest = Annotated[bool, typer.Option(help="whether to rewrite the digest in the README")]
-Tracks = Annotated[list[str] | None, typer.Argument(help="the tracks to build; by default every track that has results", metavar="[TRACK]...")]
+Tracks = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="the tracks to build; by default every track that has results", metavar="[TRACK]..."
+    ),
+]
 
 
 @app.command("tables", epilog=ends("shrinkmark tables digits"))
@@ -27,12 +41,18 @@ def write_tables(
 ) -> None:
     """Write the tables of tracks from their results.
 
-    The tables, tiers.csv, areas.csv, metrics.json, curves.csv and digest.md of each track, and the README's digest of all tracks built so far."""
+    The tables, tiers.csv, areas.csv, metrics.json, curves.csv and digest.md of each
+    track, and the README's digest of all tracks built so far.
+    """
     from leaderboard.records.outline import read_outline
-    from leaderboard.tables.build import build  # here, because scipy takes a second to import and --help needs none of it
+
+    # here, because scipy takes a second to import and --help needs none of it
+    from leaderboard.tables.build import build
 
     outline = read_outline(params)
-    for page in build(results, outline.chosen_version(version), tracks or [], readme if digest else None, outline):
+    for page in build(
+        results, outline.chosen_version(version), tracks or [], readme if digest else None, outline
+    ):
         typer.echo(page.as_posix())
 
 
@@ -46,7 +66,8 @@ def show(
 ) -> None:
     """Print the short table of a track on one hardware.
 
-    Its rows are best, Pareto members or sanity rows; where the full tables lie is said below. They are written first if records are newer.
+    Its rows are best, Pareto members or sanity rows; where the full tables lie is said
+    below. They are written first if records are newer.
     """
     from leaderboard.records.outline import read_outline
     from leaderboard.tables.build import refresh
@@ -56,16 +77,23 @@ def show(
     from leaderboard.tables.terminal import board_text, read_table
 
     choice, asked = chosen(results, version, params, track, hardware)
-    typer.echo(f"{choice.track} on {choice.hardware}, version {asked}\n\n{board_text(read_table(choice.path))}\n")
+    typer.echo(
+        f"{choice.track} on {choice.hardware}, version {asked}\n\n"
+        f"{board_text(read_table(choice.path))}\n"
+    )
     typer.echo(f"tables: {choice.path.with_suffix('.md').as_posix()} and {choice.path.as_posix()}")
 
 
 @app.command(epilog=ends("shrinkmark site --into site"))
 def site(
-    into: Annotated[Path, typer.Option(help="the folder of the site, which is replaced")] = Path("site"),
+    into: Annotated[Path, typer.Option(help="the folder of the site, which is replaced")] = Path(
+        "site"
+    ),
     results: Results = Path("results"),
     version: Version = None,
-    methods: Annotated[Path, typer.Option(help="the folder of the methods' files, whose docstrings are shown")] = Path("methods"),
+    methods: Annotated[
+        Path, typer.Option(help="the folder of the methods' files, whose docstrings are shown")
+    ] = Path("methods"),
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Write the static site: open its index.html in a browser.
@@ -73,7 +101,11 @@ def site(
     It has tables, plots, a page per method and model.
     """
     from leaderboard.records.outline import read_outline
-    from leaderboard.site.site import build_site  # here, because scipy takes a second to import and --help needs none of it
+
+    # here, because scipy takes a second to import and --help needs none of it
+    from leaderboard.site.site import build_site
 
     outline = read_outline(params)
-    typer.echo(build_site(results, outline.chosen_version(version), into, outline, methods).as_posix())
+    typer.echo(
+        build_site(results, outline.chosen_version(version), into, outline, methods).as_posix()
+    )

@@ -1,4 +1,6 @@
-"""The commands beside the stages: what a machine can measure, a model for elsewhere, a new method, counts and tables."""
+"""The commands beside the stages: what a machine can measure, a model for elsewhere, a
+new method, counts and tables.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,10 @@ def export(
 
 
 @app.command(epilog=ends("shrinkmark new my_method"))
-def new(name: Annotated[str, typer.Argument(help="the method's name, e.g. my_method")], params: ParamsFile = Path("params.yaml")) -> None:
+def new(
+    name: Annotated[str, typer.Argument(help="the method's name, e.g. my_method")],
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
     """Write the skeleton of a method, its test, its params."""
     from harness.cli.new_method import create
 
@@ -68,7 +73,10 @@ def macs(
 
 @app.command(epilog=ends("shrinkmark methods --readme README.md"))
 def methods(
-    readme: Annotated[Path | None, typer.Option(help="write it between the markers of this file instead of printing it")] = None,
+    readme: Annotated[
+        Path | None,
+        typer.Option(help="write it between the markers of this file instead of printing it"),
+    ] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Print the table of the methods of params.yaml.

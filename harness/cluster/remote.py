@@ -1,4 +1,6 @@
-"""A folder or object store that every node of a cluster reaches, through fsspec: inputs go to the nodes by their hash, artefacts come back as one file each."""
+"""A folder or object store that every node of a cluster reaches, through fsspec: inputs
+go to the nodes by their hash, artefacts come back as one file each.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,22 @@ class Remote:
 
     @property
     def inputs(self) -> Path | None:
-        """Return the folder of all inputs, the test splits among them, if it is one that this machine has or mounts."""
+        """Return the folder of all inputs, the test splits among them, if it is one
+        that this machine has or mounts.
+        """
         path = self.url.removeprefix("file://")
         return None if "://" in path else Path(path) / INPUTS
 
     def names(self, folder: str) -> list[str]:
-        """Return the names of the files in `folder`, none if there is no such folder."""
+        """Return the names of the files in `folder`, none if there is no such
+        folder.
+        """
         with self._asked() as (system, root):
-            return sorted(Path(name).name for name in system.ls(f"{root}/{folder}", detail=False)) if system.exists(f"{root}/{folder}") else []
+            return (
+                sorted(Path(name).name for name in system.ls(f"{root}/{folder}", detail=False))
+                if system.exists(f"{root}/{folder}")
+                else []
+            )
 
     def put(self, name: str, file: Path) -> None:
         """Copy `file` to `name`, which is seen whole or not at all."""
@@ -47,14 +57,19 @@ class Remote:
             system.mv(temporary, f"{root}/{name}")
 
     def get(self, name: str, sha256: str, target: Path) -> None:
-        """Copy `name` to `target`, which is seen whole or not at all; raise UserError if its content is not that of `sha256`."""
+        """Copy `name` to `target`, which is seen whole or not at all; raise UserError
+        if its content is not that of `sha256`.
+        """
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
         try:
             with self._asked() as (system, root):
                 system.get_file(f"{root}/{name}", str(temporary))
             if sha256_of(temporary) != sha256:
-                raise UserError(f"{name} of {self.url} is not what was put there, its hash differs: delete it and run again")
+                raise UserError(
+                    f"{name} of {self.url} is not what was put there, its hash differs: delete it "
+                    "and run again"
+                )
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -70,12 +85,17 @@ class Remote:
             yield fsspec.core.url_to_fs(self.url)
         except Exception as error:  # each kind of store has errors of its own
             text = one_line(str(error))[:160]
-            raise UserError(f"the remote {self.url} refuses: {type(error).__name__}: {text}: mend it or name another with --remote") from error
+            raise UserError(
+                f"the remote {self.url} refuses: {type(error).__name__}: {text}: mend it or name "
+                "another with --remote"
+            ) from error
 
 
 @dataclass(frozen=True)
 class Input:
-    """A file that points need, by its content; `folder` and `name` are where a node keeps it."""
+    """A file that points need, by its content; `folder` and `name` are where a node
+    keeps it.
+    """
 
     folder: str
     name: str
@@ -84,14 +104,17 @@ class Input:
 
 
 def remote_of(named: str | None, root: Path) -> Remote:
-    """Return the remote that is `named`: a URL, a folder, or one of DVC's in the checkout `root` (None: its default); raise UserError if there is none."""
+    """Return the remote that is `named`: a URL, a folder, or one of DVC's in the
+    checkout `root` (None: its default); raise UserError if there is none.
+    """
     if named is not None and ("://" in named or "/" in named):
         return Remote(named if "://" in named else str(Path(named).resolve()))
     config = Config(dvc_dir=str(root / ".dvc"))
     name = named or config["core"].get("remote")
     if name is None:
         raise UserError(
-            "artefacts need a place that every node reaches: name a folder or URL with --remote, or set DVC's default with `dvc remote default`"
+            "artefacts need a place that every node reaches: name a folder or URL with --remote, "
+            "or set DVC's default with `dvc remote default`"
         )
     if name not in config["remote"]:
         raise unknown("remote of DVC", name, config["remote"])
@@ -99,7 +122,9 @@ def remote_of(named: str | None, root: Path) -> Remote:
 
 
 def offer(remote: Remote, folder: str, file: Path) -> Input:
-    """Put `file` into the remote unless its content is there, and return what a node fetches it by."""
+    """Put `file` into the remote unless its content is there, and return what a node
+    fetches it by.
+    """
     item = Input(folder, file.name, file.stat().st_size, sha256_of(file))
     if item.sha256 not in remote.names(INPUTS):
         remote.put(f"{INPUTS}/{item.sha256}", file)
@@ -107,7 +132,9 @@ def offer(remote: Remote, folder: str, file: Path) -> Input:
 
 
 def fetched(remote: Remote, cache: Path, item: Input) -> Path:
-    """Return the file of `item` in the node's `cache`, fetched unless it lies there whole; processes of a node wait for the one that fetches."""
+    """Return the file of `item` in the node's `cache`, fetched unless it lies there
+    whole; processes of a node wait for the one that fetches.
+    """
     target = cache / item.folder / item.name
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
@@ -117,7 +144,9 @@ def fetched(remote: Remote, cache: Path, item: Input) -> Path:
 
 
 def send(remote: Remote, name: str, folder: Path) -> str:
-    """Put the files of `folder` into the remote as one, called `name` and its hash, and return what it is called."""
+    """Put the files of `folder` into the remote as one, called `name` and its hash, and
+    return what it is called.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         packed = Path(scratch) / "packed.tar"
         with tarfile.open(packed, "w") as archive:
@@ -129,7 +158,9 @@ def send(remote: Remote, name: str, folder: Path) -> str:
 
 
 def receive(remote: Remote, called: str, folder: Path) -> None:
-    """Unpack into `folder` what `send` has put there, its hash checked; raise UserError if it cannot be had or the disk is full."""
+    """Unpack into `folder` what `send` has put there, its hash checked; raise UserError
+    if it cannot be had or the disk is full.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         packed = Path(scratch) / "packed.tar"
         remote.get(f"{POINTS}/{called}", called.split(".")[1], packed)
@@ -137,7 +168,10 @@ def receive(remote: Remote, called: str, folder: Path) -> None:
             with tarfile.open(packed) as archive:
                 archive.extractall(folder, filter="data")
         except OSError as error:
-            raise UserError(f"cannot write {folder}: {error.strerror}: free space or mend the permissions, then run again") from error
+            raise UserError(
+                f"cannot write {folder}: {error.strerror}: free space or mend the permissions, "
+                "then run again"
+            ) from error
 
 
 def sha256_of(file: Path) -> str:

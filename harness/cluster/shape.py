@@ -8,7 +8,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TaskShape:
-    """What a point asks of a node: processors and GPUs, fractions too, and GiB of memory (0: it is not counted)."""
+    """What a point asks of a node: processors and GPUs, fractions too, and GiB of
+    memory (0: it is not counted).
+    """
 
     cpus: float
     gpus: float
@@ -29,5 +31,12 @@ class TaskShape:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return the options of a Ray task, which Ray does not try again: it does not count what was lost for memory."""
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": int(self.gibibytes * 2**30) or None, "max_retries": 0}
+        """Return the options of a Ray task, which Ray does not try again: it does not
+        count what was lost for memory.
+        """
+        return {
+            "num_cpus": self.cpus,
+            "num_gpus": self.gpus,
+            "memory": int(self.gibibytes * 2**30) or None,
+            "max_retries": 0,
+        }

@@ -1,4 +1,6 @@
-"""A sweep on a Ray cluster from end to end, for the command line. This room needs Ray: who imports it has seen to it that it is installed."""
+"""A sweep on a Ray cluster from end to end, for the command line. This room needs Ray:
+who imports it has seen to it that it is installed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from leaderboard.records.params import Params
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be done: the points of `methods` (none: all) on `tracks`, then latency on `hardware`, through the place `remote`."""
+    """What is to be done: the points of `methods` (none: all) on `tracks`, then latency
+    on `hardware`, through the place `remote`.
+    """
 
     tracks: Sequence[str]
     methods: Sequence[str]
@@ -27,7 +31,9 @@ class Asked:
 
 
 def sweep_at(address: str, params: Params, paths: Paths, asked: Asked) -> Iterator[str]:
-    """Join the cluster at `address`, do what is asked there, and yield a line about each part as it ends."""
+    """Join the cluster at `address`, do what is asked there, and yield a line about
+    each part as it ends.
+    """
     runtimes.check({name: params.profile(name) for name in asked.hardware})
     remote = remote_of(asked.remote, paths.root)
     with joined(address, params.run.workers) as revision:

@@ -1,4 +1,6 @@
-"""What a node of a cluster does with a point: fetch what it needs, run it under the limits of a local run, and send back what came of it."""
+"""What a node of a cluster does with a point: fetch what it needs, run it under the
+limits of a local run, and send back what came of it.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,11 @@ SPENT = "spent.json"  # beside the record of a point that is ok, on its way thro
 
 @dataclass(frozen=True)
 class Given:
-    """What all points of a sweep share: the experiment, where things lie, and the torch that results are made with.
+    """What all points of a sweep share: the experiment, where things lie, and the torch
+    that results are made with.
 
-    records: of each track, what the train stage wrote; data, dense: the files that a track, and a model of a track, needs.
+    records: of each track, what the train stage wrote; data, dense: the files that a
+    track, and a model of a track, needs.
     """
 
     params: Params
@@ -49,7 +53,9 @@ class Given:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a point, on which machine and, of one that is ok, what its artefact is called in the remote."""
+    """What came of a point, on which machine and, of one that is ok, what its artefact
+    is called in the remote.
+    """
 
     made: Made
     machine: Maker
@@ -66,18 +72,24 @@ class RefusedNode:
 
 @dataclass(frozen=True)
 class FailedOnNode:
-    """Why a point could not be run on a node: its inputs could not be had, its artefact not be sent, the disk was full; it is not the point's fault."""
+    """Why a point could not be run on a node: its inputs could not be had, its artefact
+    not be sent, the disk was full; it is not the point's fault.
+    """
 
     node: str
     reason: str
 
 
 def torch_build() -> str:
-    """Return the build of torch by its version, tag and commit: two builds of a version round differently."""
+    """Return the build of torch by its version, tag and commit: two builds of a version
+    round differently.
+    """
     return f"{importlib.metadata.version('torch')} ({torch.version.git_version[:10]})"
 
 
-def run_point(given: Given, point: Point, wanted: str, node: str) -> Result | RefusedNode | FailedOnNode:
+def run_point(
+    given: Given, point: Point, wanted: str, node: str
+) -> Result | RefusedNode | FailedOnNode:
     """Run `point`, whose fingerprint here must be `wanted`, on this node."""
     try:
         reason = _foreign(given, point, wanted)
@@ -99,7 +111,9 @@ def _ran(given: Given, point: Point, wanted: str) -> Result:
 
 
 def _foreign(given: Given, point: Point, wanted: str) -> str | None:
-    """Say why what this node makes of `point` would be something else than asked for, or None."""
+    """Say why what this node makes of `point` would be something else than asked for,
+    or None.
+    """
     if torch_build() != given.torch:
         return f"it has torch {torch_build()}, this sweep is made with {given.torch}"
     try:
@@ -107,20 +121,34 @@ def _foreign(given: Given, point: Point, wanted: str) -> str | None:
         found = fingerprint.point_fingerprint(given.params, point, given.records[point.track])
     except UserError as error:
         return str(error)
-    return None if found == wanted else f"its code or libraries are of another revision: {point.method} would be made by {fingerprint.libraries()}"
+    return (
+        None
+        if found == wanted
+        else (
+            f"its code or libraries are of another revision: {point.method} would be made by "
+            f"{fingerprint.libraries()}"
+        )
+    )
 
 
 def _outcomes(given: Given, point: Point, folder: Path) -> list[Outcome]:
-    steps: list[Callable[[Job], dict[str, Any]]] = [partial(guarded_compress, closed=given.remote.inputs), evaluate_point]
-    ((_, outcomes),) = run_all(_pools(), [_job(given, point, folder)], steps, given.params.track(point.track).seconds)
+    steps: list[Callable[[Job], dict[str, Any]]] = [
+        partial(guarded_compress, closed=given.remote.inputs),
+        evaluate_point,
+    ]
+    ((_, outcomes),) = run_all(
+        _pools(), [_job(given, point, folder)], steps, given.params.track(point.track).seconds
+    )
     return outcomes
 
 
 @cache
 def _pools() -> Pools:
-    """Return the pools of this process, which runs points until Ray ends it: ending pools takes them most of a second, which each point would wait for.
+    """Return the pools of this process, which runs points until Ray ends it: ending
+    pools takes them most of a second, which each point would wait for.
 
-    The server that their workers are forked from is started so that nothing outlives this process.
+    The server that their workers are forked from is started so that nothing outlives
+    this process.
     """
     CONTEXT.set_forkserver_preload(["harness.run.server.die_with_parent", *PRELOAD])
     forkserver.ensure_running()

@@ -1,7 +1,9 @@
-"""The contract of a dataset: its images with their fixed split, and where its test images lie.
+"""The contract of a dataset: its images with their fixed split, and where its test
+images lie.
 
-A dataset is one file of this folder that holds one class derived from `Dataset`; tracks of params.yaml name it by its file. Files whose name begins with an
-underscore are parts of datasets.
+A dataset is one file of this folder that holds one class derived from `Dataset`; tracks
+of params.yaml name it by its file. Files whose name begins with an underscore are parts
+of datasets.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ import numpy as np
 from harness.data.folder import data_folder
 from leaderboard.records.errors import UserError, unknown
 
-SPLIT_SEED = 0  # fixes which image is in which split, and the calibration images; changing it is a new version of the track
+# fixes which image is in which split, and the calibration images; changing it is a new
+# version of the track
+SPLIT_SEED = 0
 DERIVED = re.compile(r"^class \w+\(Dataset\):", re.MULTILINE)  # what a file that is a dataset holds
 
 
@@ -28,8 +32,10 @@ DERIVED = re.compile(r"^class \w+\(Dataset\):", re.MULTILINE)  # what a file tha
 class Source:
     """A dataset as it was found, with its fixed split.
 
-    images: (N, C, H, W) uint8, or float32 in [0, 1]; labels: (N,) int64; train, validation, test: indices into both, disjoint.
-    sha256: of the raw uint8 arrays before any conversion, images as (N, H, W, C) or (N, H, W).
+    images: (N, C, H, W) uint8, or float32 in [0, 1]; labels: (N,) int64; train,
+    validation, test: indices into both, disjoint.
+    sha256: of the raw uint8 arrays before any conversion, images as (N, H, W, C) or (N,
+    H, W).
     """
 
     title: str  # how results name it
@@ -42,7 +48,9 @@ class Source:
 
 
 class Dataset(ABC):
-    """A dataset. Its file is imported wherever a method runs, to ask what is closed: what is slow to import, `load` imports itself."""
+    """A dataset. Its file is imported wherever a method runs, to ask what is closed:
+    what is slow to import, `load` imports itself.
+    """
 
     @abstractmethod
     def load(self) -> Source:
@@ -50,7 +58,9 @@ class Dataset(ABC):
 
     @abstractmethod
     def closed(self) -> Iterable[Path]:
-        """Return the files and folders that its test images lie in, which no method can read; a relative path begins in the data folder."""
+        """Return the files and folders that its test images lie in, which no method can
+        read; a relative path begins in the data folder.
+        """
 
 
 def names() -> list[str]:
@@ -59,16 +69,30 @@ def names() -> list[str]:
 
 
 def dataset(name: str) -> Dataset:
-    """Return the dataset `name`; raise UserError if there is none, its import fails, or it does not hold exactly one complete Dataset."""
+    """Return the dataset `name`; raise UserError if there is none, its import fails, or
+    it does not hold exactly one complete Dataset.
+    """
     if name not in _files():
         raise unknown("dataset", name, names())
     try:
         module = importlib.import_module(f"{__name__}.{name}")
     except Exception as error:
-        raise UserError(f"dataset '{name}' cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}") from error
-    own = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__ and issubclass(value, Dataset)]
+        raise UserError(
+            f"dataset '{name}' cannot be imported: {type(error).__name__}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    own = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and value.__module__ == module.__name__
+        and issubclass(value, Dataset)
+    ]
     if len(own) != 1 or inspect.isabstract(own[0]):
-        raise UserError(f"dataset '{name}' must be one class derived from Dataset with methods load and closed, found {len(own)}: see {__name__}")
+        raise UserError(
+            f"dataset '{name}' must be one class derived from Dataset with methods load and "
+            f"closed, found {len(own)}: see {__name__}"
+        )
     return own[0]()
 
 
@@ -88,4 +112,9 @@ def sha256(array: np.ndarray) -> str:
 
 
 def _files() -> dict[str, Path]:
-    return {file.stem: file for folder in __path__ for file in Path(folder).glob("*.py") if not file.stem.startswith("_")}
+    return {
+        file.stem: file
+        for folder in __path__
+        for file in Path(folder).glob("*.py")
+        if not file.stem.startswith("_")
+    }

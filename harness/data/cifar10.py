@@ -1,4 +1,6 @@
-"""CIFAR-10: 60,000 photographs of 32x32 pixels in ten classes, read from the data folder and downloaded where it is not there."""
+"""CIFAR-10: 60,000 photographs of 32x32 pixels in ten classes, read from the data
+folder and downloaded where it is not there.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,30 @@ from harness.data.folder import data_folder
 
 
 class Cifar10(Dataset):
-    """CIFAR-10 as (60,000, 3, 32, 32) uint8: its own test images, and a tenth of each class of its train images for validation."""
+    """CIFAR-10 as (60,000, 3, 32, 32) uint8: its own test images, and a tenth of each
+    class of its train images for validation.
+    """
 
     def load(self) -> Source:
         """Read the first of archive, parquet shards and download that there is.
 
-        Raises UserError where the files are incomplete or damaged, and where there are none and they cannot be downloaded.
+        Raises UserError where the files are incomplete or damaged, and where there are
+        none and they cannot be downloaded.
         """
-        from sklearn.model_selection import train_test_split  # here, for it takes a second to import, which no worker needs
+        # here, for it takes a second to import, which no worker needs
+        from sklearn.model_selection import train_test_split
 
         title, train, test = _cifar10_files.read(data_folder())
         index = np.arange(len(train.labels) + len(test.labels))
         inside, outside = np.split(index, [len(train.labels)])
-        rest, validation = train_test_split(inside, test_size=0.1, stratify=train.labels, random_state=SPLIT_SEED)
+        rest, validation = train_test_split(
+            inside, test_size=0.1, stratify=train.labels, random_state=SPLIT_SEED
+        )
         return Source(
             title=title,
-            images=np.ascontiguousarray(np.concatenate([train.images, test.images]).transpose(0, 3, 1, 2)),
+            images=np.ascontiguousarray(
+                np.concatenate([train.images, test.images]).transpose(0, 3, 1, 2)
+            ),
             labels=np.concatenate([train.labels, test.labels]).astype(np.int64),
             train=rest,
             validation=validation,

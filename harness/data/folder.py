@@ -1,4 +1,6 @@
-"""The folder of what is not in the repository: datasets, reference weights, and what a node of a cluster has fetched."""
+"""The folder of what is not in the repository: datasets, reference weights, and what a
+node of a cluster has fetched.
+"""
 
 from __future__ import annotations
 
@@ -22,5 +24,8 @@ def data_folder() -> Path:
         return platformdirs.user_cache_path("shrinkmark")
     folder = Path(named).expanduser()
     if not folder.is_dir():
-        raise UserError(f"{FOLDER_VARIABLE} names '{folder}', which is not a folder: create it or correct the variable")
+        raise UserError(
+            f"{FOLDER_VARIABLE} names '{folder}', which is not a folder: create it or correct the "
+            "variable"
+        )
     return folder

@@ -1,4 +1,6 @@
-"""The benchmark that `harness.latency.measure` has pytest run for each artefact: dense, point, dense, point, ..., dense, in one process."""
+"""The benchmark that `harness.latency.measure` has pytest run for each artefact: dense,
+point, dense, point, ..., dense, in one process.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,12 @@ from leaderboard.records.params import HardwareParams
 STABLE = 0.05  # warm until the median of five calls moves by less than this share
 BLOCKS = 20  # or for this many blocks of five
 TIMED = 32  # test images that rounds are drawn from in turn, or as many as a batch holds
-COMPARED, TOGETHER = 1000, 250  # test images, at most, whose predictions are compared with the artefact's, and how many at a time
-AGREEMENT = 0.97  # share of them that must be the same: integer kernels round elsewhere than the artefact does
+# test images, at most, whose predictions are compared with the artefact's, and how many
+# at a time
+COMPARED, TOGETHER = 1000, 250
+# share of them that must be the same: integer kernels round elsewhere than the artefact
+# does
+AGREEMENT = 0.97
 
 
 class Differs(Exception):
@@ -57,26 +63,39 @@ def warm(run: Runner, images: Tensor, clock: Callable[[], float]) -> None:
 
 @lru_cache(maxsize=1)
 def agreement(loaded: Program, images: Tensor, folder: Path) -> dict[str, int]:
-    """Return for how many of `images` what is loaded predicts what the artefact in `folder` predicted; raise Differs if too few."""
+    """Return for how many of `images` what is loaded predicts what the artefact in
+    `folder` predicted; raise Differs if too few.
+    """
     size = min(TOGETHER, len(images))
-    parts = images[: len(images) // size * size].split(size)  # all of one size, for which a runtime may compile
+    # all of one size, for which a runtime may compile
+    parts = images[: len(images) // size * size].split(size)
     run = loaded(parts[0])
     predicted = torch.cat([run(part).argmax(1).cpu() for part in parts]).numpy()
     same = int((predicted == predictions.read(folder)["class"][: len(predicted)]).sum())
     if same < AGREEMENT * len(predicted):
-        raise Differs(f"it predicts the artefact's class for {same} of {len(predicted)} test images only")
+        raise Differs(
+            f"it predicts the artefact's class for {same} of {len(predicted)} test images only"
+        )
     return {"same": same, "images": len(predicted)}
 
 
 @torch.inference_mode()
-def test_latency(benchmark: BenchmarkFixture, job: LatencyJob, hardware: HardwareParams, images: Tensor) -> None:
-    """Time the point `rounds` times, and dense before the first, between any two and after the last; every round takes the next of the test images."""
+def test_latency(
+    benchmark: BenchmarkFixture, job: LatencyJob, hardware: HardwareParams, images: Tensor
+) -> None:
+    """Time the point `rounds` times, and dense before the first, between any two and
+    after the last; every round takes the next of the test images.
+    """
     torch.set_num_threads(hardware.threads)
     clock, profile = CLOCKS[hardware.device], hardware.model_dump_json()
     start = CLOCKS["cpu"]()
     batches = cycle(images[: max(TIMED, job.batch)].split(job.batch))
     loaded = program(profile, job.artefact)
-    same = None if runtimes.of(hardware).as_evaluated(hardware) else agreement(loaded, images, job.point.folder)
+    same = (
+        None
+        if runtimes.of(hardware).as_evaluated(hardware)
+        else agreement(loaded, images, job.point.folder)
+    )
     dense, point = program(profile, job.dense)(next(batches)), loaded(next(batches))
     between: list[float] = []
     warm(dense, next(batches), clock)
@@ -88,8 +107,24 @@ def test_latency(benchmark: BenchmarkFixture, job: LatencyJob, hardware: Hardwar
         between.append(seconds_of(dense, batch, clock))
         return (batch,), {}
 
-    benchmark.pedantic(point, setup=setup, rounds=hardware.rounds, iterations=1, warmup_rounds=hardware.warmup_rounds)
+    benchmark.pedantic(
+        point,
+        setup=setup,
+        rounds=hardware.rounds,
+        iterations=1,
+        warmup_rounds=hardware.warmup_rounds,
+    )
     between.append(seconds_of(dense, next(batches), clock))
-    about = {**job.point.name, "model": job.point.model, "setting": job.point.setting, "seed": job.point.seed}
-    measured = {"dense": between[-hardware.rounds - 1 :], "agreement": same, "peak_mib": peak, "seconds": round(CLOCKS["cpu"]() - start, 3)}
+    about = {
+        **job.point.name,
+        "model": job.point.model,
+        "setting": job.point.setting,
+        "seed": job.point.seed,
+    }
+    measured = {
+        "dense": between[-hardware.rounds - 1 :],
+        "agreement": same,
+        "peak_mib": peak,
+        "seconds": round(CLOCKS["cpu"]() - start, 3),
+    }
     benchmark.extra_info.update({**about, "batch": job.batch, **measured})

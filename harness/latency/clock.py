@@ -1,4 +1,6 @@
-"""Clocks for latency: the processor's, and that of a CUDA device's own stream of work."""
+"""Clocks for latency: the processor's, and that of a CUDA device's own stream of
+work.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def cpu_seconds() -> float:
 
 
 def cuda_seconds() -> float:
-    """Return the device's time in seconds, all its work done: the sum of what lies between CUDA events, one recorded by each call."""
+    """Return the device's time in seconds, all its work done: the sum of what lies
+    between CUDA events, one recorded by each call.
+    """
     marks = _marks()
     event = torch.cuda.Event(enable_timing=True)
     event.record()
@@ -30,7 +34,9 @@ def cuda_seconds() -> float:
 def _marks() -> dict[str, Any]:
     first = torch.cuda.Event(enable_timing=True)
     first.record()
-    return {"last": first, "seconds": 0.0}  # summed up in double precision: the driver's milliseconds since the first event lose their microseconds
+    # summed up in double precision: the driver's milliseconds since the first event
+    # lose their microseconds
+    return {"last": first, "seconds": 0.0}
 
 
 CLOCKS: dict[str, Callable[[], float]] = {"cpu": cpu_seconds, "cuda": cuda_seconds}

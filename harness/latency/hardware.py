@@ -1,4 +1,6 @@
-"""What this machine can measure: which hardware profiles it serves, under which fingerprint, and how far its clock wanders."""
+"""What this machine can measure: which hardware profiles it serves, under which
+fingerprint, and how far its clock wanders.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ ROUNDS = 100  # of the A/A control
 
 
 def report(params: Params) -> Iterator[str]:
-    """Yield a line for each profile: why it cannot be served here, or its fingerprint and noise floor, measured now on the first model of the first track."""
+    """Yield a line for each profile: why it cannot be served here, or its fingerprint
+    and noise floor, measured now on the first model of the first track.
+    """
     runtimes.check(params.profiles)
     track = next(iter(params.tracks.values()))
     name, model = next(iter(track.models.items()))
@@ -33,12 +37,17 @@ def report(params: Params) -> Iterator[str]:
             yield f"{hardware}: not here: {lacking}"
             continue
         floor = floor_of(profile, model, track.image_size)
-        yield f"{hardware}: fingerprint {machine.fingerprint(profile)['fingerprint']}, noise floor ±{100 * floor:.1f} % ({name} against itself, one image)"
+        yield (
+            f"{hardware}: fingerprint {machine.fingerprint(profile)['fingerprint']}, noise floor "
+            f"±{100 * floor:.1f} % ({name} against itself, one image)"
+        )
 
 
 @torch.inference_mode()
 def floor_of(profile: HardwareParams, model: ModelParams, size: int) -> float:
-    """Return the noise floor of `ROUNDS` rounds of an untrained model against itself, one image of (1, `size`, `size`) at a time."""
+    """Return the noise floor of `ROUNDS` rounds of an untrained model against itself,
+    one image of (1, `size`, `size`) at a time.
+    """
     torch.set_num_threads(profile.threads)
     image = torch.zeros(1, 1, size, size, device=profile.device)
     run, clock = _untrained(profile, model, image), CLOCKS[profile.device]
@@ -51,5 +60,9 @@ def _untrained(profile: HardwareParams, model: ModelParams, image: Tensor) -> Ru
     runtime = runtimes.of(profile)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        store.write(folder, store.export(build.build(model, 1, 10).eval(), image.cpu().repeat(2, 1, 1, 1)), {})
+        store.write(
+            folder,
+            store.export(build.build(model, 1, 10).eval(), image.cpu().repeat(2, 1, 1, 1)),
+            {},
+        )
         return runtime.load(profile, runtime.prepare(folder, image))(image)

@@ -10,7 +10,9 @@ from harness.latency.plan import TimedPoint
 
 @dataclass(frozen=True)
 class LatencyJob:
-    """A point at one batch size; `artefact` and `dense` are what the runtime has prepared of both."""
+    """A point at one batch size; `artefact` and `dense` are what the runtime has
+    prepared of both.
+    """
 
     point: TimedPoint
     batch: int

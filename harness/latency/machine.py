@@ -1,4 +1,6 @@
-"""What machine this is: the part of a latency row's identity that no profile can choose."""
+"""What machine this is: the part of a latency row's identity that no profile can
+choose.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def fingerprint(profile: HardwareParams) -> dict[str, Any]:
-    """Return CPU model and flags, cores allowed, governor ("unknown" if unreadable), GPU, torch build, runtime and threads, and a hash of them all."""
+    """Return CPU model and flags, cores allowed, governor ("unknown" if unreadable),
+    GPU, torch build, runtime and threads, and a hash of them all.
+    """
     cpu = cpuinfo.get_cpu_info()
     content: dict[str, Any] = {
         "cpu": cpu.get("brand_raw", platform.processor() or "unknown"),
@@ -35,4 +39,9 @@ def fingerprint(profile: HardwareParams) -> dict[str, Any]:
     if profile.device == "cuda":
         content |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     content |= runtimes.of(profile).identity()
-    return {**content, "fingerprint": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}
+    return {
+        **content,
+        "fingerprint": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[
+            :16
+        ],
+    }

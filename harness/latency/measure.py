@@ -1,7 +1,9 @@
-"""The stage `measure@<track>-<hardware>`: latency of the artefacts through pytest-benchmark, interleaved with dense in one process.
+"""The stage `measure@<track>-<hardware>`: latency of the artefacts through
+pytest-benchmark, interleaved with dense in one process.
 
-One file for each machine, named after its fingerprint, so that another machine's numbers are neither overwritten nor mixed in. A machine that cannot serve
-the profile measures nothing and says why.
+One file for each machine, named after its fingerprint, so that another machine's
+numbers are neither overwritten nor mixed in. A machine that cannot serve the profile
+measures nothing and says why.
 """
 
 from __future__ import annotations
@@ -28,12 +30,23 @@ from leaderboard.records import files
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import HardwareParams, Params
 
-OPTIONS = ["--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider"]
+OPTIONS = [
+    "--benchmark-only",
+    "--benchmark-disable-gc",
+    "--benchmark-quiet",
+    "-q",
+    "--no-header",
+    "--no-summary",
+    "-p",
+    "no:cacheprovider",
+]
 
 
 @dataclass(frozen=True)
 class TimingOutcome:
-    """Why nothing was measured, or the file that was written and the reasons for which single points are not in it."""
+    """Why nothing was measured, or the file that was written and the reasons for which
+    single points are not in it.
+    """
 
     skipped: str | None
     file: Path | None
@@ -41,7 +54,9 @@ class TimingOutcome:
 
 
 def measure(params: Params, paths: Paths, track: str, hardware: str) -> TimingOutcome:
-    """Time every job and write pytest-benchmark's JSON; where the machine cannot serve the profile, leave everything as it is."""
+    """Time every job and write pytest-benchmark's JSON; where the machine cannot serve
+    the profile, leave everything as it is.
+    """
     profile, folder = params.profile(hardware), paths.latency(track, hardware)
     runtimes.check({hardware: profile})
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,20 +67,27 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> TimingOu
     jobs, refused = jobs_of(params, paths, track, profile, plan)
     test = splits.TestSplit.read(paths.data(track))
     if max(profile.batches) > len(test.labels):
-        raise UserError(f"hardware '{hardware}' asks for a batch of {max(profile.batches)}, the test split has {len(test.labels)} images: lower it")
+        raise UserError(
+            f"hardware '{hardware}' asks for a batch of {max(profile.batches)}, the test split "
+            f"has {len(test.labels)} images: lower it"
+        )
     images = test.images(max(benchmark.COMPARED, *profile.batches)).to(torch.device(profile.device))
     plugin = LatencyPlugin(jobs, profile, images, f"{track}: latency {hardware}")
     report = timed(plugin, profile)
     file = folder / f"{report['machine_info']['shrinkmark']['fingerprint']}.json"
     failed = [{**point.name, "reason": reason} for point, reason in refused] + plugin.failed
     files.write_json(file, {**report, "same_program": plan.same_program, "failed": failed})
-    return TimingOutcome(None, file, {f"{entry['method']} {entry['id']}": entry["reason"] for entry in failed})
+    return TimingOutcome(
+        None, file, {f"{entry['method']} {entry['id']}": entry["reason"] for entry in failed}
+    )
 
 
 def jobs_of(
     params: Params, paths: Paths, track: str, profile: HardwareParams, plan: TimingPlan
 ) -> tuple[list[LatencyJob], list[tuple[TimedPoint, str]]]:
-    """Return the jobs of `plan`, point by point, and the points that the runtime cannot be given, with the reason."""
+    """Return the jobs of `plan`, point by point, and the points that the runtime cannot
+    be given, with the reason.
+    """
     wanted = [folder for point in plan.timed for folder in (point.dense, point.folder)]
     made = runtimes.of(profile).prepare_track(params, paths, track, wanted)
     jobs, refused = [], []
@@ -79,17 +101,28 @@ def jobs_of(
 
 
 def timed(plugin: LatencyPlugin, profile: HardwareParams) -> Any:
-    """Run the benchmark of the plugin's jobs in this process and return pytest-benchmark's report."""
+    """Run the benchmark of the plugin's jobs in this process and return
+    pytest-benchmark's report.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         written, empty = Path(temporary) / "latency.json", Path(temporary) / "pytest.ini"
         empty.write_text("[pytest]\n")
         clock = CLOCKS[profile.device]
-        options = [f"--benchmark-json={written}", f"--benchmark-timer={clock.__module__}.{clock.__name__}", *OPTIONS]
+        options = [
+            f"--benchmark-json={written}",
+            f"--benchmark-timer={clock.__module__}.{clock.__name__}",
+            *OPTIONS,
+        ]
         output = io.StringIO()
         gc.freeze()  # or each program read is slower by a sixth, for what is collected in between
         with contextlib.redirect_stdout(output):
-            code = pytest.main([str(Path(benchmark.__file__)), "-c", str(empty), "--capture=no", *options], plugins=[plugin])
+            code = pytest.main(
+                [str(Path(benchmark.__file__)), "-c", str(empty), "--capture=no", *options],
+                plugins=[plugin],
+            )
         plugin.bar.close()
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not written.exists():
-            raise UserError(f"pytest-benchmark ended with {code!s}: {one_line(output.getvalue())[-300:]}")
+            raise UserError(
+                f"pytest-benchmark ended with {code!s}: {one_line(output.getvalue())[-300:]}"
+            )
         return files.read_json(written)

@@ -1,4 +1,6 @@
-"""How much memory a call needs beyond what the process or the device holds before it."""
+"""How much memory a call needs beyond what the process or the device holds before
+it.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,11 @@ STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_mib(call: Callable[[], object], device: str) -> float | None:
-    """Return the MiB by which `call` lifts the resident memory of the process (Linux), or of the CUDA device what tensors take; None where neither is known.
+    """Return the MiB by which `call` lifts the resident memory of the process (Linux),
+    or of the CUDA device what tensors take; None where neither is known.
 
-    Free lists of the allocator are given back first (glibc), or a second call would seem to need nothing.
+    Free lists of the allocator are given back first (glibc), or a second call would
+    seem to need nothing.
     """
     if device == "cuda":
         torch.cuda.synchronize()

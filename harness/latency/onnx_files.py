@@ -1,4 +1,6 @@
-"""The ONNX models of a track's artefacts, made a few at a time and kept until the artefact or what exports it changes."""
+"""The ONNX models of a track's artefacts, made a few at a time and kept until the
+artefact or what exports it changes.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +28,25 @@ from leaderboard.records.params import Params
 
 @dataclass(frozen=True)
 class Export:
-    """An artefact that becomes the ONNX model `file`, traced with an image of the track's in `data`."""
+    """An artefact that becomes the ONNX model `file`, traced with an image of the
+    track's in `data`.
+    """
 
     folder: Path
     data: Path
     file: Path
 
 
-def exported(params: Params, paths: Paths, track: str, folders: Iterable[Path]) -> dict[Path, Path | str]:
+def exported(
+    params: Params, paths: Paths, track: str, folders: Iterable[Path]
+) -> dict[Path, Path | str]:
     """Return by artefact its ONNX model, or in one line why it has none."""
     home = paths.onnx(track)
     home.mkdir(parents=True, exist_ok=True)
-    wanted = [Export(folder, paths.data(track), home / f"{_key(folder)}.onnx") for folder in dict.fromkeys(folders)]
+    wanted = [
+        Export(folder, paths.data(track), home / f"{_key(folder)}.onnx")
+        for folder in dict.fromkeys(folders)
+    ]
     for old in set(home.iterdir()) - {export.file for export in wanted}:
         old.unlink()
     found: dict[Path, Path | str] = {export.folder: export.file for export in wanted}
@@ -50,7 +59,12 @@ def _run(params: Params, track: str, todo: Sequence[Export]) -> dict[Path, Path 
     refused: dict[Path, Path | str] = {}
     if not todo:
         return refused
-    with workers(params.run.workers) as pools, tqdm(total=len(todo), desc=f"{track}: export to ONNX", unit="point", mininterval=0.5) as bar:
+    with (
+        workers(params.run.workers) as pools,
+        tqdm(
+            total=len(todo), desc=f"{track}: export to ONNX", unit="point", mininterval=0.5
+        ) as bar,
+    ):
         for export, outcome in run_lasting(pools, todo, write_onnx, params.track(track).seconds):
             if outcome.reason is not None:
                 refused[export.folder] = outcome.reason
@@ -60,21 +74,33 @@ def _run(params: Params, track: str, todo: Sequence[Export]) -> dict[Path, Path 
 
 def write_onnx(export: Export) -> dict[str, Any]:
     """Write the ONNX model of an artefact."""
-    from harness.latency.onnx_export import to_onnx  # here, for it needs what a machine may lack, and a second to import
+    # here, for it needs what a machine may lack, and a second to import
+    from harness.latency.onnx_export import to_onnx
 
-    files.write_bytes(export.file, to_onnx(export.folder, splits.TestSplit.read(export.data).images(1)))
+    files.write_bytes(
+        export.file, to_onnx(export.folder, splits.TestSplit.read(export.data).images(1))
+    )
     return {}
 
 
-def write_point(params: Params, paths: Paths, track: str, method: str, point: str, file: Path) -> int:
-    """Write the ONNX model of a point into `file` and return its length in bytes; raise UserError for a point that there is not, or that has no ONNX model."""
+def write_point(
+    params: Params, paths: Paths, track: str, method: str, point: str, file: Path
+) -> int:
+    """Write the ONNX model of a point into `file` and return its length in bytes; raise
+    UserError for a point that there is not, or that has no ONNX model.
+    """
     params.track(track), params.method(method)
     if (lacking := not_installed("onnxscript")) is not None:
         raise UserError(lacking)
     folder = paths.artefacts(track, method) / point
     if not folder.is_dir():
-        raise unknown(f"point of {method} with an artefact here", point, [found.name for found in folder.parent.glob("[!.]*")])
-    from harness.latency.onnx_export import NotExported  # here, for it needs what a machine may lack
+        raise unknown(
+            f"point of {method} with an artefact here",
+            point,
+            [found.name for found in folder.parent.glob("[!.]*")],
+        )
+    # here, for it needs what a machine may lack
+    from harness.latency.onnx_export import NotExported
 
     _refuse_other_weights(folder)
     try:
@@ -85,19 +111,32 @@ def write_point(params: Params, paths: Paths, track: str, method: str, point: st
 
 
 def _refuse_other_weights(folder: Path) -> None:
-    """Raise UserError unless the weights file of an artefact holds the tensors of its program, bit for bit: what is evaluated is what leaves the project."""
+    """Raise UserError unless the weights file of an artefact holds the tensors of its
+    program, bit for bit: what is evaluated is what leaves the project.
+    """
     counted = store.read(folder).program
     complete = torch.export.load(folder / store.PROGRAM)  # `store.read` has looked through it
-    for stored, own in ((counted.state_dict, complete.state_dict), (counted.constants, complete.constants)):
+    for stored, own in (
+        (counted.state_dict, complete.state_dict),
+        (counted.constants, complete.constants),
+    ):
         for name, value in own.items():
             if isinstance(value, Tensor) and not torch.equal(stored[name], value):
-                raise UserError(f"artefact {folder.name}: weights file and program disagree on {name}: delete {folder} and run again")
+                raise UserError(
+                    f"artefact {folder.name}: weights file and program disagree on {name}: delete "
+                    f"{folder} and run again"
+                )
 
 
 def _key(folder: Path) -> str:
-    """Return what decides an ONNX model: the artefact, and the code and libraries that export it; raise UserError if the artefact is not there."""
+    """Return what decides an ONNX model: the artefact, and the code and libraries that
+    export it; raise UserError if the artefact is not there.
+    """
     with files.reading(folder):
-        parts = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (store.PROGRAM, store.WEIGHTS)]
+        parts = [
+            hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            for name in (store.PROGRAM, store.WEIGHTS)
+        ]
     parts += [
         fingerprint.sources().hash("harness.latency.onnx_export"),
         *(importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")),

@@ -1,9 +1,12 @@
 """What is timed of a track under a hardware profile, and what need not be.
 
-Masked points get no latency run, but where a runtime has a kernel for their zeros. Of a row's seeds the first is measured, and any other whose counted MACs
-differ from the first one's. A program that is timed is not timed again with other weights, unless what it does depends on the image, or a kernel of the
-runtime depends on its weights (integers, 2:4 zeros). One of the points that run dense's own program with other weights is timed all the same, as a control.
-A profile may ask for the rows of some realisations alone.
+Masked points get no latency run, but where a runtime has a kernel for their zeros. Of a
+row's seeds the first is measured, and any other whose counted MACs differ from the
+first one's. A program that is timed is not timed again with other weights, unless what
+it does depends on the image, or a kernel of the runtime depends on its weights
+(integers, 2:4 zeros). One of the points that run dense's own program with other weights
+is timed all the same, as a control. A profile may ask for the rows of some realisations
+alone.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ BRANCH = "torch.ops.higher_order.cond"  # in a program that branches
 
 @dataclass(frozen=True)
 class TimedPoint:
-    """A point whose artefact is timed, against dense of the same model in the folder `dense`; control: although it runs dense's own program."""
+    """A point whose artefact is timed, against dense of the same model in the folder
+    `dense`; control: although it runs dense's own program.
+    """
 
     method: str
     point: str
@@ -50,14 +55,18 @@ class TimedPoint:
 
 @dataclass(frozen=True)
 class TimingPlan:
-    """The points that are timed, and those that need not be, because they run the program of one that is (of dense, if they can)."""
+    """The points that are timed, and those that need not be, because they run the
+    program of one that is (of dense, if they can).
+    """
 
     timed: list[TimedPoint]
     same_program: list[dict[str, Any]]
 
 
 def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -> TimingPlan:
-    """Return what is to be timed, model by model, dense (the A/A control) first, and what is not."""
+    """Return what is to be timed, model by model, dense (the A/A control) first, and
+    what is not.
+    """
     runtime = runtimes.of(profile)
     timed, same_program = [], []
     first: dict[str, TimedPoint] = {}
@@ -70,11 +79,18 @@ def plan_of(params: Params, paths: Paths, track: str, profile: HardwareParams) -
         else:
             same_program.append({**point.name, "timed": twin.name})
     order = list(params.track(track).models)
-    return TimingPlan(sorted(timed, key=lambda point: (order.index(point.model), point.method != DENSE)), same_program)
+    return TimingPlan(
+        sorted(timed, key=lambda point: (order.index(point.model), point.method != DENSE)),
+        same_program,
+    )
 
 
-def _asked(params: Params, paths: Paths, track: str, profile: HardwareParams, runtime: Runtime) -> Iterator[TimedPoint]:
-    """Yield the points whose rows the profile times, those of dense first: of each row the first seed, and any other that costs otherwise."""
+def _asked(
+    params: Params, paths: Paths, track: str, profile: HardwareParams, runtime: Runtime
+) -> Iterator[TimedPoint]:
+    """Yield the points whose rows the profile times, those of dense first: of each row
+    the first seed, and any other that costs otherwise.
+    """
     for method in [DENSE, *(name for name in params.plans if name != DENSE)]:
         content = read_record(paths.points(track, method), MethodPoints)
         if not _is_timed(content.method, profile, runtime):
@@ -88,12 +104,16 @@ def _asked(params: Params, paths: Paths, track: str, profile: HardwareParams, ru
 
 
 def _is_timed(method: MethodInfo, profile: HardwareParams, runtime: Runtime) -> bool:
-    """Say whether rows of a method are timed: masked ones where the runtime has a kernel for their zeros, others that the profile asks for."""
+    """Say whether rows of a method are timed: masked ones where the runtime has a
+    kernel for their zeros, others that the profile asks for.
+    """
     if method.name == DENSE:
         return True
     if method.realisation == "masked" and runtime.zeros is None:
         return False
-    return profile.realisations is None or not set(profile.realisations).isdisjoint(method.realisation.split("+"))
+    return profile.realisations is None or not set(profile.realisations).isdisjoint(
+        method.realisation.split("+")
+    )
 
 
 def _point(params: Params, paths: Paths, track: str, method: str, record: Measured) -> TimedPoint:
@@ -103,7 +123,9 @@ def _point(params: Params, paths: Paths, track: str, method: str, record: Measur
 
 
 def program_of(point: TimedPoint, runtime: Runtime) -> str:
-    """Return what two points share if one timing is right for both: the model and the graph, or nothing but itself (see the module)."""
+    """Return what two points share if one timing is right for both: the model and the
+    graph, or nothing but itself (see the module).
+    """
     text = graph(point.folder)
     operators = frozenset(targets(json.loads(text)))
     if BRANCH in operators or runtime.alone(point.folder, operators):
@@ -112,7 +134,9 @@ def program_of(point: TimedPoint, runtime: Runtime) -> str:
 
 
 def targets(text: Any) -> Iterator[str]:
-    """Yield the operator of every node in the parsed text of a program, those in branches too."""
+    """Yield the operator of every node in the parsed text of a program, those in
+    branches too.
+    """
     if isinstance(text, dict) and isinstance(text.get("target"), str):
         yield text["target"]
     for part in text.values() if isinstance(text, dict) else text if isinstance(text, list) else ():
@@ -120,7 +144,9 @@ def targets(text: Any) -> Iterator[str]:
 
 
 def graph(folder: Path) -> bytes:
-    """Return the text of an artefact's program: its operators with all their arguments, and no weights; raise UserError if it has none."""
+    """Return the text of an artefact's program: its operators with all their arguments,
+    and no weights; raise UserError if it has none.
+    """
     with files.reading(folder), ZipFile(folder / store.PROGRAM) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("/models/model.json"))
         return archive.read(name)

@@ -1,4 +1,6 @@
-"""The pytest plugin that hands jobs, profile and images to the benchmark, and adds to pytest-benchmark's report what it does not know."""
+"""The pytest plugin that hands jobs, profile and images to the benchmark, and adds to
+pytest-benchmark's report what it does not know.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,21 @@ from leaderboard.records.params import HardwareParams
 
 
 class LatencyPlugin:
-    """Jobs by name, the profile and the test images as fixtures; the machine's fingerprint in the report; a progress bar; reasons of failures."""
+    """Jobs by name, the profile and the test images as fixtures; the machine's
+    fingerprint in the report; a progress bar; reasons of failures.
+    """
 
-    def __init__(self, jobs: list[LatencyJob], profile: HardwareParams, images_: Tensor, title: str) -> None:
+    def __init__(
+        self, jobs: list[LatencyJob], profile: HardwareParams, images_: Tensor, title: str
+    ) -> None:
         self.jobs, self.profile, self.images_ = {job.id: job for job in jobs}, profile, images_
         self.bar = tqdm(total=len(jobs), desc=title, unit="run", mininterval=0.5)
         self.failed: list[dict[str, Any]] = []
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make one benchmark of each job, known to pytest-benchmark by its name alone: its JSON is committed and shall hold no path of a machine."""
+        """Make one benchmark of each job, known to pytest-benchmark by its name alone:
+        its JSON is committed and shall hold no path of a machine.
+        """
         metafunc.parametrize("name", list(self.jobs))
 
     @pytest.fixture
@@ -42,7 +50,9 @@ class LatencyPlugin:
         return self.images_
 
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
-        """Add our fingerprint: pytest-benchmark's machine info knows no threads, governor, GPU or runtime; leave out the host's name."""
+        """Add our fingerprint: pytest-benchmark's machine info knows no threads,
+        governor, GPU or runtime; leave out the host's name.
+        """
         machine_info.pop("node", None)
         machine_info["shrinkmark"] = machine.fingerprint(self.profile)
 
@@ -56,6 +66,8 @@ class LatencyPlugin:
             job = self.jobs[report.nodeid.split("[", 1)[-1].removesuffix("]")]
             crash = getattr(report.longrepr, "reprcrash", None)
             reason = crash.message if crash is not None else str(report.longrepr)
-            self.failed.append({**job.point.name, "batch": job.batch, "reason": one_line(reason)[:240]})
+            self.failed.append(
+                {**job.point.name, "batch": job.batch, "reason": one_line(reason)[:240]}
+            )
         if report.when == "call":
             self.bar.update()

@@ -1,13 +1,16 @@
-"""The ResNets of He et al. 2016 for CIFAR, section 4.2, in timm's registry: `timm.create_model("resnet20_cifar", pretrained=True)`.
+"""The ResNets of He et al. 2016 for CIFAR, section 4.2, in timm's registry:
+`timm.create_model("resnet20_cifar", pretrained=True)`.
 
-Three stages of n basic blocks with 16, 32 and 64 channels, 6n + 2 layers. Where a stage begins, the shortcut takes every second pixel and pads the new
-channels with zeros (option A), so that it has no weights. The reference weights are those of github.com/akamaster/pytorch_resnet_cifar10, whose
-author had no validation split: the checkpoints may have been chosen on the test set.
+Three stages of n basic blocks with 16, 32 and 64 channels, 6n + 2 layers. Where a stage
+begins, the shortcut takes every second pixel and pads the new channels with zeros
+(option A), so that it has no weights. The reference weights are those of
+github.com/akamaster/pytorch_resnet_cifar10, whose author had no validation split: the
+checkpoints may have been chosen on the test set.
 """
 
 from __future__ import annotations
 
-import methods  # noqa: F401  # isort: skip  (timm imports only after it, see methods/parts/torchvision.py)
+import methods  # noqa: F401  # isort: skip  (before timm: see methods/parts/torchvision.py)
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +26,13 @@ URL = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained
 
 def _cfg(file: str) -> dict[str, Any]:
     sizes = {"input_size": (3, 32, 32), "pool_size": (8, 8), "num_classes": 10, "crop_pct": 1.0}
-    return {"url": URL + file, "first_conv": "conv1", "classifier": "fc", "license": "bsd-2-clause", **sizes}
+    return {
+        "url": URL + file,
+        "first_conv": "conv1",
+        "classifier": "fc",
+        "license": "bsd-2-clause",
+        **sizes,
+    }
 
 
 default_cfgs = generate_default_cfgs(  # where timm's registry looks
@@ -37,7 +46,9 @@ default_cfgs = generate_default_cfgs(  # where timm's registry looks
 
 
 class ZeroPadShortcut(nn.Module):
-    """Shortcut of option A: (N, C, H, W) to (N, C + before + after, ceil(H / 2), ceil(W / 2))."""
+    """Shortcut of option A: (N, C, H, W) to (N, C + before + after, ceil(H / 2), ceil(W
+    / 2)).
+    """
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -48,9 +59,17 @@ class ZeroPadShortcut(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Images (N, in_chans, 32, 32) to logits (N, num_classes): three stages, each of so many blocks (`layers`) of so many `channels`."""
+    """Images (N, in_chans, 32, 32) to logits (N, num_classes): three stages, each of so
+    many blocks (`layers`) of so many `channels`.
+    """
 
-    def __init__(self, layers: Sequence[int], channels: Sequence[int] = (16, 32, 64), in_chans: int = 3, num_classes: int = 10) -> None:
+    def __init__(
+        self,
+        layers: Sequence[int],
+        channels: Sequence[int] = (16, 32, 64),
+        in_chans: int = 3,
+        num_classes: int = 10,
+    ) -> None:
         super().__init__()
         self.num_classes, self.num_features = num_classes, channels[-1]
         self.conv1 = nn.Conv2d(in_chans, channels[0], 3, padding=1, bias=False)
@@ -88,12 +107,16 @@ def _stage(blocks: int, inside: int, outside: int, stride: int) -> nn.Sequential
 
 
 def _renamed(weights: dict[str, Tensor], _model: nn.Module) -> dict[str, Tensor]:
-    """Return the reference's tensors (`module.` already removed by timm) by our names; all of them must fit."""
+    """Return the reference's tensors (`module.` already removed by timm) by our names;
+    all of them must fit.
+    """
     return {name.replace("linear.", "fc."): tensor for name, tensor in weights.items()}
 
 
 def _create(name: str, pretrained: bool, layers: Sequence[int], **kwargs: Any) -> CifarResNet:
-    return build_model_with_cfg(CifarResNet, name, pretrained, pretrained_filter_fn=_renamed, layers=layers, **kwargs)
+    return build_model_with_cfg(
+        CifarResNet, name, pretrained, pretrained_filter_fn=_renamed, layers=layers, **kwargs
+    )
 
 
 @register_model

@@ -21,13 +21,16 @@ from harness.run import registry
 from leaderboard.records.errors import UserError
 from methods import Method, Split
 
-IMAGES = "shrinkmark_images"  # attribute of a compressed model: the shape (C, H, W) of what it takes
+# attribute of a compressed model: the shape (C, H, W) of what it takes
+IMAGES = "shrinkmark_images"
 WITH_LABELS = ("labels", "fine-tune", "scratch")  # budget classes
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a method may use beside images: labelled images to train on, epochs of training, fresh networks by width, and the seed."""
+    """What a method may use beside images: labelled images to train on, epochs of
+    training, fresh networks by width, and the seed.
+    """
 
     labels: Tensor | None
     train: tuple[Tensor, Tensor] | Images | None
@@ -37,47 +40,68 @@ class Budget:
 
 
 def configured(method: str | Method, setting: Mapping[str, Any]) -> Method:
-    """Return the method at its setting; raise ValueError for a name or a setting that there is not, or a setting beside a configured method."""
+    """Return the method at its setting; raise ValueError for a name or a setting that
+    there is not, or a setting beside a configured method.
+    """
     if isinstance(method, Method):
         if setting:
-            raise ValueError(f"{type(method).__name__} is configured already: set {', '.join(setting)} where it is made")
+            raise ValueError(
+                f"{type(method).__name__} is configured already: set {', '.join(setting)} where "
+                "it is made"
+            )
         return method
     with value_errors():
         return registry.configure(method, dict(setting))
 
 
 def compress(model: nn.Module, method: Method, images: Images, budget: Budget) -> nn.Module:
-    """Return `model` compressed by `method`, in eval mode on the device of `model`, which is left as it is.
+    """Return `model` compressed by `method`, in eval mode on the device of `model`,
+    which is left as it is.
 
-    Raises ValueError if the method skips the model or needs what the budget lacks, or if the model is no classifier of such images.
+    Raises ValueError if the method skips the model or needs what the budget lacks, or
+    if the model is no classifier of such images.
     """
     device, private = device_of(model), copy.deepcopy(model).eval()
     seen = given(images, budget.labels, device, "images")
     classes = classes_of(private, seen.images)
     if (reason := method.skip(copy.deepcopy(private))) is not None:
         raise ValueError(f"{type(method).__name__} does not handle this model: {reason}")
-    labelled = _labelled(budget, None if seen.labels is None else Split(seen.images, seen.labels), device)
+    labelled = _labelled(
+        budget, None if seen.labels is None else Split(seen.images, seen.labels), device
+    )
     if method.needs in WITH_LABELS and labelled is None:
-        raise ValueError(f"{type(method).__name__} needs labels ({method.needs}): give labels= of the images, or train=(images, labels)")
+        raise ValueError(
+            f"{type(method).__name__} needs labels ({method.needs}): give labels= of the images, "
+            "or train=(images, labels)"
+        )
     with value_errors(), _own_randomness(budget.seed, device):
-        compressed = method.compress(private, OwnData(learnt(seen.images, labelled), budget.epochs, budget.fresh, budget.seed))
+        compressed = method.compress(
+            private,
+            OwnData(learnt(seen.images, labelled), budget.epochs, budget.fresh, budget.seed),
+        )
     compressed.eval().to(device)
     if classes_of(compressed, seen.images) != classes:
         raise ValueError(
-            f"{type(method).__name__} returned a model of other classes than the {classes} of the model: fresh= must build it with as many"
+            f"{type(method).__name__} returned a model of other classes than the {classes} of the "
+            "model: fresh= must build it with as many"
         )
     setattr(compressed, IMAGES, tuple(seen.images.shape[1:]))
     return compressed
 
 
 def _labelled(budget: Budget, images: Split | None, device: torch.device) -> Split | None:
-    """Return what is trained on: `train` of the budget, or else the images if they have labels."""
+    """Return what is trained on: `train` of the budget, or else the images if they have
+    labels.
+    """
     if budget.train is None:
         return images
     images_of, labels = budget.train if isinstance(budget.train, tuple) else (budget.train, None)
     found = given(images_of, labels, device, "train")
     if found.labels is None:
-        raise ValueError("train: it has no labels: give a pair (images, labels), or a loader that yields such pairs")
+        raise ValueError(
+            "train: it has no labels: give a pair (images, labels), or a loader that yields such "
+            "pairs"
+        )
     return Split(found.images, found.labels)
 
 
@@ -97,12 +121,23 @@ def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def handled(model: nn.Module) -> pd.DataFrame:
-    """Return a row a method, by name: family, needs, realisation, and why the method at its default setting does not handle `model` ("" if it does)."""
+    """Return a row a method, by name: family, needs, realisation, and why the method at
+    its default setting does not handle `model` ("" if it does).
+    """
     rows: dict[str, tuple[str, str, str, str]] = {}
     for name in registry.names():
         try:
             method = registry.configure(name, {})
-            rows[name] = (method.family, method.needs, method.realisation, method.skip(copy.deepcopy(model).eval()) or "")
-        except UserError as error:  # of another package, and broken, refused or without a default setting
+            rows[name] = (
+                method.family,
+                method.needs,
+                method.realisation,
+                method.skip(copy.deepcopy(model).eval()) or "",
+            )
+        except (
+            UserError
+        ) as error:  # of another package, and broken, refused or without a default setting
             rows[name] = ("", "", "", str(error))
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["family", "needs", "realisation", "skipped"])
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=["family", "needs", "realisation", "skipped"]
+    )

@@ -1,4 +1,6 @@
-"""Bad arguments of a Python call end in a ValueError of one line, as those of a command end in a line on stderr."""
+"""Bad arguments of a Python call end in a ValueError of one line, as those of a command
+end in a line on stderr.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from leaderboard.records.errors import BrokenContract, UserError
 
 @contextmanager
 def value_errors() -> Iterator[None]:
-    """Raise ValueError for what the harness says of bad input, and of a model or method that does not keep the contract."""
+    """Raise ValueError for what the harness says of bad input, and of a model or method
+    that does not keep the contract.
+    """
     try:
         yield
     except (UserError, BrokenContract, UnknownOperator) as error:

@@ -1,4 +1,6 @@
-"""Images and labels as somebody hands them over, a tensor or a DataLoader, as one tensor each on the device of the model."""
+"""Images and labels as somebody hands them over, a tensor or a DataLoader, as one
+tensor each on the device of the model.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,30 @@ LOGITS = 2  # dimensions
 
 @dataclass(frozen=True)
 class Given:
-    """Images (N, C, H, W) float32 as the model takes them, and their labels (N,) int64 if there are any."""
+    """Images (N, C, H, W) float32 as the model takes them, and their labels (N,) int64
+    if there are any.
+    """
 
     images: Tensor
     labels: Tensor | None
 
 
 def given(images: Images, labels: Tensor | None, device: torch.device, what: str) -> Given:
-    """Return `images`, and `labels` or those that the loader yields, on `device`; raise ValueError, which begins with `what`, if they cannot be that."""
+    """Return `images`, and `labels` or those that the loader yields, on `device`; raise
+    ValueError, which begins with `what`, if they cannot be that.
+    """
     found, own = (images, None) if isinstance(images, Tensor) else _stacked(images, what)
     labels = own if labels is None else labels
     if found.ndim != 4 or len(found) == 0 or not found.is_floating_point():
-        raise ValueError(f"{what}: give images (N, C, H, W) of floating point as the model takes them, found {tuple(found.shape)} of {found.dtype}")
+        raise ValueError(
+            f"{what}: give images (N, C, H, W) of floating point as the model takes them, found "
+            f"{tuple(found.shape)} of {found.dtype}"
+        )
     if labels is not None and (labels.shape != found.shape[:1] or labels.is_floating_point()):
-        raise ValueError(f"{what}: give one integer label an image, found {tuple(labels.shape)} of {labels.dtype} for {len(found)} images")
+        raise ValueError(
+            f"{what}: give one integer label an image, found {tuple(labels.shape)} of "
+            f"{labels.dtype} for {len(found)} images"
+        )
     return Given(found.to(device).float(), None if labels is None else labels.to(device).long())
 
 
@@ -40,7 +52,10 @@ def _stacked(batches: Iterable[object], what: str) -> tuple[Tensor, Tensor | Non
         parts = list(batch) if isinstance(batch, (tuple, list)) else [batch]
         pair = [part for part in parts if isinstance(part, Tensor)]
         if len(pair) != len(parts) or len(pair) not in (1, 2):
-            raise ValueError(f"{what}: the loader must yield tensors of images, or pairs of images and labels, found {type(batch).__name__}")
+            raise ValueError(
+                f"{what}: the loader must yield tensors of images, or pairs of images and labels, "
+                f"found {type(batch).__name__}"
+            )
         images.append(pair[0])
         labels.extend(pair[1:])
     if not images:
@@ -55,15 +70,30 @@ def device_of(model: nn.Module) -> torch.device:
 
 @torch.no_grad()
 def classes_of(model: nn.Module, images: Tensor) -> int:
-    """Return how many classes `model` (eval mode) tells apart; raise ValueError if it is no classifier of images like these."""
+    """Return how many classes `model` (eval mode) tells apart; raise ValueError if it
+    is no classifier of images like these.
+    """
     try:
         logits = model(images[:2])
     except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
         text = " ".join(str(error).split())[:200]
-        raise ValueError(f"the model does not take images of shape {tuple(images.shape[1:])}: {text}") from error
-    if not isinstance(logits, Tensor) or logits.ndim != LOGITS or len(logits) != len(images[:2]) or logits.shape[1] < 2:
+        raise ValueError(
+            f"the model does not take images of shape {tuple(images.shape[1:])}: {text}"
+        ) from error
+    if (
+        not isinstance(logits, Tensor)
+        or logits.ndim != LOGITS
+        or len(logits) != len(images[:2])
+        or logits.shape[1] < 2
+    ):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the model is no classifier: give one that returns logits (N, classes) of N images, found {found} of {len(images[:2])}")
+        raise ValueError(
+            "the model is no classifier: give one that returns logits (N, classes) of N images, "
+            f"found {found} of {len(images[:2])}"
+        )
     if not torch.isfinite(logits).all():
-        raise ValueError("the model returns NaN or infinity on these images: give images as it takes them, or another setting")
+        raise ValueError(
+            "the model returns NaN or infinity on these images: give images as it takes them, or "
+            "another setting"
+        )
     return logits.shape[1]

@@ -17,9 +17,13 @@ from leaderboard.records import files
 
 
 class Loaded(nn.Module):
-    """A compressed model read back, in eval mode: takes images (N, C, H, W) of any batch size, and moves with `.to()`; `files`: what it was read from."""
+    """A compressed model read back, in eval mode: takes images (N, C, H, W) of any
+    batch size, and moves with `.to()`; `files`: what it was read from.
+    """
 
-    def __init__(self, artefact: store.Artefact, images: tuple[int, ...], files: dict[str, bytes]) -> None:
+    def __init__(
+        self, artefact: store.Artefact, images: tuple[int, ...], files: dict[str, bytes]
+    ) -> None:
         super().__init__()
         self.files, self._artefact, self.module = files, artefact, artefact.module
         setattr(self, IMAGES, images)
@@ -30,20 +34,29 @@ class Loaded(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> Loaded:
-        """Stay in eval mode; raise ValueError if asked to train: what is stored is a program for inference."""
+        """Stay in eval mode; raise ValueError if asked to train: what is stored is a
+        program for inference.
+        """
         if mode:
-            raise ValueError("a compressed model that was loaded is for inference: train the model that compress() returned, before it is saved")
+            raise ValueError(
+                "a compressed model that was loaded is for inference: train the model that "
+                "compress() returned, before it is saved"
+            )
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Loaded:
-        """Move as `.to()`, `.cuda()` and `.cpu()` ask; what the program itself makes on a device moves with it."""
+        """Move as `.to()`, `.cuda()` and `.cpu()` ask; what the program itself makes on
+        a device moves with it.
+        """
         device = fn(torch.empty(0)).device
         self.module = self._artefact.on(device)
         return self
 
 
 def save(model: nn.Module, folder: Path) -> None:
-    """Write `model` as an artefact into `folder`, made if there is none; raise ValueError if it holds one, or `model` was neither compressed nor loaded."""
+    """Write `model` as an artefact into `folder`, made if there is none; raise
+    ValueError if it holds one, or `model` was neither compressed nor loaded.
+    """
     images = shape_of(model)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: name another folder, or remove what is in it")
@@ -52,7 +65,9 @@ def save(model: nn.Module, folder: Path) -> None:
 
 
 def write(model: nn.Module, images: tuple[int, ...], folder: Path) -> None:
-    """Write `model`, which takes images of the shape `images`, as an artefact into the empty `folder`."""
+    """Write `model`, which takes images of the shape `images`, as an artefact into the
+    empty `folder`.
+    """
     if isinstance(model, Loaded):  # whose codes are decoded: its files say more than it does
         for name, content in model.files.items():
             files.write_bytes(folder / name, content)
@@ -63,17 +78,32 @@ def write(model: nn.Module, images: tuple[int, ...], folder: Path) -> None:
 
 
 def load(folder: Path) -> Loaded:
-    """Read an artefact back, onto the CPU; raise ValueError if there is none, or it is damaged."""
+    """Read an artefact back, onto the CPU; raise ValueError if there is none, or it is
+    damaged.
+    """
     with value_errors():
         artefact = store.read(folder)
-    (images,) = (node.meta["val"].shape[1:] for node in artefact.program.graph.nodes if node.name in artefact.program.graph_signature.user_inputs)
-    return Loaded(artefact, tuple(int(size) for size in images), {name: (folder / name).read_bytes() for name in (store.PROGRAM, store.WEIGHTS)})
+    (images,) = (
+        node.meta["val"].shape[1:]
+        for node in artefact.program.graph.nodes
+        if node.name in artefact.program.graph_signature.user_inputs
+    )
+    return Loaded(
+        artefact,
+        tuple(int(size) for size in images),
+        {name: (folder / name).read_bytes() for name in (store.PROGRAM, store.WEIGHTS)},
+    )
 
 
 def shape_of(model: nn.Module) -> tuple[int, ...]:
-    """Return the shape (C, H, W) of the images that a compressed model takes; raise ValueError if it is none of ours."""
+    """Return the shape (C, H, W) of the images that a compressed model takes; raise
+    ValueError if it is none of ours.
+    """
     found: Any = getattr(model, IMAGES, None)
     if found is None:
-        raise ValueError("this model was not made by shrinkmark.compress() or load(): its artefact needs the shape of an image, which they note")
+        raise ValueError(
+            "this model was not made by shrinkmark.compress() or load(): its artefact needs the "
+            "shape of an image, which they note"
+        )
     shape: tuple[int, ...] = found
     return shape

@@ -1,4 +1,6 @@
-"""What a program file may hold: torch's loader runs what it finds in one (pickles, compiled code, text), so a file is looked through before it is loaded."""
+"""What a program file may hold: torch's loader runs what it finds in one (pickles,
+compiled code, text), so a file is looked through before it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,18 @@ TENSORS = re.compile(r"(weights/weight|constants/tensor)_\d+")
 CONFIG = re.compile(r"(weights|constants)/\w+_config\.json")
 INPUTS = re.compile(r"sample_inputs/\w+\.pt")
 TEXT = "models/model.json"
-LABELS = {"archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id"}
+LABELS = {
+    "archive_format",
+    "archive_version",
+    "byteorder",
+    ".data/version",
+    ".data/serialization_id",
+}
 
 
 def refuse_pickles(program: Path) -> None:
-    """Raise ValueError if `program` (.pt2) holds anything but plain tensors and the text of a graph over them, or compressed entries.
+    """Raise ValueError if `program` (.pt2) holds anything but plain tensors and the
+    text of a graph over them, or compressed entries.
 
     torch writes nothing else for models of tensors alone.
     """
@@ -49,10 +58,15 @@ def _refuse_entry(archive: ZipFile, entry: ZipInfo) -> None:
 
 
 def _refuse_pickled_tensors(name: str, config: dict[str, dict[str, dict[str, object]]]) -> None:
-    """Refuse objects named beside tensors: by their flag, or by a file name, which alone decides it for constants."""
+    """Refuse objects named beside tensors: by their flag, or by a file name, which
+    alone decides it for constants.
+    """
     folder = name.partition("/")[0]
     try:
-        plain = all(about["use_pickle"] is False and TENSORS.fullmatch(f"{folder}/{about['path_name']}") for about in config["config"].values())
+        plain = all(
+            about["use_pickle"] is False and TENSORS.fullmatch(f"{folder}/{about['path_name']}")
+            for about in config["config"].values()
+        )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{name} does not describe tensors") from error
     if not plain:

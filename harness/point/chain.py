@@ -1,6 +1,8 @@
-"""Chains: methods run one after another on the same model, written `first__second` and set by `first.field: value`.
+"""Chains: methods run one after another on the same model, written `first__second` and
+set by `first.field: value`.
 
-Each step gets what the one before it returned, with its own budget of training; what the steps cost is added up. The steps know nothing of each other.
+Each step gets what the one before it returned, with its own budget of training; what
+the steps cost is added up. The steps know nothing of each other.
 """
 
 from __future__ import annotations
@@ -27,26 +29,36 @@ class Chain(Method):
     steps: tuple[Method, ...]
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        """Run the steps; raise CannotGoOn where one cannot compress what it is given."""
+        """Run the steps; raise CannotGoOn where one cannot compress what it is
+        given.
+        """
         for step in self.steps:
             reason = step.skip(model)
             if reason is not None:
-                raise CannotGoOn(f"{type(step).__name__} cannot compress what it is given: {reason}")
+                raise CannotGoOn(
+                    f"{type(step).__name__} cannot compress what it is given: {reason}"
+                )
             model = step.compress(model, data).eval()
         return model
 
     def skip(self, model: nn.Module) -> str | None:
         """Return the first reason for which a step cannot compress dense itself."""
-        return next((reason for step in self.steps if (reason := step.skip(model)) is not None), None)
+        return next(
+            (reason for step in self.steps if (reason := step.skip(model)) is not None), None
+        )
 
 
 def steps_of(name: str) -> list[str]:
-    """Return the methods of a chain in order; a method's own name is the only one of its own."""
+    """Return the methods of a chain in order; a method's own name is the only one of
+    its own.
+    """
     return name.split(JOIN)
 
 
 def chained(classes: Sequence[type[Method]]) -> type[Chain]:
-    """Return the class of the chain of `classes`: what they declare in order, and the most demanding of their needs."""
+    """Return the class of the chain of `classes`: what they declare in order, and the
+    most demanding of their needs.
+    """
     about: dict[str, object] = {
         "family": " → ".join(dict.fromkeys(method.family for method in classes)),
         "paper": "; ".join(dict.fromkeys(method.paper for method in classes)),
@@ -58,13 +70,17 @@ def chained(classes: Sequence[type[Method]]) -> type[Chain]:
 
 
 def split(name: str, setting: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the setting of each step of chain `name`; raise UserError for a key that is not `step.field`."""
+    """Return the setting of each step of chain `name`; raise UserError for a key that
+    is not `step.field`.
+    """
     steps: dict[str, dict[str, Any]] = {step: {} for step in steps_of(name)}
     for key, value in setting.items():
         step, dot, field = key.partition(".")
         if step not in steps:
             raise unknown(f"step of chain {name}", step, steps)
         if not dot:
-            raise UserError(f"setting '{key}' of chain {name} names no field: write {step}.FIELD: VALUE")
+            raise UserError(
+                f"setting '{key}' of chain {name} names no field: write {step}.FIELD: VALUE"
+            )
         steps[step][field] = value
     return steps

@@ -1,8 +1,10 @@
-"""The one counter: multiply-accumulates of a model that runs, seen at torch's dispatcher.
+"""The one counter: multiply-accumulates of a model that runs, seen at torch's
+dispatcher.
 
-Formulas are torch's own (`torch.utils.flop_counter`), halved, and the fused CPU attention kernel that they miss. Every operator is either counted,
-known to multiply nothing (views, element-wise, norms, pooling, data movement), or refused when it touches a parameter or a large tensor: never
-silently zero.
+Formulas are torch's own (`torch.utils.flop_counter`), halved, and the fused CPU
+attention kernel that they miss. Every operator is either counted, known to multiply
+nothing (views, element-wise, norms, pooling, data movement), or refused when it touches
+a parameter or a large tensor: never silently zero.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 aten = torch.ops.aten
-LARGE = 1024  # elements an image; an unknown operator on less than this and no parameter cannot matter
+# elements an image; an unknown operator on less than this and no parameter cannot
+# matter
+LARGE = 1024
 
 FREE_NAMES = """
     _adaptive_avg_pool2d _assert_async _assert_tensor_metadata _local_scalar_dense _log_softmax _native_batch_norm_legit
@@ -34,7 +38,7 @@ FREE_NAMES = """
     reflection_pad2d repeat repeat_interleave replication_pad2d resize_ roll scalar_tensor scatter scatter_ scatter_add select_scatter slice_scatter
     sort stack std sum threshold_ topk tril triu unfold uniform_ upsample_bicubic2d upsample_bilinear2d upsample_nearest2d var var_mean where zero_
     zeros zeros_like
-""".split()
+""".split()  # noqa: E501
 FREE = {getattr(aten, name) for name in FREE_NAMES if hasattr(aten, name)} | {torch.ops.prim.device}
 
 FORMULAS: dict[Any, Any] = dict(flop_registry)
@@ -47,7 +51,9 @@ class UnknownOperator(Exception):
 
 @dataclass(frozen=True)
 class Operator:
-    """One call of a counted operator; `weight_bits` is 32 unless the weight is stored in fewer."""
+    """One call of a counted operator; `weight_bits` is 32 unless the weight is stored
+    in fewer.
+    """
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
@@ -58,7 +64,9 @@ class Operator:
 
 @dataclass(frozen=True)
 class Count:
-    """Multiply-accumulates of one image, or of all in a batch. FLOPs = 2 x MACs; effective MACs skip zero weights; bit operations = MACs x weight bits x 32."""
+    """Multiply-accumulates of one image, or of all in a batch. FLOPs = 2 x MACs;
+    effective MACs skip zero weights; bit operations = MACs x weight bits x 32.
+    """
 
     operators: tuple[Operator, ...]
 
@@ -74,7 +82,9 @@ class Count:
 
     @property
     def bit_operations(self) -> int:
-        """Return the sum of MACs x bits of the stored weight x 32 bits of the activation."""
+        """Return the sum of MACs x bits of the stored weight x 32 bits of the
+        activation.
+        """
         return sum(operator.macs * operator.weight_bits * 32 for operator in self.operators)
 
 
@@ -88,7 +98,9 @@ def count(model: nn.Module, images: Tensor, bits: Mapping[str, int] | None = Non
 
 
 def run(model: nn.Module, images: Tensor, bits: Mapping[str, int]) -> tuple[Tensor, Count]:
-    """Return what `model` makes of `images`, and the count of all of them together; otherwise as `count`."""
+    """Return what `model` makes of `images`, and the count of all of them together;
+    otherwise as `count`.
+    """
     counter = _Counter(model, bits, LARGE * len(images))
     with torch.no_grad(), counter:
         output = model(images)
@@ -98,7 +110,13 @@ def run(model: nn.Module, images: Tensor, bits: Mapping[str, int]) -> tuple[Tens
 def _per_image(operator: Operator, images: int) -> Operator:
     if images == 1:
         return operator
-    return Operator(operator.name, operator.shapes, operator.macs // images, operator.effective_macs // images, operator.weight_bits)
+    return Operator(
+        operator.name,
+        operator.shapes,
+        operator.macs // images,
+        operator.effective_macs // images,
+        operator.weight_bits,
+    )
 
 
 class _Counter(TorchDispatchMode):
@@ -123,7 +141,9 @@ class _Counter(TorchDispatchMode):
                 return result
         result = func(*args, **kwargs)
         if packet is FUSED_ON_CPU:
-            self._add(packet, args, sdpa_flop_count(args[0].shape, args[1].shape, args[2].shape) // 2)
+            self._add(
+                packet, args, sdpa_flop_count(args[0].shape, args[1].shape, args[2].shape) // 2
+            )
         elif packet in FORMULAS:
             self._add(packet, args, FORMULAS[packet](*args, **kwargs, out_val=result) // 2)
         elif not (func.is_view or packet in FREE or torch.Tag.pointwise in func.tags):
@@ -133,24 +153,37 @@ class _Counter(TorchDispatchMode):
     def _branch(self, func: HigherOrderOperator, args: Any) -> Any:
         """Run, and count, the branch that is taken."""
         if func is not torch.ops.higher_order.cond:
-            raise UnknownOperator(f"the cost of the higher-order operator {func} is unknown: add it in {__name__}")
+            raise UnknownOperator(
+                f"the cost of the higher-order operator {func} is unknown: add it in {__name__}"
+            )
         predicate, yes, no, operands = args
         with self:
             return (yes if predicate else no)(*operands)
 
     def _add(self, packet: Any, args: Any, macs: int) -> None:
         tensors = [arg for arg in args if isinstance(arg, Tensor)]
-        weights = [tensor for tensor in tensors if tensor.ndim >= 2 and _address(tensor) in self.bits]
+        weights = [
+            tensor for tensor in tensors if tensor.ndim >= 2 and _address(tensor) in self.bits
+        ]
         dense = weights[0] if weights else None
-        effective = macs if dense is None else round(macs * int(torch.count_nonzero(dense)) / dense.numel())
+        effective = (
+            macs if dense is None else round(macs * int(torch.count_nonzero(dense)) / dense.numel())
+        )
         bits = 32 if dense is None else self.bits[_address(dense)]
-        self.seen.append(Operator(str(packet), tuple(tuple(tensor.shape) for tensor in tensors), macs, effective, bits))
+        self.seen.append(
+            Operator(
+                str(packet), tuple(tuple(tensor.shape) for tensor in tensors), macs, effective, bits
+            )
+        )
 
     def _refuse_if_it_matters(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         for tensor in tree_leaves((args, kwargs, result)):
-            if isinstance(tensor, Tensor) and (tensor.numel() >= self.large or _address(tensor) in self.bits):
+            if isinstance(tensor, Tensor) and (
+                tensor.numel() >= self.large or _address(tensor) in self.bits
+            ):
                 raise UnknownOperator(
-                    f"the cost of operator {func} on a tensor of shape {tuple(tensor.shape)} is unknown: add its formula (or add it to those that "
+                    f"the cost of operator {func} on a tensor of shape {tuple(tensor.shape)} is "
+                    "unknown: add its formula (or add it to those that "
                     f"multiply nothing) in {__name__}"
                 )
 

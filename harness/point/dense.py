@@ -1,4 +1,6 @@
-"""What a worker process does for a dense model: train it by the track's recipe, or take its reference weights, and write them."""
+"""What a worker process does for a dense model: train it by the track's recipe, or take
+its reference weights, and write them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from methods.parts.training.train import train
 
 @dataclass(frozen=True)
 class DenseJob:
-    """One dense model to train, or to take from its reference weights, and the file for its weights."""
+    """One dense model to train, or to take from its reference weights, and the file for
+    its weights.
+    """
 
     track: TrackParams
     model: str
@@ -34,14 +38,18 @@ class DenseJob:
 
 
 def make_dense(job: DenseJob) -> dict[str, Any]:
-    """Make one dense model, write its weights, and return its part of the track's record, and the seconds that making it took."""
+    """Make one dense model, write its weights, and return its part of the track's
+    record, and the seconds that making it took.
+    """
     device = seeded(job.track.device, job.seed)
     params = job.track.models[job.model]
     learn = splits.Learn.read(job.data, device)
     start = time.perf_counter()
     model, origin = _reference(job, learn) if params.pretrained else _trained(job, learn)
     seconds = time.perf_counter() - start
-    content = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()})
+    content = safetensors.torch.save(
+        {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    )
     files.write_bytes(job.target, content)
     test = splits.TestSplit.read(job.data)
     record = {
@@ -50,7 +58,9 @@ def make_dense(job: DenseJob) -> dict[str, Any]:
         "scratch_epochs": job.track.scratch_of(job.model).epochs,
         "fine_tune_epochs": job.track.fine_tune_of(job.model).epochs,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "validation_accuracy": _accuracy(model, learn.validation(256), learn.tensors["validation.labels"]),
+        "validation_accuracy": _accuracy(
+            model, learn.validation(256), learn.tensors["validation.labels"]
+        ),
         "test_accuracy": _accuracy(model, test.batches(256, device), test.labels.to(device)),
         "weights_sha256": hashlib.sha256(content).hexdigest(),
     }
@@ -64,7 +74,9 @@ def _reference(job: DenseJob, learn: splits.Learn) -> tuple[nn.Module, str]:
 
 def _trained(job: DenseJob, learn: splits.Learn) -> tuple[nn.Module, str]:
     seen = MethodData(learn, job.track, job.model, job.seed, "scratch")
-    return train(seen.narrower(1.0), seen, seen.scratch), f"own recipe, {seen.scratch.epochs:g} epochs"
+    return train(
+        seen.narrower(1.0), seen, seen.scratch
+    ), f"own recipe, {seen.scratch.epochs:g} epochs"
 
 
 @torch.inference_mode()

@@ -1,4 +1,6 @@
-"""What a method sees of a track: the images it may learn from, drawn and augmented as the track says, and how its work is counted."""
+"""What a method sees of a track: the images it may learn from, drawn and augmented as
+the track says, and how its work is counted.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +24,38 @@ CLASSES: tuple[Needs, ...] = get_args(Needs)  # of budgets, each with all that t
 
 
 class MethodData(Data):
-    """What a method sees of a track, for one model and one seed, on the device of `learn`; counts the images drawn in `images_seen`.
+    """What a method sees of a track, for one model and one seed, on the device of
+    `learn`; counts the images drawn in `images_seen`.
 
-    needs: the budget class of the method: what a higher class uses raises BrokenContract, for a point's fingerprint knows of what its class uses alone.
+    needs: the budget class of the method: what a higher class uses raises
+    BrokenContract, for a point's fingerprint knows of what its class uses alone.
     """
 
-    def __init__(self, learn: Learn, params: TrackParams, model: str, seed: int, needs: Needs) -> None:
-        self._scratch, self._fine_tune = (Schedule(**recipe.model_dump()) for recipe in (params.scratch_of(model), params.fine_tune_of(model)))
+    def __init__(
+        self, learn: Learn, params: TrackParams, model: str, seed: int, needs: Needs
+    ) -> None:
+        self._scratch, self._fine_tune = (
+            Schedule(**recipe.model_dump())
+            for recipe in (params.scratch_of(model), params.fine_tune_of(model))
+        )
         self._needs: Needs = needs
         channels, height, width = learn.tensors["train.images"].shape[1:]
         self.image_shape = (channels, height, width)
         self.images_seen = 0
-        self._learn, self._augment, self._model, self._seed, self._calls = learn, params.augment, params.models[model], seed, 0
+        self._learn, self._augment, self._model, self._seed, self._calls = (
+            learn,
+            params.augment,
+            params.models[model],
+            seed,
+            0,
+        )
 
     def _only_for(self, least: Needs, what: str) -> None:
         if CLASSES.index(self._needs) < CLASSES.index(least):
-            raise BrokenContract(f'the method says needs = "{self._needs}" and asks for data.{what}: say needs = "{least}"')
+            raise BrokenContract(
+                f'the method says needs = "{self._needs}" and asks for data.{what}: say needs = '
+                f'"{least}"'
+            )
 
     @property
     def scratch(self) -> Schedule:  # type: ignore[override]  # of the contract, where it reads as what it is
@@ -66,7 +84,10 @@ class MethodData(Data):
 
     def _split(self, name: str) -> Split:
         self._only_for("labels", name)
-        pixels, labels = self._learn.tensors[f"{name}.images"], self._learn.tensors[f"{name}.labels"]
+        pixels, labels = (
+            self._learn.tensors[f"{name}.images"],
+            self._learn.tensors[f"{name}.labels"],
+        )
         self.images_seen += len(pixels)
         return Split(self._learn.normalised(pixels), labels.clone())
 
@@ -78,25 +99,35 @@ class MethodData(Data):
         left = self.steps(schedule)
         while left:
             order = torch.randperm(len(pixels), generator=generator).to(pixels.device)
-            batches = order[: len(order) // schedule.batch * schedule.batch].split(schedule.batch)[:left]
+            batches = order[: len(order) // schedule.batch * schedule.batch].split(schedule.batch)[
+                :left
+            ]
             left -= len(batches)
             for chosen in batches:
                 self.images_seen += len(chosen)
                 images = self._learn.normalised(cropped(pixels[chosen], self._augment, generator))
-                yield cut_out(warped(images, self._augment, generator), self._augment, generator), labels[chosen]
+                yield (
+                    cut_out(warped(images, self._augment, generator), self._augment, generator),
+                    labels[chosen],
+                )
 
     def steps(self, schedule: Schedule) -> int:
         return int(schedule.epochs * (len(self._learn.tensors["train.labels"]) // schedule.batch))
 
     def macs(self, model: nn.Module) -> int:
         if self._learn.device.type != "cpu":
-            model = copy.deepcopy(model).cpu()  # one count, whatever operators another device would choose
+            # one count, whatever operators another device would choose
+            model = copy.deepcopy(model).cpu()
         return counter.count(model, self._learn.probe(1)).macs
 
     def narrower(self, width: float) -> nn.Module:
         self._only_for("scratch", "narrower")
-        return build.build(self._model, self._learn.channels, self._learn.classes, width).to(self._learn.device)
+        return build.build(self._model, self._learn.channels, self._learn.classes, width).to(
+            self._learn.device
+        )
 
     def generator(self, name: str) -> torch.Generator:
-        seed = int.from_bytes(hashlib.sha256(f"{self._seed} {name}".encode()).digest()[:8], "big", signed=True)
+        seed = int.from_bytes(
+            hashlib.sha256(f"{self._seed} {name}".encode()).digest()[:8], "big", signed=True
+        )
         return torch.Generator().manual_seed(seed)

@@ -1,4 +1,6 @@
-"""What an artefact answered to every test image: the class, how sure it was of it, and at which rank it had the label."""
+"""What an artefact answered to every test image: the class, how sure it was of it, and
+at which rank it had the label.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,11 @@ PARTS = ("class", "confidence", "rank")
 
 
 def predictions(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
-    """Return of `logits` (N, classes) and `labels` (N,), each (N,): class, uint16; confidence, its softmax, float16; rank of the label, uint16.
+    """Return of `logits` (N, classes) and `labels` (N,), each (N,): class, uint16;
+    confidence, its softmax, float16; rank of the label, uint16.
 
-    Rank 0 is the class itself: of equal logits the lower class goes before, as it does for the class.
+    Rank 0 is the class itself: of equal logits the lower class goes before, as it does
+    for the class.
     """
     own = logits.gather(1, labels[:, None])
     before = torch.arange(logits.shape[1]) < labels[:, None]

@@ -1,4 +1,6 @@
-"""The stage `compress@<track>`: run the points whose fingerprint does not stand, of all methods together, and write records, predictions and costs."""
+"""The stage `compress@<track>`: run the points whose fingerprint does not stand, of all
+methods together, and write records, predictions and costs.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,24 @@ from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
 from leaderboard.records.results import read_record, stored_name
-from leaderboard.records.schema import Maker, Measured, MethodInfo, MethodPoints, Stamp, TrackInfo, Unmeasured
+from leaderboard.records.schema import (
+    Maker,
+    Measured,
+    MethodInfo,
+    MethodPoints,
+    Stamp,
+    TrackInfo,
+    Unmeasured,
+)
 
 Item = tuple[Point, str]  # a point to run and the fingerprint its record must have
 
 
 @dataclass(frozen=True)
 class Ran:
-    """A point that was run, its record, what it took on which machine if it is ok, and the temporary folder that its artefact is in."""
+    """A point that was run, its record, what it took on which machine if it is ok, and
+    the temporary folder that its artefact is in.
+    """
 
     point: Point
     made: Made
@@ -54,7 +66,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class Work:
-    """The points of a method in order, the fingerprint each must have, and the records of those that stand."""
+    """The points of a method in order, the fingerprint each must have, and the records
+    of those that stand.
+    """
 
     points: list[Point]
     wanted: dict[str, str]
@@ -63,45 +77,86 @@ class Work:
     @property
     def todo(self) -> list[Item]:
         """Return the points to run, each with its fingerprint."""
-        return [(point, self.wanted[point.id]) for point in self.points if point.id not in self.standing]
+        return [
+            (point, self.wanted[point.id]) for point in self.points if point.id not in self.standing
+        ]
 
 
 def compress(params: Params, paths: Paths, track: str, methods: Sequence[str] = ()) -> Summary:
-    """Bring the records of `methods` (none named: of all) on `track` up to date in worker processes of this machine.
+    """Bring the records of `methods` (none named: of all) on `track` up to date in
+    worker processes of this machine.
 
     A failed point is a record with its reason, and is tried again by the next run.
     """
-    return swept(params, paths, [track], methods, lambda todo: _run(params, paths, todo, f"{track}: {', '.join(methods) or 'all methods'}"))
+    return swept(
+        params,
+        paths,
+        [track],
+        methods,
+        lambda todo: _run(params, paths, todo, f"{track}: {', '.join(methods) or 'all methods'}"),
+    )
 
 
-def swept(params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str], run: Callable[[list[Item]], Iterator[Ran]]) -> Summary:
-    """Have `run` do the missing points of `methods` (none: of all) on `tracks`, those first that took longest when last recorded, and write all records."""
+def swept(
+    params: Params,
+    paths: Paths,
+    tracks: Sequence[str],
+    methods: Sequence[str],
+    run: Callable[[list[Item]], Iterator[Ran]],
+) -> Summary:
+    """Have `run` do the missing points of `methods` (none: of all) on `tracks`, those
+    first that took longest when last recorded, and write all records.
+    """
     about = {track: track_record(params, paths, track) for track in tracks}
-    works = {(track, method): _work(params, paths, track, method, about[track]) for track in tracks for method in methods or params.plans}
+    works = {
+        (track, method): _work(params, paths, track, method, about[track])
+        for track in tracks
+        for method in methods or params.plans
+    }
     seconds = costs.seconds_of(paths, tracks)
-    todo = sorted((item for work in works.values() for item in work.todo), key=lambda item: -seconds.get(_name(item[0]), math.inf))
+    todo = sorted(
+        (item for work in works.values() for item in work.todo),
+        key=lambda item: -seconds.get(_name(item[0]), math.inf),
+    )
     ran: dict[tuple[str, str, str], Measured | Unmeasured] = {}
     for done in run(todo):
-        if done.made.spent is not None:  # before it stands, or a run that is killed in between would never know
-            costs.keep(paths.spent(done.point.track, done.point.method, done.point.id), done.machine, done.made.spent)
+        # before it stands, or a run that is killed in between would never know
+        if done.made.spent is not None:
+            costs.keep(
+                paths.spent(done.point.track, done.point.method, done.point.id),
+                done.machine,
+                done.made.spent,
+            )
         place(paths, done.point, done.folder, done.made.record)
         ran[_name(done.point)] = done.made.record
-    records = {pair: [work.standing.get(point.id) or ran[_name(point)] for point in work.points] for pair, work in works.items()}
+    records = {
+        pair: [work.standing.get(point.id) or ran[_name(point)] for point in work.points]
+        for pair, work in works.items()
+    }
     for (track, method), found in records.items():
         _write(params, paths, about[track], method, found)
     for track in tracks:
         of_track = {method: work.wanted for (name, method), work in works.items() if name == track}
         dense = {model: trained.fingerprint for model, trained in about[track].models.items()}
         costs.write_costs(paths, track, dense, of_track)
-    return _summary(sum(len(work.standing) for work in works.values()), len(ran), chain.from_iterable(records.values()))
+    return _summary(
+        sum(len(work.standing) for work in works.values()),
+        len(ran),
+        chain.from_iterable(records.values()),
+    )
 
 
 def track_record(params: Params, paths: Paths, track: str) -> TrackInfo:
-    """Return what the train stage wrote of `track`; raise UserError if there is nothing, or it is of another version."""
+    """Return what the train stage wrote of `track`; raise UserError if there is
+    nothing, or it is of another version.
+    """
     file = paths.records(track) / "track.json"
     stamp = read_record(file, Stamp)
     if stamp.version != params.version:
-        raise UserError(f"the track's results are of version {stamp.version}, params.yaml says {params.version}: run the train stage")
+        raise UserError(
+            f"the track's results are of version {stamp.version}, params.yaml says "
+            f"{params.version}: run the train stage"
+        )
     return read_record(file, TrackInfo)
 
 
@@ -115,7 +170,15 @@ def _work(params: Params, paths: Paths, track: str, method: str, about: TrackInf
     home = paths.artefacts(track, method)
     home.mkdir(parents=True, exist_ok=True)
     clear(home, set(wanted))
-    return Work(points, wanted, {point.id: record for point in points if (record := standing(home / point.id, wanted[point.id])) is not None})
+    return Work(
+        points,
+        wanted,
+        {
+            point.id: record
+            for point in points
+            if (record := standing(home / point.id, wanted[point.id])) is not None
+        },
+    )
 
 
 def _summary(reused: int, run: int, records: Iterable[Measured | Unmeasured]) -> Summary:
@@ -144,7 +207,10 @@ def _run(params: Params, paths: Paths, todo: Sequence[Item], title: str) -> Iter
         )
         for folder, (point, _) in by_folder.items()
     ]
-    with workers(params.run.workers) as pool, tqdm(total=len(jobs), desc=title, unit="point", mininterval=0.5) as bar:
+    with (
+        workers(params.run.workers) as pool,
+        tqdm(total=len(jobs), desc=title, unit="point", mininterval=0.5) as bar,
+    ):
         for job, outcomes in run_all(pool, jobs, [guarded_compress, evaluate_point], about.seconds):
             point, wanted = by_folder[job.folder]
             yield Ran(point, made_of(point, outcomes, wanted), machine, job.folder)
@@ -152,13 +218,34 @@ def _run(params: Params, paths: Paths, todo: Sequence[Item], title: str) -> Iter
             bar.update()
 
 
-def _write(params: Params, paths: Paths, about: TrackInfo, method: str, records: list[Measured | Unmeasured]) -> None:
+def _write(
+    params: Params,
+    paths: Paths,
+    about: TrackInfo,
+    method: str,
+    records: list[Measured | Unmeasured],
+) -> None:
     found, track = registry.load(method), about.track
-    who = {name: getattr(found, name) for name in ("family", "paper", "needs", "realisation", "stochastic")}
-    info = MethodInfo.model_validate({"name": method, **who, "scratch_epochs": params.plan(track, method).scratch_epochs})
-    content = MethodPoints(version=about.version, track=track, content_hash=about.content_hash, method=info, points=tuple(records))
+    who = {
+        name: getattr(found, name)
+        for name in ("family", "paper", "needs", "realisation", "stochastic")
+    }
+    info = MethodInfo.model_validate(
+        {"name": method, **who, "scratch_epochs": params.plan(track, method).scratch_epochs}
+    )
+    content = MethodPoints(
+        version=about.version,
+        track=track,
+        content_hash=about.content_hash,
+        method=info,
+        points=tuple(records),
+    )
     home = paths.artefacts(track, method)
     done = [record.id for record in records if isinstance(record, Measured)]
-    answers = {stored_name(name, part): values for name in done for part, values in predictions.read(home / name).items()}
+    answers = {
+        stored_name(name, part): values
+        for name in done
+        for part, values in predictions.read(home / name).items()
+    }
     files.write_bytes(paths.predictions(track, method), safetensors.numpy.save(answers))
     files.write_record(paths.points(track, method), content)

@@ -1,4 +1,6 @@
-"""What decides a point: a fingerprint over its method's code and the shared parts used, setting, seed, model, dense weights, data, recipe and version."""
+"""What decides a point: a fingerprint over its method's code and the shared parts used,
+setting, seed, model, dense weights, data, recipe and version.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,14 @@ from leaderboard.records.params import Params, TrackParams
 from leaderboard.records.schema import TrackInfo
 from methods import Needs
 
-OURS = {package.__name__: [Path(place) for place in package.__path__] for package in (methods, harness, leaderboard)}
+OURS = {
+    package.__name__: [Path(place) for place in package.__path__]
+    for package in (methods, harness, leaderboard)
+}
 SILENT = ["leaderboard"]  # decides no point
 LIBRARIES = ("torch", "timm", "numpy", "scikit-learn")
-OF_SOME = {"torch_pruning": "torch-pruning", "tensorly": "tensorly"}  # module and package: decide the points of methods that import them alone
+# module and package: decide the points of methods that import them alone
+OF_SOME = {"torch_pruning": "torch-pruning", "tensorly": "tensorly"}
 
 
 @cache
@@ -40,37 +46,58 @@ def sources(package: str = "methods") -> Sources:
 
 
 def modules_of(name: str) -> list[str]:
-    """Return the module of a method, or of every step of a chain and of what joins them; of a method from elsewhere also the packages that it lies in."""
+    """Return the module of a method, or of every step of a chain and of what joins
+    them; of a method from elsewhere also the packages that it lies in.
+    """
     steps = chain.steps_of(name)
     homes = [registry.load(step).__module__ for step in steps]
-    around = [".".join(parts[:depth]) for home in homes if (parts := home.split("."))[0] not in OURS for depth in range(1, len(parts))]
+    around = [
+        ".".join(parts[:depth])
+        for home in homes
+        if (parts := home.split("."))[0] not in OURS
+        for depth in range(1, len(parts))
+    ]
     return [*around, *homes] + ([chain.__name__] if len(steps) > 1 else [])
 
 
 @cache
 def method_hash(name: str) -> str:
-    """Return the hash of a method's source and of all of ours that it rests on; of a chain, of all its steps and of what joins them."""
+    """Return the hash of a method's source and of all of ours that it rests on; of a
+    chain, of all its steps and of what joins them.
+    """
     return _hash([sources(module.split(".")[0]).hash(module) for module in modules_of(name)])
 
 
 def files_of(name: str) -> dict[str, Path]:
     """Return the files that decide a method, or all steps of a chain, by module."""
-    return {module: path for home in modules_of(name) for module, path in sources(home.split(".")[0]).closure(home).items()}
+    return {
+        module: path
+        for home in modules_of(name)
+        for module, path in sources(home.split(".")[0]).closure(home).items()
+    }
 
 
 @cache
 def libraries_of(name: str) -> dict[str, str]:
     """Return the versions of the libraries that decide the points of method `name`."""
-    nodes = [node for path in files_of(name).values() for node in ast.walk(ast.parse(path.read_text()))]
+    nodes = [
+        node for path in files_of(name).values() for node in ast.walk(ast.parse(path.read_text()))
+    ]
     named = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
     named += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     imported = {module.split(".")[0] for module in named}
-    own = {package: importlib.metadata.version(package) for module, package in OF_SOME.items() if module in imported}
+    own = {
+        package: importlib.metadata.version(package)
+        for module, package in OF_SOME.items()
+        if module in imported
+    }
     return libraries() | own
 
 
 def model_hash(name: str) -> str | None:
-    """Return the hash of the file of ours that defines the model which timm knows as `name`, and of all that it rests on; None for a model of timm's own."""
+    """Return the hash of the file of ours that defines the model which timm knows as
+    `name`, and of all that it rests on; None for a model of timm's own.
+    """
     module = models.home(name)
     return None if module is None else sources().hash(module)
 
@@ -81,13 +108,19 @@ def libraries() -> dict[str, str]:
 
 
 def dense_fingerprint(params: Params, track: str, model: str, content_hash: str) -> str:
-    """Return what decides a dense model: its arguments and its own file, the track's data and recipe, the training code, and the first seed."""
+    """Return what decides a dense model: its arguments and its own file, the track's
+    data and recipe, the training code, and the first seed.
+    """
     about, recipe = params.track(track), params.track(track).models[model]
     content = {
         "version": params.version,
         "seed": about.seeds[0],
         "model": {"timm": recipe.timm, "args": recipe.args, "pretrained": recipe.pretrained},
-        "recipe": {"device": about.device, "augment": about.augment.model_dump(), "scratch": about.scratch_of(model).model_dump()},
+        "recipe": {
+            "device": about.device,
+            "augment": about.augment.model_dump(),
+            "scratch": about.scratch_of(model).model_dump(),
+        },
         "data": content_hash,
         "code": sources().hash("harness.point.dense"),
         "own model": model_hash(recipe.timm),
@@ -97,10 +130,15 @@ def dense_fingerprint(params: Params, track: str, model: str, content_hash: str)
 
 
 def point_fingerprint(params: Params, point: Point, about: TrackInfo) -> str:
-    """Return what decides a point; `about` is what the train stage wrote (dense weights, data); raise UserError if it lacks the point's model."""
+    """Return what decides a point; `about` is what the train stage wrote (dense
+    weights, data); raise UserError if it lacks the point's model.
+    """
     track = params.track_of(point.track, point.method)
     if point.model not in about.models:
-        raise UserError(f"track.json of '{point.track}' lacks the model '{point.model}': run the train stage (`make repro TRACK={point.track}`)")
+        raise UserError(
+            f"track.json of '{point.track}' lacks the model '{point.model}': run the train stage "
+            f"(`make repro TRACK={point.track}`)"
+        )
     content = {
         "version": params.version,
         "method": method_hash(point.method),
@@ -117,11 +155,16 @@ def point_fingerprint(params: Params, point: Point, about: TrackInfo) -> str:
 
 
 def recipe_of(track: TrackParams, model: str, needs: Needs) -> dict[str, Any]:
-    """Return what a method of the budget class `needs` can know of a track beside its data: see `harness.point.method_data`."""
+    """Return what a method of the budget class `needs` can know of a track beside its
+    data: see `harness.point.method_data`.
+    """
     about, uses = track.models[model], CLASSES.index(needs)
     recipe: dict[str, Any] = {"device": track.device, "timm": about.timm, "args": about.args}
     if uses >= CLASSES.index("fine-tune"):
-        recipe |= {"augment": track.augment.model_dump(), "fine_tune": track.fine_tune_of(model).model_dump()}
+        recipe |= {
+            "augment": track.augment.model_dump(),
+            "fine_tune": track.fine_tune_of(model).model_dump(),
+        }
     if uses >= CLASSES.index("scratch"):
         recipe |= {"narrow": about.narrow, "scratch": track.scratch_of(model).model_dump()}
     return recipe

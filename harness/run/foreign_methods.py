@@ -1,4 +1,6 @@
-"""Methods of other packages: what importing one would run, read before it is imported, and the stand-in for one whose text breaks the rules."""
+"""Methods of other packages: what importing one would run, read before it is imported,
+and the stand-in for one whose text breaks the rules.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ COMPILED = "a method and what it imports of its own package are there as text"
 
 @dataclass(frozen=True)
 class RefusedMethod(Method):
-    """Stand for a method that is never imported, for its text breaks the rules: each of its points, at whatever setting, fails for `reason`."""
+    """Stand for a method that is never imported, for its text breaks the rules: each of
+    its points, at whatever setting, fails for `reason`.
+    """
 
     reason: ClassVar[str]
 
@@ -56,19 +60,26 @@ class ModuleFile:
 
     @property
     def name(self) -> str:
-        """Return its file's name from the package on, which says nothing of the machine."""
+        """Return its file's name from the package on, which says nothing of the
+        machine.
+        """
         return "/".join([*self.package.split("."), self.path.name]).removeprefix("/")
 
 
 @cache
 def refusal(method: str, module: str) -> str | None:
-    """Return the line that says why `method`, which lies in `module`, is not imported: file, line and rule of the first breach; None if there is none."""
+    """Return the line that says why `method`, which lies in `module`, is not imported:
+    file, line and rule of the first breach; None if there is none.
+    """
     found = [(part, breach) for part in parts(module) for breach in _breaches(part)]
     if not found:
         return None
     part, first = found[0]
     more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
-    return f"method '{method}' is refused: {part.name} line {first.line}: {one_line(first.text)[:80]}: {first.rule}{more}"
+    return (
+        f"method '{method}' is refused: {part.name} line {first.line}: "
+        f"{one_line(first.text)[:80]}: {first.rule}{more}"
+    )
 
 
 def stand_in(reason: str) -> type[Method]:
@@ -83,7 +94,9 @@ def _breaches(part: ModuleFile) -> list[rules.Breach]:
 
 
 def parts(module: str) -> list[ModuleFile]:
-    """Return what importing `module` runs of its own package, found without importing: itself, the packages that it lies in, and what they import."""
+    """Return what importing `module` runs of its own package, found without importing:
+    itself, the packages that it lies in, and what they import.
+    """
     waiting, found = [module], list[ModuleFile]()
     while waiting:
         for part in _along(waiting.pop()):
@@ -100,7 +113,9 @@ def _of_own(part: ModuleFile) -> list[str]:
 
 
 def _along(name: str) -> Iterator[ModuleFile]:
-    """Yield the package of a dotted name, the packages inside it and the module on the way; what is no file, as a function in a module, is passed over."""
+    """Yield the package of a dotted name, the packages inside it and the module on the
+    way; what is no file, as a function in a module, is passed over.
+    """
     package, *rest = name.split(".")
     spec = importlib.util.find_spec(package)
     folders = [Path(place) for place in (spec.submodule_search_locations if spec else None) or []]
@@ -109,5 +124,12 @@ def _along(name: str) -> Iterator[ModuleFile]:
     for depth in range(1, len(rest) + 1):
         inner = rest[:depth]
         choices = [folder.joinpath(*inner) for folder in folders]
-        files = [file for base in choices for suffix in all_suffixes() for file in (base / f"__init__{suffix}", base.with_name(base.name + suffix))]
-        yield from (ModuleFile(".".join([package, *inner]), file) for file in files if file.is_file())
+        files = [
+            file
+            for base in choices
+            for suffix in all_suffixes()
+            for file in (base / f"__init__{suffix}", base.with_name(base.name + suffix))
+        ]
+        yield from (
+            ModuleFile(".".join([package, *inner]), file) for file in files if file.is_file()
+        )

@@ -1,7 +1,10 @@
-"""What the process of a method cannot do, whatever names it makes up: read a file that test images are in, use TCP, or signal another process.
+"""What the process of a method cannot do, whatever names it makes up: read a file that
+test images are in, use TCP, or signal another process.
 
-The kernel sees to it (Landlock: Linux 5.13 or later, TCP from 6.7 and signals from 6.12 on), for this process and all that it starts, whatever opens the
-file. Elsewhere there are only the rules on a method's text (`harness/run/rules.py`), and that no test image is in the process's memory.
+The kernel sees to it (Landlock: Linux 5.13 or later, TCP from 6.7 and signals from 6.12
+on), for this process and all that it starts, whatever opens the file. Elsewhere there
+are only the rules on a method's text (`harness/run/rules.py`), and that no test image
+is in the process's memory.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ from harness.run import registry
 
 
 def guarded_compress(job: Job, closed: Path | None = None) -> dict[str, Any]:
-    """Run the method in this process, which from then on cannot do what the module says; `closed`: one more folder that it cannot read."""
+    """Run the method in this process, which from then on cannot do what the module
+    says; `closed`: one more folder that it cannot read.
+    """
     if landlockpy.supported():
         close([*with_test_images(job), *([closed] if closed else [])])
     return unguarded_compress(job)
@@ -33,17 +38,26 @@ def unguarded_compress(job: Job) -> dict[str, Any]:
 
 
 def with_test_images(job: Job) -> Iterator[Path]:
-    """Yield the test splits of all tracks beside the job's, DVC's cache of them, and what the datasets' own test images lie in."""
+    """Yield the test splits of all tracks beside the job's, DVC's cache of them, and
+    what the datasets' own test images lie in.
+    """
     here = job.data  # artefacts/TRACK/data, or on a node of a cluster data/HASH
-    yield from {*here.parent.glob(f"*/{splits.TEST}"), *here.parent.parent.glob(f"*/{here.name}/{splits.TEST}")}
+    yield from {
+        *here.parent.glob(f"*/{splits.TEST}"),
+        *here.parent.parent.glob(f"*/{here.name}/{splits.TEST}"),
+    }
     yield here.parents[2] / ".dvc" / "cache"
     yield from data.closed()
 
 
 def close(paths: Iterable[Path]) -> None:
-    """Have the kernel refuse this thread, and all that it starts, to read the files and folders `paths`; nor may it use TCP or signal other processes."""
+    """Have the kernel refuse this thread, and all that it starts, to read the files and
+    folders `paths`; nor may it use TCP or signal other processes.
+    """
     closed = {path.resolve() for path in paths}
-    with Ruleset(handled_fs=AccessFS.READ_FILE, scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as rules:
+    with Ruleset(
+        handled_fs=AccessFS.READ_FILE, scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET
+    ) as rules:
         for path in _beside(Path("/"), closed):
             with contextlib.suppress(OSError):  # gone meanwhile, or not ours to open
                 rules.allow_path(path, AccessFS.READ_FILE)
@@ -51,7 +65,9 @@ def close(paths: Iterable[Path]) -> None:
 
 
 def _beside(folder: Path, closed: set[Path]) -> Iterator[Path]:
-    """Yield what lies beside `closed` and the folders on the way to them, from `folder` down: rules only allow, and a rule for a folder holds for all in it."""
+    """Yield what lies beside `closed` and the folders on the way to them, from `folder`
+    down: rules only allow, and a rule for a folder holds for all in it.
+    """
     on_the_way = {parent for path in closed for parent in path.parents}
     try:
         inside = list(folder.iterdir())

@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[2]  # the folder that this code lies in
 
 @dataclass(frozen=True)
 class Paths:
-    """Where the files of one version of the experiment lie, below the folder that holds params.yaml."""
+    """Where the files of one version of the experiment lie, below the folder that holds
+    params.yaml.
+    """
 
     root: Path
     version: str
@@ -50,11 +52,15 @@ class Paths:
         return self.records(track) / "predictions" / f"{method}.safetensors"
 
     def costs(self, track: str) -> Path:
-        """Return the folder of what points took, one file for each machine, named after its fingerprint."""
+        """Return the folder of what points took, one file for each machine, named after
+        its fingerprint.
+        """
         return self.records(track) / "costs"
 
     def latency(self, track: str, hardware: str) -> Path:
-        """Return the folder of the pytest-benchmark files of a hardware profile, one for each machine, named after its fingerprint."""
+        """Return the folder of the pytest-benchmark files of a hardware profile, one
+        for each machine, named after its fingerprint.
+        """
         return self.records(track) / "latency" / hardware
 
     def onnx(self, track: str) -> Path:

@@ -1,4 +1,6 @@
-"""A point's folder: its artefact, its predictions and its record, written aside and moved to its place in one step."""
+"""A point's folder: its artefact, its predictions and its record, written aside and
+moved to its place in one step.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Made:
 
 
 def temporary(paths: Paths, point: Point) -> Path:
-    """Make and return the empty folder in which the point's artefact is written; see `place`."""
+    """Make and return the empty folder in which the point's artefact is written; see
+    `place`.
+    """
     folder = paths.artefacts(point.track, point.method) / f".{point.id}.tmp"
     folder.mkdir(parents=True)
     return folder
@@ -38,20 +42,36 @@ def temporary(paths: Paths, point: Point) -> Path:
 
 def made_of(point: Point, outcomes: Sequence[Outcome], wanted: str) -> Made:
     """Put together what the steps of a point gave; `wanted` is its fingerprint."""
-    about = {"id": point.id, "model": point.model, "setting": point.setting, "seed": point.seed, "fingerprint": wanted}
+    about = {
+        "id": point.id,
+        "model": point.model,
+        "setting": point.setting,
+        "seed": point.seed,
+        "fingerprint": wanted,
+    }
     reason = outcomes[-1].reason
     if reason is not None:
-        return Made(Unmeasured.model_validate({**about, "status": "failed", "reason": reason}), None)
+        return Made(
+            Unmeasured.model_validate({**about, "status": "failed", "reason": reason}), None
+        )
     found = {key: value for outcome in outcomes for key, value in (outcome.value or {}).items()}
-    record = READER.validate_python({**about, **{key: value for key, value in found.items() if key != "spent"}})
+    record = READER.validate_python(
+        {**about, **{key: value for key, value in found.items() if key != "spent"}}
+    )
     if not isinstance(record, Measured):
         return Made(record, None)
-    spent = {key: value for outcome in outcomes for key, value in (outcome.value or {}).get("spent", {}).items()}
+    spent = {
+        key: value
+        for outcome in outcomes
+        for key, value in (outcome.value or {}).get("spent", {}).items()
+    }
     return Made(record, Spent.model_validate({**spent, "fingerprint": wanted}))
 
 
 def place(paths: Paths, point: Point, folder: Path, record: Measured | Unmeasured) -> None:
-    """Write the record into the point's temporary folder, and move that to its place in one step."""
+    """Write the record into the point's temporary folder, and move that to its place in
+    one step.
+    """
     files.write_record(folder / RECORD, record)
     final = paths.artefacts(point.track, point.method) / point.id
     if final.exists():
@@ -66,21 +86,27 @@ def read(folder: Path) -> Measured | Unmeasured:
 
 
 def standing(folder: Path, wanted: str) -> Measured | Unmeasured | None:
-    """Return the record in `folder` if its fingerprint stands, it did not fail, and its files are whole."""
+    """Return the record in `folder` if its fingerprint stands, it did not fail, and its
+    files are whole.
+    """
     try:
         record = read(folder)
         if record.fingerprint != wanted or record.status == "failed":
             return None
         if not isinstance(record, Measured):
             return record
-        whole = (folder / store.WEIGHTS).stat().st_size == record.bytes and (folder / store.PROGRAM).exists()
+        whole = (folder / store.WEIGHTS).stat().st_size == record.bytes and (
+            folder / store.PROGRAM
+        ).exists()
         return record if whole and len(predictions.read(folder)["class"]) == record.images else None
     except (UserError, OSError):
         return None
 
 
 def clear(home: Path, wanted: set[str]) -> None:
-    """Remove half-written artefacts of a method and those of points that params.yaml no longer names."""
+    """Remove half-written artefacts of a method and those of points that params.yaml no
+    longer names.
+    """
     for folder in home.iterdir():
         if folder.name not in wanted:
             shutil.rmtree(folder) if folder.is_dir() else folder.unlink()

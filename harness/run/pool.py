@@ -1,4 +1,6 @@
-"""Running jobs in worker processes, a few at a time, each under a time limit, none able to take its neighbours down."""
+"""Running jobs in worker processes, a few at a time, each under a time limit, none able
+to take its neighbours down.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,21 @@ from pebble import ProcessExpired, ProcessPool
 from leaderboard.records.errors import UserError, one_line
 
 Job = TypeVar("Job")
+# imported once, by the server that workers are forked from
 PRELOAD = [
     "typer",
     "harness.run.guard",
     "harness.run.train",
     "harness.run.server.preload",
-]  # imported once, by the server that workers are forked from
+]
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True)
 class Pools:
-    """Processes that are each used for one job, and processes that last; both are forked when needed."""
+    """Processes that are each used for one job, and processes that last; both are
+    forked when needed.
+    """
 
     fresh: ProcessPool
     lasting: ProcessPool
@@ -48,20 +53,28 @@ class Outcome:
 
 
 def start_server() -> None:
-    """Start the server that workers are forked from, so that its imports run beside those of the caller."""
+    """Start the server that workers are forked from, so that its imports run beside
+    those of the caller.
+    """
     CONTEXT.set_forkserver_preload(PRELOAD)
     forkserver.ensure_running()
 
 
 def pools_of(count: int) -> Pools:
-    """Return pools of `count` processes, which last until somebody ends them or this process ends."""
+    """Return pools of `count` processes, which last until somebody ends them or this
+    process ends.
+    """
     start_server()
-    return Pools(ProcessPool(count, max_tasks=1, context=CONTEXT), ProcessPool(count, context=CONTEXT), count)
+    return Pools(
+        ProcessPool(count, max_tasks=1, context=CONTEXT), ProcessPool(count, context=CONTEXT), count
+    )
 
 
 @contextmanager
 def workers(count: int) -> Iterator[Pools]:
-    """Yield pools of `count` processes; leaving by an exception kills what is running."""
+    """Yield pools of `count` processes; leaving by an exception kills what is
+    running.
+    """
     pools = pools_of(count)
     try:
         yield pools
@@ -79,12 +92,17 @@ def workers(count: int) -> Iterator[Pools]:
 
 
 def run_all(
-    pools: Pools, jobs: Sequence[Job], steps: Sequence[Callable[[Job], dict[str, Any]]], seconds: float
+    pools: Pools,
+    jobs: Sequence[Job],
+    steps: Sequence[Callable[[Job], dict[str, Any]]],
+    seconds: float,
 ) -> Iterator[tuple[Job, list[Outcome]]]:
     """Yield each job with the outcomes of its steps as it ends.
 
-    The first step runs in a process of its own, later ones (which run no method) in processes that last, and only if the step before neither failed nor
-    skipped; no more jobs are under way than a pool has processes, and one begun is finished before another begins. `seconds` is the limit of each step.
+    The first step runs in a process of its own, later ones (which run no method) in
+    processes that last, and only if the step before neither failed nor skipped; no more
+    jobs are under way than a pool has processes, and one begun is finished before
+    another begins. `seconds` is the limit of each step.
     """
     fresh = iter(jobs)
     running: dict[Future[Any], tuple[Job, list[Outcome]]] = {}
@@ -100,7 +118,11 @@ def run_all(
             job, outcomes = running.pop(future)
             outcomes.append(_outcome(future, seconds))
             value = outcomes[-1].value
-            if value is not None and value.get("status") != "skipped" and len(outcomes) < len(steps):
+            if (
+                value is not None
+                and value.get("status") != "skipped"
+                and len(outcomes) < len(steps)
+            ):
                 schedule(job, outcomes)
                 continue
             for following in islice(fresh, 1):
@@ -108,9 +130,15 @@ def run_all(
             yield job, outcomes
 
 
-def run_lasting(pools: Pools, jobs: Sequence[Job], step: Callable[[Job], dict[str, Any]], seconds: float) -> Iterator[tuple[Job, Outcome]]:
-    """Yield each job with the outcome of `step`, which runs no method, as it ends; all in processes that last."""
-    running: dict[Future[Any], Job] = {pools.lasting.schedule(step, args=[job], timeout=seconds): job for job in jobs}
+def run_lasting(
+    pools: Pools, jobs: Sequence[Job], step: Callable[[Job], dict[str, Any]], seconds: float
+) -> Iterator[tuple[Job, Outcome]]:
+    """Yield each job with the outcome of `step`, which runs no method, as it ends; all
+    in processes that last.
+    """
+    running: dict[Future[Any], Job] = {
+        pools.lasting.schedule(step, args=[job], timeout=seconds): job for job in jobs
+    }
     while running:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             yield running.pop(future), _outcome(future, seconds)
@@ -120,9 +148,17 @@ def _outcome(future: Future[Any], seconds: float) -> Outcome:
     try:
         return Outcome(future.result(), None)
     except TimeoutError:
-        return Outcome(None, f"did not finish within its time limit of {seconds:g} s (`seconds` of the track in params.yaml)")
+        return Outcome(
+            None,
+            f"did not finish within its time limit of {seconds:g} s (`seconds` of the track in "
+            "params.yaml)",
+        )
     except ProcessExpired as error:
-        return Outcome(None, f"its worker process died with exit code {error.exitcode} (a crash, or killed for memory)")
+        return Outcome(
+            None,
+            f"its worker process died with exit code {error.exitcode} (a crash, or killed for "
+            "memory)",
+        )
     except Exception as error:
         return Outcome(None, reason_of(error))
 

@@ -1,4 +1,6 @@
-"""The stage `train@<track>`: the data as the workers read it, and every dense model of the track, trained or from reference weights."""
+"""The stage `train@<track>`: the data as the workers read it, and every dense model of
+the track, trained or from reference weights.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +24,25 @@ from leaderboard.records.schema import Images, TrackInfo, Trained, TrainedIn
 
 
 def train_track(params: Params, paths: Paths, track: str) -> TrackInfo:
-    """Write the track's data, train the dense models whose fingerprint does not stand, and return the track's record."""
+    """Write the track's data, train the dense models whose fingerprint does not stand,
+    and return the track's record.
+    """
     about = params.track(track)
     require(about.device)
     loaded = splits.load(about)
     splits.save(loaded, paths.data(track))
     record_file, content_hash = paths.records(track) / "track.json", splits.content_hash(loaded)
-    wanted = {model: dense_fingerprint(params, track, model, content_hash) for model in about.models}
-    found = {model: _standing(record_file, paths.dense(track), model, fingerprint) for model, fingerprint in wanted.items()}
+    wanted = {
+        model: dense_fingerprint(params, track, model, content_hash) for model in about.models
+    }
+    found = {
+        model: _standing(record_file, paths.dense(track), model, fingerprint)
+        for model, fingerprint in wanted.items()
+    }
     records = {model: trained for model, trained in found.items() if trained is not None}
-    records |= _run(params, paths, track, {model: wanted[model] for model in wanted if model not in records})
+    records |= _run(
+        params, paths, track, {model: wanted[model] for model in wanted if model not in records}
+    )
     counts = {name: len(getattr(loaded, name).labels) for name in ("train", "validation", "test")}
     record = TrackInfo(
         version=params.version,
@@ -51,8 +62,13 @@ def train_track(params: Params, paths: Paths, track: str) -> TrackInfo:
 
 
 def _epochs(about: TrackParams, model: str) -> dict[str, float]:
-    """Return the budgets of what is made from a model, which do not decide the model itself."""
-    return {"scratch_epochs": about.scratch_of(model).epochs, "fine_tune_epochs": about.fine_tune_of(model).epochs}
+    """Return the budgets of what is made from a model, which do not decide the model
+    itself.
+    """
+    return {
+        "scratch_epochs": about.scratch_of(model).epochs,
+        "fine_tune_epochs": about.fine_tune_of(model).epochs,
+    }
 
 
 def _standing(record_file: Path, dense: Path, model: str, wanted: str) -> Trained | None:
@@ -61,7 +77,12 @@ def _standing(record_file: Path, dense: Path, model: str, wanted: str) -> Traine
         weights = (dense / f"{model}.safetensors").read_bytes()
     except (UserError, KeyError, OSError):
         return None
-    return record if record.fingerprint == wanted and hashlib.sha256(weights).hexdigest() == record.weights_sha256 else None
+    return (
+        record
+        if record.fingerprint == wanted
+        and hashlib.sha256(weights).hexdigest() == record.weights_sha256
+        else None
+    )
 
 
 def _run(params: Params, paths: Paths, track: str, wanted: dict[str, str]) -> dict[str, Trained]:
@@ -69,15 +90,36 @@ def _run(params: Params, paths: Paths, track: str, wanted: dict[str, str]) -> di
         return {}
     paths.dense(track).mkdir(parents=True, exist_ok=True)
     about, machine = params.track(track), costs.this_machine()
-    jobs = [DenseJob(about, model, about.seeds[0], paths.data(track), paths.dense(track) / f"{model}.safetensors") for model in wanted]
+    jobs = [
+        DenseJob(
+            about,
+            model,
+            about.seeds[0],
+            paths.data(track),
+            paths.dense(track) / f"{model}.safetensors",
+        )
+        for model in wanted
+    ]
     records = {}
-    with workers(params.run.workers) as pool, tqdm(total=len(jobs), desc=f"{track}: train dense", unit="model") as bar:
+    with (
+        workers(params.run.workers) as pool,
+        tqdm(total=len(jobs), desc=f"{track}: train dense", unit="model") as bar,
+    ):
         for job, outcomes in run_all(pool, jobs, [make_dense], about.seconds):
             made = outcomes[-1].value
             if made is None:
-                raise UserError(f"dense model '{job.model}' of track '{track}' could not be trained: {outcomes[-1].reason}")
-            records[job.model] = Trained.model_validate({**made["record"], "fingerprint": wanted[job.model]})
-            costs.keep(paths.spent_on_dense(track, job.model), machine, TrainedIn(fingerprint=wanted[job.model], seconds=made["seconds"]))
+                raise UserError(
+                    f"dense model '{job.model}' of track '{track}' could not be trained: "
+                    f"{outcomes[-1].reason}"
+                )
+            records[job.model] = Trained.model_validate(
+                {**made["record"], "fingerprint": wanted[job.model]}
+            )
+            costs.keep(
+                paths.spent_on_dense(track, job.model),
+                machine,
+                TrainedIn(fingerprint=wanted[job.model], seconds=made["seconds"]),
+            )
             bar.set_postfix_str(job.model)
             bar.update()
     return records

@@ -9,16 +9,26 @@ import numpy as np
 
 from leaderboard.records.latency import LatencyRun
 from leaderboard.records.schema import Measured, TrackInfo
-from leaderboard.records.statistics import SIGNIFICANT, Estimate, adjust, paired_difference, sign_flip_p, wilson
+from leaderboard.records.statistics import (
+    SIGNIFICANT,
+    Estimate,
+    adjust,
+    paired_difference,
+    sign_flip_p,
+    wilson,
+)
 from leaderboard.tables.groups import Group
 from leaderboard.tables.precision import accuracy_digits, number
 from leaderboard.tables.rows import RowKey
 
 PAIRED = (
-    "Exact sign-flip test (McNemar for one seed) on the same test images, p adjusted (Benjamini-Hochberg) over the rows that differ at all;"
+    "Exact sign-flip test (McNemar for one seed) on the same test images, p adjusted "
+    "(Benjamini-Hochberg) over the rows that differ at all;"
     " moved: p < 0.05"
 )
-INTERVALS = "The test images differ, so nothing is paired; moved: the 95 % Wilson intervals are disjoint"
+INTERVALS = (
+    "The test images differ, so nothing is paired; moved: the 95 % Wilson intervals are disjoint"
+)
 Pair = tuple[RowKey, Group, Group]  # a row that was measured on both sides
 
 
@@ -33,7 +43,9 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Move:
-    """A row that moved: before, after and by how much, as text; the larger |size| is, the further; its sign says which way."""
+    """A row that moved: before, after and by how much, as text; the larger |size| is,
+    the further; its sign says which way.
+    """
 
     key: RowKey
     before: str
@@ -44,7 +56,9 @@ class Move:
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one quantity: rows that moved, the furthest first; how many others differ within noise; how that was told."""
+    """What became of one quantity: rows that moved, the furthest first; how many others
+    differ within noise; how that was told.
+    """
 
     title: str
     directions: tuple[str, str]  # of a positive and of a negative size
@@ -55,12 +69,19 @@ class Finding:
 
 
 def find_accuracy(a: Snapshot, b: Snapshot, pairs: Sequence[Pair]) -> Finding:
-    """Return which accuracies moved: by the paired test on the same test images, else by disjoint intervals."""
-    same_images = (a.info.content_hash, a.info.test_labels) == (b.info.content_hash, b.info.test_labels)
+    """Return which accuracies moved: by the paired test on the same test images, else
+    by disjoint intervals.
+    """
+    same_images = (a.info.content_hash, a.info.test_labels) == (
+        b.info.content_hash,
+        b.info.test_labels,
+    )
     differing = [pair for pair in pairs if not _same_hits(pair)]
     find, how = (_paired, PAIRED) if same_images else (_by_intervals, INTERVALS)
     moves = find(differing, accuracy_digits(min(a.info.images.test, b.info.images.test)))
-    return finding("Accuracy, %", ("up", "down"), moves, len(differing) - len(moves), len(pairs), how)
+    return finding(
+        "Accuracy, %", ("up", "down"), moves, len(differing) - len(moves), len(pairs), how
+    )
 
 
 def _same_hits(pair: Pair) -> bool:
@@ -68,13 +89,20 @@ def _same_hits(pair: Pair) -> bool:
 
 
 def _paired(pairs: Sequence[Pair], digits: int) -> list[Move]:
-    p_values = adjust([sign_flip_p(after.correct(), before.correct()) for _, before, after in pairs])
+    p_values = adjust(
+        [sign_flip_p(after.correct(), before.correct()) for _, before, after in pairs]
+    )
     moves = []
     for (key, before, after), p in zip(pairs, p_values, strict=True):
         if p < SIGNIFICANT:
             change = paired_difference(after.correct(), before.correct())
-            text = f"{_signed(change.value, digits)} [{number(change.low, digits, 100)}, {number(change.high, digits, 100)}]"
-            moves.append(Move(key, _percent(before, digits), _percent(after, digits), text, change.value))
+            text = (
+                f"{_signed(change.value, digits)} [{number(change.low, digits, 100)}, "
+                f"{number(change.high, digits, 100)}]"
+            )
+            moves.append(
+                Move(key, _percent(before, digits), _percent(after, digits), text, change.value)
+            )
     return moves
 
 
@@ -84,20 +112,46 @@ def _by_intervals(pairs: Sequence[Pair], digits: int) -> list[Move]:
         old, new = _accuracy(before), _accuracy(after)
         if disjoint(old, new):
             change = new.value - old.value
-            moves.append(Move(key, _percent(before, digits), _percent(after, digits), _signed(change, digits), change))
+            moves.append(
+                Move(
+                    key,
+                    _percent(before, digits),
+                    _percent(after, digits),
+                    _signed(change, digits),
+                    change,
+                )
+            )
     return moves
 
 
 def find_exact(title: str, pairs: Sequence[Pair], cost: Callable[[Measured], int]) -> Finding:
     """Return which bytes or MACs, means over seeds, moved at all."""
     costs = [(key, _mean(cost, before), _mean(cost, after)) for key, before, after in pairs]
-    moves = [Move(key, f"{old:,.0f}", f"{new:,.0f}", as_share(relative(old, new)), relative(old, new)) for key, old, new in costs if old != new]
+    moves = [
+        Move(key, f"{old:,.0f}", f"{new:,.0f}", as_share(relative(old, new)), relative(old, new))
+        for key, old, new in costs
+        if old != new
+    ]
     return finding(title, ("more", "fewer"), moves, 0, len(pairs), "Exact; means over seeds")
 
 
-def finding(title: str, directions: tuple[str, str], moves: Sequence[Move], within_noise: int, compared: int, how: str) -> Finding:
+def finding(
+    title: str,
+    directions: tuple[str, str],
+    moves: Sequence[Move],
+    within_noise: int,
+    compared: int,
+    how: str,
+) -> Finding:
     """Return a finding whose moves are sorted, the furthest first."""
-    return Finding(title, directions, tuple(sorted(moves, key=lambda move: -abs(move.size))), within_noise, compared, how)
+    return Finding(
+        title,
+        directions,
+        tuple(sorted(moves, key=lambda move: -abs(move.size))),
+        within_noise,
+        compared,
+        how,
+    )
 
 
 def _mean(cost: Callable[[Measured], int], group: Group) -> float:

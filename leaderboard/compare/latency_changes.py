@@ -11,15 +11,25 @@ from leaderboard.tables.github import escape
 from leaderboard.tables.groups import Group
 
 
-def find_latency(hardware: str, a: LatencyRun, b: LatencyRun, pairs: Sequence[Pair]) -> list[Finding]:
-    """Return for each batch size which speed-ups over dense moved: beyond both runs' noise floors and with disjoint intervals.
+def find_latency(
+    hardware: str, a: LatencyRun, b: LatencyRun, pairs: Sequence[Pair]
+) -> list[Finding]:
+    """Return for each batch size which speed-ups over dense moved: beyond both runs'
+    noise floors and with disjoint intervals.
 
-    A noise floor is of one run; that whole runs differ by more can show as many small moves in one direction.
+    A noise floor is of one run; that whole runs differ by more can show as many small
+    moves in one direction.
     """
-    return [_at_batch(f"Speed-up over dense on {hardware}, batch {batch}", a, b, batch, pairs) for batch in a.floors if batch in b.floors]
+    return [
+        _at_batch(f"Speed-up over dense on {hardware}, batch {batch}", a, b, batch, pairs)
+        for batch in a.floors
+        if batch in b.floors
+    ]
 
 
-def _at_batch(title: str, a: LatencyRun, b: LatencyRun, batch: int, pairs: Sequence[Pair]) -> Finding:
+def _at_batch(
+    title: str, a: LatencyRun, b: LatencyRun, batch: int, pairs: Sequence[Pair]
+) -> Finding:
     floor = max(a.floors[batch], b.floors[batch])
     moves, differing, compared = [], 0, 0
     for key, before, after in pairs:
@@ -30,7 +40,10 @@ def _at_batch(title: str, a: LatencyRun, b: LatencyRun, batch: int, pairs: Seque
         change = relative(old.value, new.value)
         if abs(change) > floor and disjoint(old, new):
             moves.append(Move(key, _interval(old), _interval(new), as_share(change), change))
-    how = f"Same machine, `{escape(a.machine.fingerprint)}`; moved: by more than both noise floors ({100 * floor:.1f} %) and with disjoint intervals"
+    how = (
+        f"Same machine, `{escape(a.machine.fingerprint)}`; moved: by more than both noise floors "
+        f"({100 * floor:.1f} %) and with disjoint intervals"
+    )
     return finding(title, ("faster", "slower"), moves, differing - len(moves), compared, how)
 
 

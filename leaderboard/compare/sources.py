@@ -29,7 +29,9 @@ class Side:
 
 @dataclass(frozen=True)
 class Home:
-    """Where names are looked up: the folder of results, and params.yaml for the version where several lie there."""
+    """Where names are looked up: the folder of results, and params.yaml for the version
+    where several lie there.
+    """
 
     results: Path
     params: Path
@@ -37,7 +39,8 @@ class Home:
 
 @contextmanager
 def opened(name: str, home: Home) -> Iterator[Side]:
-    """Yield what `name` means, the first that exists of: a folder of results, a version in the folder of results, a git revision REV or REV:version.
+    """Yield what `name` means, the first that exists of: a folder of results, a version
+    in the folder of results, a git revision REV or REV:version.
 
     A revision is unpacked into a temporary folder.
     """
@@ -55,7 +58,9 @@ def _holds_results(version_folder: Path) -> bool:
 
 
 def tracks_of(version_folder: Path) -> list[str]:
-    """Return the names of the tracks that a folder of one version holds, in whatever form, sorted."""
+    """Return the names of the tracks that a folder of one version holds, in whatever
+    form, sorted.
+    """
     if of_version2(version_folder):
         return version2.find_tracks(version_folder)
     return find_tracks(version_folder.parent, version_folder.name)
@@ -64,36 +69,78 @@ def tracks_of(version_folder: Path) -> list[str]:
 def _of_folder(name: str, folder: Path, home: Home) -> Side:
     if _holds_results(folder):
         return Side(name, folder.resolve().parent, folder.resolve().name)
-    versions = sorted(path.name for path in folder.iterdir() if path.is_dir() and _holds_results(path))
+    versions = sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and _holds_results(path)
+    )
     if not versions:
-        raise UserError(f"folder {name} holds no results: neither <track>/track.json nor <version>/<track>/track.json lies in it")
+        raise UserError(
+            f"folder {name} holds no results: neither <track>/track.json nor "
+            "<version>/<track>/track.json lies in it"
+        )
     chosen = versions[0] if len(versions) == 1 else read_outline(home.params).version
     if chosen not in versions:
-        raise UserError(f"folder {name} holds the versions {', '.join(versions)}: name one, e.g. {folder / versions[-1]}")
+        raise UserError(
+            f"folder {name} holds the versions {', '.join(versions)}: name one, e.g. "
+            f"{folder / versions[-1]}"
+        )
     return Side(name, folder, chosen)
 
 
 def _of_revision(name: str, folder: Path, home: Home) -> Side:
-    """Unpack a revision's results of one version, by default that of its own params.yaml, into `folder`."""
+    """Unpack a revision's results of one version, by default that of its own
+    params.yaml, into `folder`.
+    """
     revision, _, version = name.partition(":")
-    commit = _git(home.results, name, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+    commit = (
+        _git(
+            home.results,
+            name,
+            "rev-parse",
+            "--verify",
+            "--quiet",
+            "--end-of-options",
+            f"{revision}^{{commit}}",
+        )
+        .decode()
+        .strip()
+    )
     if not version:
-        (folder / "params.yaml").write_bytes(_git(home.params, name, "show", f"{commit}:./{home.params.name}"))
+        (folder / "params.yaml").write_bytes(
+            _git(home.params, name, "show", f"{commit}:./{home.params.name}")
+        )
         version = read_version(folder / "params.yaml")
     wanted = f"{home.results.name}/{version}"
-    with tarfile.open(fileobj=io.BytesIO(_git(home.results, name, "archive", "--format=tar", commit, wanted))) as archive:
+    with tarfile.open(
+        fileobj=io.BytesIO(_git(home.results, name, "archive", "--format=tar", commit, wanted))
+    ) as archive:
         archive.extractall(folder, filter="data")
-    return Side(f"{name} ({commit[:8]})" if commit[:7] not in name else name, folder / home.results.name, version)
+    return Side(
+        f"{name} ({commit[:8]})" if commit[:7] not in name else name,
+        folder / home.results.name,
+        version,
+    )
 
 
 def _git(beside: Path, name: str, *arguments: str) -> bytes:
-    """Return what git says in the folder of `beside`; raise UserError where it fails."""
+    """Return what git says in the folder of `beside`; raise UserError where it
+    fails.
+    """
     try:
-        done = subprocess.run(["git", "-C", str(beside.resolve().parent), *arguments], capture_output=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(beside.resolve().parent), *arguments],
+            capture_output=True,
+            check=False,
+        )
     except OSError as error:
         raise UserError(f"cannot run git to look up '{name}': {error.strerror or error}") from None
     if done.returncode:
-        said = one_line(done.stderr.decode(errors="replace")) or f"git knows no revision '{name.partition(':')[0]}'"
-        what = f"'{name}' is no folder of results, no version in {beside.parent}, and no git revision with results: {said}"
+        said = (
+            one_line(done.stderr.decode(errors="replace"))
+            or f"git knows no revision '{name.partition(':')[0]}'"
+        )
+        what = (
+            f"'{name}' is no folder of results, no version in {beside.parent}, and no git "
+            f"revision with results: {said}"
+        )
         raise UserError(f"{what}; results of the version of params.yaml come of `dvc repro`")
     return done.stdout

@@ -1,4 +1,6 @@
-"""The form of results as JSON Schema, for readers in other languages, made of the models that read them here."""
+"""The form of results as JSON Schema, for readers in other languages, made of the
+models that read them here.
+"""
 
 from __future__ import annotations
 
@@ -25,5 +27,10 @@ MODELS: Mapping[str, type[BaseModel]] = {
 
 def schema_texts() -> dict[str, str]:
     """Return the JSON Schema of every file of results and bundles, by file name."""
-    schemas = {name: {"$schema": DIALECT} | model.model_json_schema() for name, model in MODELS.items()}
-    return {f"{name}.schema.json": json.dumps(schema, indent=1, ensure_ascii=False) + "\n" for name, schema in schemas.items()}
+    schemas = {
+        name: {"$schema": DIALECT} | model.model_json_schema() for name, model in MODELS.items()
+    }
+    return {
+        f"{name}.schema.json": json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+        for name, schema in schemas.items()
+    }

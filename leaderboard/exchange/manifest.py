@@ -1,4 +1,6 @@
-"""The manifest of a bundle: what `shrinkmark bundle` packs, and how a reader knows that it is whole."""
+"""The manifest of a bundle: what `shrinkmark bundle` packs, and how a reader knows that
+it is whole.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ NAME = "[a-z][a-z0-9_]*"
 
 
 class Code(Frozen):
-    """The commit that the code was at, and whether files of it were changed; "unknown" and null where git does not know."""
+    """The commit that the code was at, and whether files of it were changed; "unknown"
+    and null where git does not know.
+    """
 
     revision: str
     dirty: bool | None
@@ -46,7 +50,14 @@ class Manifest(Format):
 
 
 def layout(version: str, track: str) -> re.Pattern[str]:
-    """Return what the names of a bundle's files must match: results lie in it as they lie in a checkout."""
+    """Return what the names of a bundle's files must match: results lie in it as they
+    lie in a checkout.
+    """
     home, machine = rf"results/{re.escape(version)}/{re.escape(track)}", r"[0-9a-f]{1,64}\.json"
-    of_track = rf"track\.json|points/{NAME}\.json|predictions/{NAME}\.safetensors|costs/{machine}|latency/{NAME}/{machine}"
-    return re.compile(rf"manifest\.json|params\.yaml|tracks/{re.escape(track)}/track\.yaml|{home}/({of_track})")
+    of_track = (
+        rf"track\.json|points/{NAME}\.json|predictions/{NAME}\.safetensors|"
+        rf"costs/{machine}|latency/{NAME}/{machine}"
+    )
+    return re.compile(
+        rf"manifest\.json|params\.yaml|tracks/{re.escape(track)}/track\.yaml|{home}/({of_track})"
+    )

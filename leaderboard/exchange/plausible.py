@@ -1,4 +1,6 @@
-"""Rules that whatever was measured meets; numbers that break one were not measured, or not by this code."""
+"""Rules that whatever was measured meets; numbers that break one were not measured, or
+not by this code.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,36 @@ from leaderboard.records.results import MethodResults, TrackResults, read_record
 from leaderboard.records.schema import DENSE, CostsFile, Measured
 from leaderboard.tables.promised_size import claimed_ratio
 
-NEEDS = {"data-free", "calibration", "labels", "fine-tune", "scratch"}  # rows are ranked within their needs: a word of its own would win alone
-REALISATIONS = {"structural", "packed", "kernel", "masked", "dynamic"}  # of a chain: several, with + between them
-MOST_COST = 10  # a compressed model's MACs and parameters in those of dense; factorising without care has tripled them
+# rows are ranked within their needs: a word of its own would win alone
+NEEDS = {"data-free", "calibration", "labels", "fine-tune", "scratch"}
+# of a chain: several, with + between them
+REALISATIONS = {"structural", "packed", "kernel", "masked", "dynamic"}
+# a compressed model's MACs and parameters in those of dense; factorising without care
+# has tripled them
+MOST_COST = 10
 MOST_OF_CLAIM = 1.05  # compression ratio in that which the setting's bits or sparsity promise
 MOST_SPEEDUP = 100  # realised, median of rounds
-FROM_ELSEWHERE = "is from elsewhere already (it has an `origin`): a bundle holds what its maker measured"
+FROM_ELSEWHERE = (
+    "is from elsewhere already (it has an `origin`): a bundle holds what its maker measured"
+)
 
 
 def findings(track: TrackResults) -> Iterator[str]:
-    """Yield a line for everything in a track's results that cannot have been measured."""
+    """Yield a line for everything in a track's results that cannot have been
+    measured.
+    """
     dense = {point.model: point for point in track.by_name[DENSE].measured}
     for method in track.methods:
         if method.origin is not None:
             yield f"{method.method.name} {FROM_ELSEWHERE}"
-        if method.method.needs not in NEEDS or not set(method.method.realisation.split("+")) <= REALISATIONS:
-            yield f"{method.method.name} says '{one_line(method.method.needs)}', '{one_line(method.method.realisation)}': no needs or realisation of ours"
+        if (
+            method.method.needs not in NEEDS
+            or not set(method.method.realisation.split("+")) <= REALISATIONS
+        ):
+            yield (
+                f"{method.method.name} says '{one_line(method.method.needs)}', "
+                f"'{one_line(method.method.realisation)}': no needs or realisation of ours"
+            )
         yield from _of_predictions(track.folder, method)
         for point in method.measured:
             name = one_line(f"{method.method.name} {point.id}")
@@ -55,10 +71,18 @@ def _of_predictions(records: Path, method: MethodResults) -> Iterator[str]:
     stored = set(load_file(file)) if file.exists() else set()
     strays = sorted(stored - set(method.stored))
     if strays:
-        yield f"{method.method.name} has predictions of '{one_line(strays[0])[:80]}', which is no point of it"
-    kinds = {str(predicted.dtype) for predicted in method.predictions.values() if predicted.dtype.kind not in "iu"}
+        yield (
+            f"{method.method.name} has predictions of '{one_line(strays[0])[:80]}', which is no "
+            "point of it"
+        )
+    kinds = {
+        str(predicted.dtype)
+        for predicted in method.predictions.values()
+        if predicted.dtype.kind not in "iu"
+    }
     if kinds:
-        yield f"{method.method.name} has predictions of type {', '.join(sorted(kinds))}, not classes"
+        types = ", ".join(sorted(kinds))
+        yield f"{method.method.name} has predictions of type {types}, not classes"
 
 
 def _of_point(point: Measured, dense: Measured | None) -> Iterator[str]:
@@ -75,7 +99,10 @@ def _of_point(point: Measured, dense: Measured | None) -> Iterator[str]:
             yield f"{found:,} {cost} are not between 1 and {MOST_COST} times those of dense"
     claimed = claimed_ratio(point.setting)
     if claimed is not None and dense.bytes / point.bytes > MOST_OF_CLAIM * claimed:
-        yield f"{point.bytes:,} bytes are fewer than its setting leaves: dense has {dense.bytes:,}, the setting promises a ratio of {claimed:.2f}"
+        yield (
+            f"{point.bytes:,} bytes are fewer than its setting leaves: dense has {dense.bytes:,}, "
+            f"the setting promises a ratio of {claimed:.2f}"
+        )
 
 
 def _of_latency(path: Path, track: TrackResults) -> Iterator[str]:
@@ -83,8 +110,12 @@ def _of_latency(path: Path, track: TrackResults) -> Iterator[str]:
     if report.origin is not None:
         yield FROM_ELSEWHERE
     if report.machine_info.shrinkmark.fingerprint != path.stem:
-        yield f"was measured on machine '{one_line(report.machine_info.shrinkmark.fingerprint)[:40]}'"
-    masked = {method.method.name for method in track.methods if method.method.realisation == "masked"}
+        yield (
+            f"was measured on machine '{one_line(report.machine_info.shrinkmark.fingerprint)[:40]}'"
+        )
+    masked = {
+        method.method.name for method in track.methods if method.method.realisation == "masked"
+    }
     for point in report.named:
         if point.method in masked:
             yield f"times {one_line(point.method)}, whose zeros no clock can show (masked)"
@@ -107,4 +138,7 @@ def _too_fast(run: LatencyRun) -> Iterator[str]:
     for (method, name, batch), rounds in run.rounds.items():
         speedup = float(np.median(rounds.speedups))
         if speedup > MOST_SPEEDUP:
-            yield f"{one_line(f'{method} {name}')} is {speedup:.0f} times as fast as dense at batch {batch}, at most {MOST_SPEEDUP} are credible"
+            yield (
+                f"{one_line(f'{method} {name}')} is {speedup:.0f} times as fast as dense at batch "
+                f"{batch}, at most {MOST_SPEEDUP} are credible"
+            )

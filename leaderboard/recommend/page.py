@@ -6,7 +6,14 @@ import json
 
 from tabulate import tabulate
 
-from leaderboard.recommend.recommend import Answer, Candidate, Question, recommend, reproduction, smallest_batch
+from leaderboard.recommend.recommend import (
+    Answer,
+    Candidate,
+    Question,
+    recommend,
+    reproduction,
+    smallest_batch,
+)
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.files import read_text
 from leaderboard.tables.cells import Record, cut, fixed, real, speedup_cell, whole
@@ -14,28 +21,48 @@ from leaderboard.tables.precision import accuracy_digits
 from leaderboard.tables.ranking.savings import Saving
 from leaderboard.tables.terminal import Choice, read_table
 
-FIRST = {Saving.BYTES: "the smallest", Saving.MACS: "the fewest MACs", Saving.LATENCY: "the fastest"}
+FIRST = {
+    Saving.BYTES: "the smallest",
+    Saving.MACS: "the fewest MACs",
+    Saving.LATENCY: "the fastest",
+}
 GAIN = {Saving.BYTES: "is smaller", Saving.MACS: "has fewer MACs", Saving.LATENCY: "is faster"}
 TEXT_COLUMNS = ("method", "setting", "needs", "realisation", "loss", "beside the first")
 
 
 def recommend_text(choice: Choice, question: Question, top: int) -> str:
-    """Return the `top` best rows of a table for a question, what is not shown and why, and the command that reproduces the first."""
+    """Return the `top` best rows of a table for a question, what is not shown and why,
+    and the command that reproduces the first.
+    """
     records = read_table(choice.path)
     answer = recommend(records, question)
     batch = smallest_batch(records)
     floor = _noise_floor(choice, batch) if question.cost is Saving.LATENCY else 0.0
     first, shown = answer.ranked[0], answer.ranked[:top]
-    lines = [_line(found, batch) | {"beside the first": "" if found is first else "tied" * found.tied(first, floor)} for found in shown]
+    lines = [
+        _line(found, batch)
+        | {"beside the first": "" if found is first else "tied" * found.tied(first, floor)}
+        for found in shown
+    ]
     align = ["left" if name in TEXT_COLUMNS else "right" for name in lines[0]]
     table = tabulate(lines, headers="keys", disable_numparse=True, colalign=align)
-    return "\n".join([table, "", *_notes(answer, question, len(shown)), f"reproduce the first: {reproduction(choice.track, first.record)}"])
+    return "\n".join(
+        [
+            table,
+            "",
+            *_notes(answer, question, len(shown)),
+            f"reproduce the first: {reproduction(choice.track, first.record)}",
+        ]
+    )
 
 
 def _notes(answer: Answer, question: Question, shown: int) -> list[str]:
     first = answer.ranked[0]
     limit = f"losing at most {question.max_drop:g} percentage points"
-    notes = [f"shown: {shown} of {len(answer.ranked)} rows of {question.model} {limit}, {FIRST[question.cost]} first"]
+    notes = [
+        f"shown: {shown} of {len(answer.ranked)} rows of {question.model} {limit}, "
+        f"{FIRST[question.cost]} first"
+    ]
     if answer.left_out:
         notes.append(f"not listed, without a time of their own: {answer.left_out}")
     if first.place or first.gain <= 1:
@@ -52,21 +79,31 @@ def _line(found: Candidate, batch: str) -> Record:
         "needs": record["needs"],
         "realisation": record["realisation"],
     }
-    line |= {"acc %": fixed(record["accuracy_percent"], digits), "Δ": fixed(record["delta_points"], digits)}
+    line |= {
+        "acc %": fixed(record["accuracy_percent"], digits),
+        "Δ": fixed(record["delta_points"], digits),
+    }
     line |= {"Δ from": fixed(record["delta_points_low"], digits), "loss": _loss(record)}
-    line |= {"size ×": fixed(record["compression_ratio"], 2), "MACs ×": fixed(record["theoretical_speedup"], 2)}
+    line |= {
+        "size ×": fixed(record["compression_ratio"], 2),
+        "MACs ×": fixed(record["theoretical_speedup"], 2),
+    }
     return line | {f"{batch} ×": speedup_cell(record, batch)}
 
 
 def _loss(record: Record) -> str:
-    """Return what can be said of the loss: the lower end of its interval may lie far below it."""
+    """Return what can be said of the loss: the lower end of its interval may lie far
+    below it.
+    """
     if real(record["delta_points"]) >= 0:
         return "none"
     return f"significant {record['significance']}" if record["significance"] else "not significant"
 
 
 def _noise_floor(choice: Choice, batch: str) -> float:
-    """Return the noise floor of the run that a table shows, from the metrics beside it."""
+    """Return the noise floor of the run that a table shows, from the metrics beside
+    it.
+    """
     path, name = choice.path.with_name("metrics.json"), f"noise_floor_{choice.hardware}/{batch}"
     try:
         return float(json.loads(read_text(path))[name])

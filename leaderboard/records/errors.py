@@ -8,11 +8,14 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError  # whoever hashes sources by another Python has the standard library alone
+    # whoever hashes sources by another Python has the standard library alone
+    from pydantic import ValidationError
 
 
 class UserError(Exception):
-    """Bad input: the message says in one line what was wrong, what was found and what to do."""
+    """Bad input: the message says in one line what was wrong, what was found and what
+    to do.
+    """
 
 
 class UnknownName(UserError):
@@ -20,7 +23,9 @@ class UnknownName(UserError):
 
 
 class BrokenContract(Exception):
-    """A method returned something that cannot be a compressed model: the message says why in one line."""
+    """A method returned something that cannot be a compressed model: the message says
+    why in one line.
+    """
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
@@ -32,13 +37,19 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
 
 
 def describe(error: ValidationError) -> str:
-    """Return the first finding of pydantic, and how many more there are, on one line."""
+    """Return the first finding of pydantic, and how many more there are, on one
+    line.
+    """
     first = error.errors()[0]  # whose message may hold what was found, however long
     where = ".".join(str(part)[:80] for part in first["loc"]) or "the top level"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return one_line(f"{where}: {first['msg'][:300]}, found {reprlib.repr(first['input'])[:60]}{more}")
+    return one_line(
+        f"{where}: {first['msg'][:300]}, found {reprlib.repr(first['input'])[:60]}{more}"
+    )
 
 
 def one_line(text: str) -> str:
-    """Return `text` with every run of white space and control characters made one space."""
+    """Return `text` with every run of white space and control characters made one
+    space.
+    """
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

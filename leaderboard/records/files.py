@@ -1,4 +1,6 @@
-"""Writing files so that a reader sees the old content or the new, never a part; reading them so that a damaged one is one line."""
+"""Writing files so that a reader sees the old content or the new, never a part; reading
+them so that a damaged one is one line.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from leaderboard.records.errors import UserError, one_line
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` through a temporary file beside `path`; raise UserError if the disk refuses."""
+    """Write `content` through a temporary file beside `path`; raise UserError if the
+    disk refuses.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +33,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}: free space or mend the permissions, then run again") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror}: free space or mend the permissions, then run "
+            "again"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -48,28 +55,47 @@ def write_record(path: Path, record: BaseModel) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file that holds a mapping; raise UserError if it is missing or damaged."""
+    """Read a JSON file that holds a mapping; raise UserError if it is missing or
+    damaged.
+    """
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} not found: run the stage that writes it (`dvc repro`)") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}: mend that and run its stage again") from error
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}: mend that and run its stage again"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): delete it and run its stage again") from error
+        raise UserError(
+            f"{path} is not valid JSON ({error}): delete it and run its stage again"
+        ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not a mapping: delete it and run its stage again")
+        raise UserError(
+            f"{path} holds a {type(content).__name__}, not a mapping: delete it and run its stage "
+            "again"
+        )
     return content
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise UserError for what a reader of safetensors, zip files or mappings raises where `path` is missing, damaged or of another kind."""
+    """Raise UserError for what a reader of safetensors, zip files or mappings raises
+    where `path` is missing, damaged or of another kind.
+    """
     try:
         yield
     except (OSError, SafetensorError, BadZipFile, LookupError, TypeError, ValueError) as error:
-        reason = (error.strerror or error) if isinstance(error, OSError) else f"{type(error).__name__} {error}"  # safetensors gives no strerror
-        raise UserError(f"{path} cannot be read ({one_line(str(reason))[:160]}): delete it and run its stage again") from error
+        # safetensors gives no strerror
+        reason = (
+            (error.strerror or error)
+            if isinstance(error, OSError)
+            else f"{type(error).__name__} {error}"
+        )
+        raise UserError(
+            f"{path} cannot be read ({one_line(str(reason))[:160]}): delete it and run its stage "
+            "again"
+        ) from error
 
 
 def write_folder(folder: Path, texts: Mapping[str, str]) -> None:
@@ -77,10 +103,14 @@ def write_folder(folder: Path, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         write_text(folder / name, text)
     try:
-        for path in [path for path in folder.iterdir() if path.is_file() and path.name not in texts]:
+        for path in [
+            path for path in folder.iterdir() if path.is_file() and path.name not in texts
+        ]:
             path.unlink()
     except OSError as error:
-        raise UserError(f"cannot remove what is stale in {folder}: {error.strerror or error}") from None
+        raise UserError(
+            f"cannot remove what is stale in {folder}: {error.strerror or error}"
+        ) from None
 
 
 def read_text(path: Path) -> str:

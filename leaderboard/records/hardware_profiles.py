@@ -10,7 +10,9 @@ from leaderboard.records.params_base import Name, Strict
 
 
 class HardwareParams(Strict):
-    """A hardware profile: how latency is measured, on whatever machine can serve it; `match`: a part of the name of its processor (cuda: of its GPU)."""
+    """A hardware profile: how latency is measured, on whatever machine can serve it;
+    `match`: a part of the name of its processor (cuda: of its GPU).
+    """
 
     device: Literal["cpu", "cuda"]
     runtime: Name  # a file of harness/latency/runtimes, which says what it serves

@@ -12,9 +12,11 @@ Settings = Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
 class TrackPlan(Strict):
-    """What a track does otherwise with a method: its settings, how many of the track's seeds (the first so many), which models ([]: no point).
+    """What a track does otherwise with a method: its settings, how many of the track's
+    seeds (the first so many), which models ([]: no point).
 
-    scratch_epochs: how long the method trains from scratch, in place of the track's epochs.
+    scratch_epochs: how long the method trains from scratch, in place of the track's
+    epochs.
     """
 
     settings: Settings | None = None
@@ -24,14 +26,21 @@ class TrackPlan(Strict):
 
 
 class MethodPlan(Strict):
-    """The settings of a method, each a mapping of its dataclass fields, and how many of a track's seeds it runs."""
+    """The settings of a method, each a mapping of its dataclass fields, and how many of
+    a track's seeds it runs.
+    """
 
     settings: Settings
     seeds: PositiveInt | None = None
 
     def on(self, own: TrackPlan) -> Plan:
         """Return what a track runs that does otherwise as `own` says."""
-        return Plan(settings=own.settings or self.settings, seeds=own.seeds or self.seeds, models=own.models, scratch_epochs=own.scratch_epochs)
+        return Plan(
+            settings=own.settings or self.settings,
+            seeds=own.seeds or self.seeds,
+            models=own.models,
+            scratch_epochs=own.scratch_epochs,
+        )
 
 
 class Plan(MethodPlan):

@@ -1,4 +1,6 @@
-"""params.yaml in outline, which is all that the tables need of it: the version, and the order in which things are shown."""
+"""params.yaml in outline, which is all that the tables need of it: the version, and the
+order in which things are shown.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ from leaderboard.records.params import load_params
 
 @dataclass(frozen=True)
 class Outline:
-    """The version, and tracks, methods with chains, and hardware in the order in which they are shown.
+    """The version, and tracks, methods with chains, and hardware in the order in which
+    they are shown.
 
-    untimed, batches: the hardware under whose name results are shown that nothing has timed yet, and its batch sizes.
+    untimed, batches: the hardware under whose name results are shown that nothing has
+    timed yet, and its batch sizes.
     """
 
     version: str | None = None
@@ -33,11 +37,15 @@ class Outline:
 
 
 def read_outline(path: Path) -> Outline:
-    """Read params.yaml; without the file nothing is ordered and the version must be given."""
+    """Read params.yaml; without the file nothing is ordered and the version must be
+    given.
+    """
     if not path.exists():
         return Outline()
     params = load_params(path)
-    outline = Outline(params.version, tuple(params.tracks), tuple(params.plans), tuple(params.profiles))
+    outline = Outline(
+        params.version, tuple(params.tracks), tuple(params.plans), tuple(params.profiles)
+    )
     if not params.hardware:
         return outline
     first = next(iter(params.hardware))
@@ -46,4 +54,6 @@ def read_outline(path: Path) -> Outline:
 
 def in_order(names: list[str], order: Sequence[str]) -> list[str]:
     """Return `names` as `order` has them, the others after them by name."""
-    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return sorted(
+        names, key=lambda name: (order.index(name) if name in order else len(order), name)
+    )

@@ -18,9 +18,11 @@ Version = Annotated[str, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")]
 
 
 class ModelParams(Strict):
-    """A timm model: its name, its arguments, and the arguments that `slim` scales with the multiple each is rounded to.
+    """A timm model: its name, its arguments, and the arguments that `slim` scales with
+    the multiple each is rounded to.
 
-    pretrained: dense is timm's reference weights instead of a run of the track's recipe. scratch, fine_tune: its own recipe in place of the track's.
+    pretrained: dense is timm's reference weights instead of a run of the track's
+    recipe. scratch, fine_tune: its own recipe in place of the track's.
     """
 
     timm: str
@@ -41,23 +43,33 @@ class TrackParams(Strict):
     normalise: NormaliseParams | None = None  # of train where not given
     augment: AugmentParams
     device: Literal["cpu", "cuda"]  # of training and compressing; latency has its own
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]  # a stochastic method runs every seed, any other the first
+    # a stochastic method runs every seed, any other the first
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     seconds: PositiveFloat  # time limit of one point
     scratch: ScheduleParams
     fine_tune: ScheduleParams
     models: dict[Name, ModelParams]
-    methods: dict[Name, TrackPlan] = Field(default_factory=dict)  # what it runs otherwise than params.yaml says, methods and chains
+    # what it runs otherwise than params.yaml says, methods and chains
+    methods: dict[Name, TrackPlan] = Field(default_factory=dict)
 
     def scratch_of(self, model: str) -> ScheduleParams:
         """Return the recipe by which the model is trained from scratch."""
         return self.models[model].scratch or self.scratch
 
     def training_for(self, epochs: float | None) -> TrackParams:
-        """Return the track with so many epochs from scratch, for each model; None leaves it as it is."""
+        """Return the track with so many epochs from scratch, for each model; None
+        leaves it as it is.
+        """
         if epochs is None:
             return self
-        models = {name: model.model_copy(update={"scratch": model.scratch.lasting(epochs)}) for name, model in self.models.items() if model.scratch}
-        return self.model_copy(update={"scratch": self.scratch.lasting(epochs), "models": self.models | models})
+        models = {
+            name: model.model_copy(update={"scratch": model.scratch.lasting(epochs)})
+            for name, model in self.models.items()
+            if model.scratch
+        }
+        return self.model_copy(
+            update={"scratch": self.scratch.lasting(epochs), "models": self.models | models}
+        )
 
     def fine_tune_of(self, model: str) -> ScheduleParams:
         """Return the recipe by which the model is fine-tuned."""
@@ -78,7 +90,8 @@ class Params(Strict):
     run: RunParams
     tracks: dict[Name, TrackParams]
     methods: dict[Name, MethodPlan]
-    chains: dict[Name, MethodPlan] = Field(default_factory=dict)  # first__second, see harness/point/chain.py
+    # first__second, see harness/point/chain.py
+    chains: dict[Name, MethodPlan] = Field(default_factory=dict)
     hardware: dict[Name, HardwareParams] = Field(default_factory=dict)
     hardware_on_request: dict[Name, HardwareParams] = Field(default_factory=dict)
 
@@ -89,7 +102,9 @@ class Params(Strict):
 
     @property
     def plans(self) -> dict[str, MethodPlan]:
-        """Return methods and chains: all that becomes rows, in the order in which they are run and shown."""
+        """Return methods and chains: all that becomes rows, in the order in which they
+        are run and shown.
+        """
         return self.methods | self.chains
 
     @model_validator(mode="after")
@@ -100,7 +115,9 @@ class Params(Strict):
         for name in self.chains:
             steps = name.split(JOIN)
             if len(steps) < 2 or len(set(steps)) < len(steps) or "" in steps:
-                raise ValueError(f"chain {name} is not named after different methods: write first{JOIN}second")
+                raise ValueError(
+                    f"chain {name} is not named after different methods: write first{JOIN}second"
+                )
         return self
 
     @model_validator(mode="after")
@@ -109,9 +126,13 @@ class Params(Strict):
             for method, plan in track.methods.items():
                 if method not in self.plans:
                     raise ValueError(str(unknown(f"method of track {name}", method, self.plans)))
-                strange = next((model for model in plan.models or [] if model not in track.models), None)
+                strange = next(
+                    (model for model in plan.models or [] if model not in track.models), None
+                )
                 if strange is not None:
-                    raise ValueError(str(unknown(f"model of method {method} on {name}", strange, track.models)))
+                    raise ValueError(
+                        str(unknown(f"model of method {method} on {name}", strange, track.models))
+                    )
         return self
 
     def track(self, name: str) -> TrackParams:
@@ -121,13 +142,17 @@ class Params(Strict):
         return self.tracks[name]
 
     def method(self, name: str) -> MethodPlan:
-        """Return the settings of a method or chain, or raise UserError with the nearest name."""
+        """Return the settings of a method or chain, or raise UserError with the nearest
+        name.
+        """
         if name not in self.plans:
             raise unknown("method in params.yaml", name, self.plans)
         return self.plans[name]
 
     def plan(self, track: str, method: str) -> Plan:
-        """Return what `track` runs of a method or chain; raise UserError with the nearest name."""
+        """Return what `track` runs of a method or chain; raise UserError with the
+        nearest name.
+        """
         return self.method(method).on(self.track(track).methods.get(method, TrackPlan()))
 
     def track_of(self, track: str, method: str) -> TrackParams:
@@ -142,7 +167,9 @@ class Params(Strict):
 
 
 def load_params(path: Path) -> Params:
-    """Read and validate params.yaml and the files tracks/<name>/track.yaml beside it; raise UserError naming the file and the key that is wrong."""
+    """Read and validate params.yaml and the files tracks/<name>/track.yaml beside it;
+    raise UserError naming the file and the key that is wrong.
+    """
     content = read_yaml(path)
     if isinstance(content, dict) and isinstance(content.get("tracks"), dict):
         content = {**content, "tracks": _with_files(path, content["tracks"])}
@@ -151,27 +178,44 @@ def load_params(path: Path) -> Params:
 
 def _with_files(path: Path, tracks: dict[str, Any]) -> dict[str, Any]:
     """Return the tracks of params.yaml and those of files, each put upon its base."""
-    files = {file.parent.name: file for file in sorted((path.parent / "tracks").glob("*/track.yaml"))}
+    files = {
+        file.parent.name: file for file in sorted((path.parent / "tracks").glob("*/track.yaml"))
+    }
     own = {name: read_yaml(file) for name, file in files.items()}
     for name, file in files.items():
         if name in tracks:
             raise UserError(f"{file}: track '{name}' stands in {path.name} too: keep one")
         if not isinstance(own[name], dict):
-            raise UserError(f"{file} does not validate: the top level: a mapping is wanted, found {own[name]!r:.60}")
-    found = {name: content if name not in files else _upon_base(name, own, tracks, files) for name, content in {**tracks, **own}.items()}
+            raise UserError(
+                f"{file} does not validate: the top level: a mapping is wanted, found "
+                f"{own[name]!r:.60}"
+            )
+    found = {
+        name: content if name not in files else _upon_base(name, own, tracks, files)
+        for name, content in {**tracks, **own}.items()
+    }
     for name, file in files.items():
         validated(file, TrackParams, found[name])
     return found
 
 
-def _upon_base(name: str, own: dict[str, Any], tracks: dict[str, Any], files: dict[str, Path]) -> dict[str, Any]:
-    """Return a track of a file with what it lacks from its base, which may have one itself; a key that it has replaces the base's whole."""
+def _upon_base(
+    name: str, own: dict[str, Any], tracks: dict[str, Any], files: dict[str, Path]
+) -> dict[str, Any]:
+    """Return a track of a file with what it lacks from its base, which may have one
+    itself; a key that it has replaces the base's whole.
+    """
     chain = [name]
     while (base := own.get(chain[-1], {}).get("base")) is not None:
         if not isinstance(base, str) or base not in {**tracks, **own}:
-            raise UserError(f"{files[chain[-1]]}: base: {unknown('track', str(base), {**tracks, **own})}")
+            raise UserError(
+                f"{files[chain[-1]]}: base: {unknown('track', str(base), {**tracks, **own})}"
+            )
         if base in chain:
-            raise UserError(f"{files[name]}: base: {' → '.join([*chain, base])} is a circle: name a track that stands for itself")
+            raise UserError(
+                f"{files[name]}: base: {' → '.join([*chain, base])} is a circle: name a track "
+                "that stands for itself"
+            )
         chain.append(base)
     merged: dict[str, Any] = {}
     for track in reversed(chain):
@@ -180,7 +224,9 @@ def _upon_base(name: str, own: dict[str, Any], tracks: dict[str, Any], files: di
 
 
 def read_version(path: Path) -> str:
-    """Return the version that a params.yaml of any form names, such as that of another revision."""
+    """Return the version that a params.yaml of any form names, such as that of another
+    revision.
+    """
     return validated(path, _Version, read_yaml(path)).version
 
 

@@ -1,4 +1,6 @@
-"""What all parts of params.yaml have in common: how a mapping is checked, and what a name may be."""
+"""What all parts of params.yaml have in common: how a mapping is checked, and what a
+name may be.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 def _name(value: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
-        raise ValueError("names are lower-case letters, digits and '_' (they name DVC stages, which use '-' between them)")
+        raise ValueError(
+            "names are lower-case letters, digits and '_' (they name DVC stages, which use '-' "
+            "between them)"
+        )
     return value
 
 

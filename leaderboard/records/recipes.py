@@ -29,9 +29,12 @@ class ScheduleParams(Strict):
 
 
 class AugmentParams(Strict):
-    """What happens to a training image, each drawn anew; see `harness.point.augment`."""
+    """What happens to a training image, each drawn anew; see
+    `harness.point.augment`.
+    """
 
-    crop: Annotated[int, Field(ge=0)] = 0  # pixels of black border, of which a window of the image's size is cut
+    # pixels of black border, of which a window of the image's size is cut
+    crop: Annotated[int, Field(ge=0)] = 0
     flip: Share = 0.0  # probability
     degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
     shift: Share = 0.0  # of half the side

@@ -11,12 +11,20 @@ Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 DENSE = "dense"  # the method that every ratio refers to
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Label = Literal["reproduced", "within tolerance", "self-reported", "contradicted"]  # what is known of a point that was run elsewhere
-WEAKEST_FIRST: tuple[Label, ...] = ("contradicted", "self-reported", "within tolerance", "reproduced")
+# what is known of a point that was run elsewhere
+Label = Literal["reproduced", "within tolerance", "self-reported", "contradicted"]
+WEAKEST_FIRST: tuple[Label, ...] = (
+    "contradicted",
+    "self-reported",
+    "within tolerance",
+    "reproduced",
+)
 
 
 class Frozen(BaseModel):
-    """A frozen mapping of finite numbers; keys it does not know are for other readers."""
+    """A frozen mapping of finite numbers; keys it does not know are for other
+    readers.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -38,7 +46,9 @@ class Images(Frozen):
 
 
 class Trained(Frozen):
-    """A dense model, where it came from, and the epochs that a method may train what is made from it."""
+    """A dense model, where it came from, and the epochs that a method may train what is
+    made from it.
+    """
 
     timm: str
     dense: str
@@ -83,7 +93,9 @@ class MethodInfo(Frozen):
 
 
 class Work(Frozen):
-    """What a method used, the same on every machine: images drawn, steps of an optimiser taken."""
+    """What a method used, the same on every machine: images drawn, steps of an
+    optimiser taken.
+    """
 
     images: Count
     steps: Count
@@ -126,7 +138,9 @@ AnyPoint = Annotated[Measured | Unmeasured, Field(discriminator="status")]
 
 
 class Origin(Frozen):
-    """Where results from elsewhere came from: the sha256 of the bundle, what is known of each measured point, and our dense weights at the time."""
+    """Where results from elsewhere came from: the sha256 of the bundle, what is known
+    of each measured point, and our dense weights at the time.
+    """
 
     bundle: Sha256
     labels: dict[str, Label] = {}  # by the point's id
@@ -143,7 +157,9 @@ class MethodPoints(Stamp):
 
 
 class Maker(Frozen):
-    """The machine on which points were made; `instructions`: the widest that its processor lent to torch, by which training takes other paths."""
+    """The machine on which points were made; `instructions`: the widest that its
+    processor lent to torch, by which training takes other paths.
+    """
 
     cpu: str
     cores: Positive
@@ -155,7 +171,9 @@ class Maker(Frozen):
 
 
 class Spent(Frozen):
-    """What making and evaluating a point took: seconds of the method, of writing and of evaluating its artefact, and MiB of memory at the method's peak."""
+    """What making and evaluating a point took: seconds of the method, of writing and of
+    evaluating its artefact, and MiB of memory at the method's peak.
+    """
 
     fingerprint: str  # of the point
     seconds: NonNegativeFloat

@@ -1,6 +1,8 @@
-"""Results as version 2 wrote them, read into today's form: for comparing with, and for nothing else.
+"""Results as version 2 wrote them, read into today's form: for comparing with, and for
+nothing else.
 
-They lie in results/v2/records/<track>/; what a point took stands in its record, and of its predictions there are the classes alone.
+They lie in results/v2/records/<track>/; what a point took stands in its record, and of
+its predictions there are the classes alone.
 """
 
 from __future__ import annotations
@@ -40,12 +42,20 @@ def read_track(version_folder: Path, track: str) -> TrackResults:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Raise UserError for what damage to `path`, or to the predictions that it names, raises."""
+    """Raise UserError for what damage to `path`, or to the predictions that it names,
+    raises.
+    """
     try:
         yield
     except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
-        reason = describe(error) if isinstance(error, ValidationError) else one_line(f"{type(error).__name__} {error}")[:160]
-        raise UserError(f"{path} cannot be read as results of version 2 ({reason}): restore it with git") from None
+        reason = (
+            describe(error)
+            if isinstance(error, ValidationError)
+            else one_line(f"{type(error).__name__} {error}")[:160]
+        )
+        raise UserError(
+            f"{path} cannot be read as results of version 2 ({reason}): restore it with git"
+        ) from None
 
 
 def _method(path: Path, labels: np.ndarray[Any, Any]) -> MethodResults:
@@ -56,12 +66,20 @@ def _method(path: Path, labels: np.ndarray[Any, Any]) -> MethodResults:
             point["work"] = {name: point["cost"][name] for name in ("images", "steps")}
     found = MethodPoints.model_validate(content)
     measured = [point.id for point in found.points if isinstance(point, Measured)]
-    classes = load_file(path.parent.parent / "predictions" / path.with_suffix(".safetensors").name) if measured else {}
+    classes = (
+        load_file(path.parent.parent / "predictions" / path.with_suffix(".safetensors").name)
+        if measured
+        else {}
+    )
     predictions = {name: classes[name] for name in measured}
     correct = {name: predicted == labels for name, predicted in predictions.items()}
-    return MethodResults(found.method, found.points, predictions, correct, found.origin, predictions, spent)
+    return MethodResults(
+        found.method, found.points, predictions, correct, found.origin, predictions, spent
+    )
 
 
 def _spent(point: dict[str, Any]) -> Spent:
-    took = {name: point["timings"][name] for name in ("export", "evaluate")} | {name: point["cost"][name] for name in ("seconds", "peak_mib")}
+    took = {name: point["timings"][name] for name in ("export", "evaluate")} | {
+        name: point["cost"][name] for name in ("seconds", "peak_mib")
+    }
     return Spent.model_validate({**took, "fingerprint": point["fingerprint"]})

@@ -9,7 +9,9 @@ LONGEST = 100  # characters; a file name may have 255 bytes
 
 
 def page_name(name: str) -> str:
-    """Return `name` if it is a plain file name, else its plain characters and a hash that keeps it apart from others."""
+    """Return `name` if it is a plain file name, else its plain characters and a hash
+    that keeps it apart from others.
+    """
     if re.fullmatch(rf"[A-Za-z0-9_-]{{1,{LONGEST}}}", name):
         return name
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[: LONGEST - 20]

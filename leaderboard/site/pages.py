@@ -14,7 +14,13 @@ from leaderboard.site.data import PageTable, asked_table, page_table
 from leaderboard.site.docstrings import Docstring, arxiv
 from leaderboard.site.names import method_page
 from leaderboard.site.tracks import SiteTrack
-from leaderboard.tables.ranking.losses import RULE, ControlLoss, MildLoss, control_losses, mild_losses
+from leaderboard.tables.ranking.losses import (
+    RULE,
+    ControlLoss,
+    MildLoss,
+    control_losses,
+    mild_losses,
+)
 from leaderboard.tables.rows import Row
 from leaderboard.tables.table import Table
 
@@ -33,7 +39,12 @@ class Site:
     @property
     def methods(self) -> dict[str, MethodInfo]:
         """Return the methods of all tracks, in the order of the tables."""
-        return {row.method.name: row.method for track in self.tracks for table in track.tables for row in table.rows}
+        return {
+            row.method.name: row.method
+            for track in self.tracks
+            for table in track.tables
+            for row in table.rows
+        }
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,11 @@ def pages(site: Site) -> Pages:
 
 def _templates() -> Environment:
     environment = Environment(
-        loader=PackageLoader("leaderboard.site"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("leaderboard.site"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.filters |= {"code": code, "arxiv": arxiv, "method_page": method_page}
@@ -69,7 +84,10 @@ def _templates() -> Environment:
 def code(text: str) -> Markup:
     """Return text as HTML in which what stands between backticks is code."""
     parts = [escape(part) for part in text.split("`")]
-    return Markup("").join(Markup("<code>{}</code>").format(part) if index % 2 else part for index, part in enumerate(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else part
+        for index, part in enumerate(parts)
+    )
 
 
 def _index(site: Site, templates: Environment) -> str:
@@ -80,7 +98,13 @@ def _index(site: Site, templates: Environment) -> str:
 def _track_pages(site: Site, track: SiteTrack, templates: Environment) -> Pages:
     template = templates.get_template("track.html")
     return {
-        track.pages[table.hardware]: template.render(site=site, root="../", track=track, table=table, data=page_table(table, table.rows, "../"))
+        track.pages[table.hardware]: template.render(
+            site=site,
+            root="../",
+            track=track,
+            table=table,
+            data=page_table(table, table.rows, "../"),
+        )
         for table in track.tables
     }
 
@@ -89,7 +113,14 @@ def _model_pages(site: Site, track: SiteTrack, templates: Environment) -> Pages:
     template = templates.get_template("model.html")
     table = track.shown
     return {
-        page: template.render(site=site, root="../", track=track, table=table, model=model, data=page_table(table, _of_model(table, model), "../"))
+        page: template.render(
+            site=site,
+            root="../",
+            track=track,
+            table=table,
+            model=model,
+            data=page_table(table, _of_model(table, model), "../"),
+        )
         for model, page in track.models.items()
     }
 
@@ -104,7 +135,9 @@ def _method_pages(site: Site, templates: Environment) -> Pages:
     for name, method in site.methods.items():
         parts = [part for track in site.tracks if (part := _on_track(name, track)) is not None]
         docstring = site.docstrings.get(name, Docstring())
-        found[method_page(name)] = template.render(site=site, root="../", method=method, docstring=docstring, parts=parts, rule=RULE)
+        found[method_page(name)] = template.render(
+            site=site, root="../", method=method, docstring=docstring, parts=parts, rule=RULE
+        )
     return found
 
 
@@ -112,4 +145,9 @@ def _on_track(name: str, track: SiteTrack) -> MethodOnTrack | None:
     rows = [row for row in track.shown.rows if row.method.name == name]
     if not rows:
         return None
-    return MethodOnTrack(track, page_table(track.shown, rows, "../"), mild_losses(rows), control_losses(rows, track.shown.rows))
+    return MethodOnTrack(
+        track,
+        page_table(track.shown, rows, "../"),
+        mild_losses(rows),
+        control_losses(rows, track.shown.rows),
+    )

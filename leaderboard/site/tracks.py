@@ -1,4 +1,6 @@
-"""What the site shows of a track: its tables, and the summary statistics that lie beside them as CSV."""
+"""What the site shows of a track: its tables, and the summary statistics that lie
+beside them as CSV.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class SiteTrack:
     @property
     def pages(self) -> Mapping[str, str]:
         """Return the page of every table by its hardware."""
-        return {table.hardware: table_page(self.info.track, table.hardware) for table in self.tables}
+        return {
+            table.hardware: table_page(self.info.track, table.hardware) for table in self.tables
+        }
 
     @property
     def models(self) -> Mapping[str, str]:
@@ -60,17 +64,30 @@ def read_site_tracks(results: Path, version: str, outline: Outline) -> tuple[Sit
     tracks = []
     for name in chosen_tracks(results, version, [], outline):
         tables = tuple(track_tables(results, version, name, outline))
-        tracks.append(SiteTrack(tables[0].info, tables, _statistics(track_folder(results, version, name) / TABLES)))
+        tracks.append(
+            SiteTrack(
+                tables[0].info, tables, _statistics(track_folder(results, version, name) / TABLES)
+            )
+        )
     return tuple(tracks)
 
 
 def _statistics(folder: Path) -> tuple[Statistic, ...]:
-    """Return the statistics that `folder` holds; one that was not written is left out."""
-    return tuple(_statistic(folder / name, title) for name, title in STATISTICS.items() if (folder / name).exists())
+    """Return the statistics that `folder` holds; one that was not written is left
+    out.
+    """
+    return tuple(
+        _statistic(folder / name, title)
+        for name, title in STATISTICS.items()
+        if (folder / name).exists()
+    )
 
 
 def _statistic(path: Path, title: str) -> Statistic:
     lines = [tuple(line) for line in csv.reader(read_text(path).splitlines())]
     if not lines or any(len(line) != len(lines[0]) for line in lines):
-        raise UserError(f"{path} is not a table with a header and as many cells on every line: run `shrinkmark tables`")
+        raise UserError(
+            f"{path} is not a table with a header and as many cells on every line: run "
+            "`shrinkmark tables`"
+        )
     return Statistic(title, lines[0], tuple(lines[1:]))

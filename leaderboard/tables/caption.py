@@ -1,4 +1,6 @@
-"""What a table and the digest say of where their numbers come from: data, dense models, budgets, machines."""
+"""What a table and the digest say of where their numbers come from: data, dense models,
+budgets, machines.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,21 @@ from leaderboard.tables.github import escape
 from leaderboard.tables.ranking.best import RULE
 from leaderboard.tables.table import Table
 
-REFERENCE = "The author of the reference weights had no validation split: dense and everything made from it may be chosen on the test set"
+REFERENCE = (
+    "The author of the reference weights had no validation split: dense and everything made from "
+    "it may be chosen on the test set"
+)
 
-AREA = "per method the area under its front of accuracy against log2 of the ratio (bytes to 16, MACs to 4), over dense's accuracy, chance where it has no row"
+AREA = (
+    "per method the area under its front of accuracy against log2 of the ratio (bytes to 16, MACs "
+    "to 4), over dense's accuracy, chance where it has no row"
+)
 
 
 def caption(table: Table) -> str:
-    """Return the title of a table's page and all that a reader must know before its numbers."""
+    """Return the title of a table's page and all that a reader must know before its
+    numbers.
+    """
     info = table.info
     return "\n".join(
         [
@@ -24,34 +34,59 @@ def caption(table: Table) -> str:
             f"{_data(info)}\n",
             f"{origin(table)}\n",
             f"Hardware {escape(table.hardware)}: {machine_text(table.run)}.\n",
-            "- Brackets are 95 % intervals: Wilson for accuracy, paired bootstrap over images and seeds for Δ, bootstrap over rounds for latency.",
-            "- Δ is accuracy minus that of dense, in points. `*`, `**`, `***`: exact sign-flip test (McNemar for one seed), p adjusted over this table"
-            " (Benjamini-Hochberg) below 0.05, 0.01, 0.001. `±` beside a number of seeds is the standard deviation over them, in points.",
-            "- `promised ×` is what the setting's bits or sparsity say of the weights it touches, `size ×` what the file shows.",
-            "- Ratios and speed-ups are dense / compressed, above 1 is better. MACs and FLOPs (= 2 MACs) are of one image, in millions; `theory ×` is their"
+            "- Brackets are 95 % intervals: Wilson for accuracy, paired bootstrap over images and "
+            "seeds for Δ, bootstrap over rounds for latency.",
+            "- Δ is accuracy minus that of dense, in points. `*`, `**`, `***`: exact sign-flip "
+            "test (McNemar for one seed), p adjusted over this table"
+            " (Benjamini-Hochberg) below 0.05, 0.01, 0.001. `±` beside a number of seeds is the "
+            "standard deviation over them, in points.",
+            "- `promised ×` is what the setting's bits or sparsity say of the weights it touches, "
+            "`size ×` what the file shows.",
+            "- Ratios and speed-ups are dense / compressed, above 1 is better. MACs and FLOPs (= "
+            "2 MACs) are of one image, in millions; `theory ×` is their"
             " ratio, `BOPs ×` that of bit-operations; effective MACs skip zeros.",
-            "- `bN` is a batch of N: milliseconds at the median / 95th / 99th percentile; the realised speed-up, the median of ratios to dense timed just"
-            " before and after; that as a share of the theoretical one; the memory that one call needs at its peak. `tie`: within the noise floor or with 1"
-            " in its interval, not ranked. `masked`: zeros in dense tensors, no claim of speed. `as dense`: dense's own program with other weights, not"
-            " timed again: a tie. `same %`: test images on which this runtime predicts what the artefact predicted in PyTorch.",
+            "- `bN` is a batch of N: milliseconds at the median / 95th / 99th percentile; the "
+            "realised speed-up, the median of ratios to dense timed just"
+            " before and after; that as a share of the theoretical one; the memory that one call "
+            "needs at its peak. `tie`: within the noise floor or with 1"
+            " in its interval, not ranked. `masked`: zeros in dense tensors, no claim of speed. "
+            "`as dense`: dense's own program with other weights, not"
+            " timed again: a tie. `same %`: test images on which this runtime predicts what the "
+            "artefact predicted in PyTorch.",
             f"- {RULE}.",
-            "- `pareto`: no row of the model has more accuracy at no more bytes, MACs or time (smallest batch; a tie counts as dense, times within the"
+            "- `pareto`: no row of the model has more accuracy at no more bytes, MACs or time "
+            "(smallest batch; a tie counts as dense, times within the"
             " noise floor of each other as equal).",
-            f"- Beside this page: `tiers.csv`, per model, cost and target the best method and what cannot be told from it; `areas.csv`, {AREA}.",
+            "- Beside this page: `tiers.csv`, per model, cost and target the best method and "
+            f"what cannot be told from it; `areas.csv`, {AREA}.",
         ]
     )
 
 
 def origin(table: Table) -> str:
-    """Return what dense is, the budgets of what is made from it, and where and with which seeds that ran: what tells tiers apart."""
+    """Return what dense is, the budgets of what is made from it, and where and with
+    which seeds that ran: what tells tiers apart.
+    """
     info = table.info
     dense = _shared({name: model.dense for name, model in info.models.items()})
-    epochs = {name: f"{model.fine_tune_epochs:g} of fine-tuning, {model.scratch_epochs:g} from scratch" for name, model in info.models.items()}
-    reference = f" {REFERENCE}." if any(model.from_reference for model in info.models.values()) else ""
+    epochs = {
+        name: f"{model.fine_tune_epochs:g} of fine-tuning, {model.scratch_epochs:g} from scratch"
+        for name, model in info.models.items()
+    }
+    reference = (
+        f" {REFERENCE}." if any(model.from_reference for model in info.models.values()) else ""
+    )
     seeds = ", ".join(str(seed) for seed in info.seeds)
-    own = {row.method.name: f"{row.method.scratch_epochs:g} from scratch" for row in table.rows if row.method.scratch_epochs is not None}
+    own = {
+        row.method.name: f"{row.method.scratch_epochs:g} from scratch"
+        for row in table.rows
+        if row.method.scratch_epochs is not None
+    }
     budgets = "; ".join(text for text in (_shared(epochs), _shared(own)) if text)
-    return f"Dense: {dense}.{reference} Budgets in epochs: {budgets}. Compressed on {escape(info.device)}; seeds: {seeds}."
+    return (
+        f"Dense: {dense}.{reference} Budgets in epochs: {budgets}. Compressed on "
+        f"{escape(info.device)}; seeds: {seeds}."
+    )
 
 
 def machine_text(run: LatencyRun | None) -> str:
@@ -59,24 +94,46 @@ def machine_text(run: LatencyRun | None) -> str:
     if run is None:
         return "no latency was measured on this hardware"
     machine = run.machine
-    floors = ", ".join(f"{100 * floor:.1f} % at batch {batch}" for batch, floor in run.floors.items())
-    who = f"{machine.cpu}, {machine.cores} cores of which {machine.threads} used, governor {machine.governor or 'unknown'}, torch {machine.torch}"
+    floors = ", ".join(
+        f"{100 * floor:.1f} % at batch {batch}" for batch, floor in run.floors.items()
+    )
+    who = (
+        f"{machine.cpu}, {machine.cores} cores of which {machine.threads} used, governor "
+        f"{machine.governor or 'unknown'}, torch {machine.torch}"
+    )
     who += "".join(f", {part}" for part in (machine.gpu, machine.runtime) if part)
-    where = f"; measured elsewhere, bundle `{run.origin.bundle[:12]}`" if run.origin is not None else ""
-    return f"{escape(who)}, fingerprint `{escape(machine.fingerprint)}`{where}; A/A noise floor ±{floors}"
+    where = (
+        f"; measured elsewhere, bundle `{run.origin.bundle[:12]}`" if run.origin is not None else ""
+    )
+    return (
+        f"{escape(who)}, fingerprint `{escape(machine.fingerprint)}`{where}; A/A noise floor "
+        f"±{floors}"
+    )
 
 
 def _data(info: TrackInfo) -> str:
     """Return the data of a track, down to the hashes of what was loaded."""
-    data = f"Track {escape(info.track)}: {escape(info.title)}, dataset {escape(info.dataset)} (content hash `{escape(info.content_hash)}`)"
-    images = f"{info.images.train} train, {info.images.validation} validation, {info.images.test} test, {info.images.calibration} calibration images"
-    sources = ", ".join(f"{escape(name)} `{escape(sha256)}`" for name, sha256 in info.sources.items())
+    data = (
+        f"Track {escape(info.track)}: {escape(info.title)}, dataset {escape(info.dataset)} "
+        f"(content hash `{escape(info.content_hash)}`)"
+    )
+    images = (
+        f"{info.images.train} train, {info.images.validation} validation, {info.images.test} "
+        f"test, {info.images.calibration} calibration images"
+    )
+    sources = ", ".join(
+        f"{escape(name)} `{escape(sha256)}`" for name, sha256 in info.sources.items()
+    )
     return f"{data}, {images}. Version {escape(info.version)}. Loaded arrays (sha256): {sources}."
 
 
 def _shared(texts: Mapping[str, str]) -> str:
-    """Return what is said of each name, the names of which the same is said together."""
+    """Return what is said of each name, the names of which the same is said
+    together.
+    """
     together: dict[str, list[str]] = {}
     for name, text in texts.items():
         together.setdefault(text, []).append(name)
-    return "; ".join(f"{escape(text)} ({escape(', '.join(names))})" for text, names in together.items())
+    return "; ".join(
+        f"{escape(text)} ({escape(', '.join(names))})" for text, names in together.items()
+    )

@@ -8,9 +8,15 @@ Record = dict[str, str]
 
 
 def speedup_cell(record: Record, batch: str) -> str:
-    """Return the realised speed-up at a batch like `b1`, or what the clock says in its place."""
+    """Return the realised speed-up at a batch like `b1`, or what the clock says in its
+    place.
+    """
     word = record[f"verdict_{batch}"]
-    return fixed(record.get(f"speedup_{batch}", ""), 2) if word in ("faster", "slower") else word.replace("not measured", "")
+    return (
+        fixed(record.get(f"speedup_{batch}", ""), 2)
+        if word in ("faster", "slower")
+        else word.replace("not measured", "")
+    )
 
 
 def fixed(text: str, digits: int, scale: float = 1.0) -> str:
@@ -34,7 +40,9 @@ def whole(text: str) -> int:
 
 
 def _no_number(text: str) -> UserError:
-    return UserError(f"the table holds '{one_line(text)}' where a number belongs: run `shrinkmark tables`")
+    return UserError(
+        f"the table holds '{one_line(text)}' where a number belongs: run `shrinkmark tables`"
+    )
 
 
 def cut(text: str, width: int) -> str:

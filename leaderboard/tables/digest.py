@@ -1,4 +1,6 @@
-"""The digest in the README: per track one line per method, what it reaches without a significant loss."""
+"""The digest in the README: per track one line per method, what it reaches without a
+significant loss.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def updated(readme: str, digest: str, where: Path) -> str:
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"{where} lacks the lines {BEGIN} and {END}: add them where the digest belongs")
+        raise UserError(
+            f"{where} lacks the lines {BEGIN} and {END}: add them where the digest belongs"
+        )
     return f"{before}{BEGIN}\n{digest}\n{END}{after}"
 
 
@@ -37,29 +41,48 @@ def check_readme(readme: Path) -> None:
 
 
 def update_readme(readme: Path, folder: Path, outline: Outline) -> None:
-    """Write the sections of all tracks whose tables lie in the results `folder` of one version into the README, in the order of params.yaml."""
+    """Write the sections of all tracks whose tables lie in the results `folder` of one
+    version into the README, in the order of params.yaml.
+    """
     homes = {path.parents[1].name: path.parent for path in folder.glob(f"*/{TABLES}/{DIGEST}")}
     tracks = in_order(list(homes), outline.tracks)
-    sections = [f"{read_text(homes[track] / DIGEST).strip()}\n\n{_links(readme, track, homes[track], outline)}" for track in tracks]
+    sections = [
+        f"{read_text(homes[track] / DIGEST).strip()}\n\n"
+        f"{_links(readme, track, homes[track], outline)}"
+        for track in tracks
+    ]
     write_text(readme, updated(read_text(readme), "\n\n".join(sections), readme))
 
 
 def _links(readme: Path, track: str, folder: Path, outline: Outline) -> str:
     """Return the links to the pages of one track, as seen from the README."""
-    pages = in_order([path.stem for path in folder.glob("*.md") if path.name != DIGEST], outline.hardware)
+    pages = in_order(
+        [path.stem for path in folder.glob("*.md") if path.name != DIGEST], outline.hardware
+    )
     link = Path(os.path.relpath(folder, readme.parent)).as_posix()
-    return f"All rows: {', '.join(f'[{escape(track)}/{escape(page)}.md]({link}/{page}.md)' for page in pages)}"
+    return (
+        "All rows: "
+        f"{', '.join(f'[{escape(track)}/{escape(page)}.md]({link}/{page}.md)' for page in pages)}"
+    )
 
 
 def digest_text(table: Table) -> str:
-    """Return a track's section: where its numbers come from, and one line per method."""
+    """Return a track's section: where its numbers come from, and one line per
+    method.
+    """
     info = table.info
-    lines = [f"### {escape(info.track)}, version {escape(info.version)}\n", f"{escape(info.title)}. {origin(table)}\n"]
+    lines = [
+        f"### {escape(info.track)}, version {escape(info.version)}\n",
+        f"{escape(info.title)}. {origin(table)}\n",
+    ]
     lines.append(f"Latency on {escape(table.hardware)}: {machine_text(table.run)}.\n")
     lines.append(
-        f"Each cell: the best compression ratio (bytes) / MACs ratio / realised speed-up (batch {table.batch}) over dense that the method reaches on"
-        f" that model without a significant loss of accuracy on {info.images.test} test images (adjusted p >= 0.05), each possibly at another setting;"
-        " `-`: every setting loses significantly, with the mildest loss in points. `tie`: within the noise of the clock; `masked`: no claim of speed."
+        "Each cell: the best compression ratio (bytes) / MACs ratio / realised speed-up (batch "
+        f"{table.batch}) over dense that the method reaches on"
+        f" that model without a significant loss of accuracy on {info.images.test} test images "
+        "(adjusted p >= 0.05), each possibly at another setting;"
+        " `-`: every setting loses significantly, with the mildest loss in points. `tie`: within "
+        "the noise of the clock; `masked`: no claim of speed."
         " Dense: its accuracy.\n"
     )
     lines.append(github_table(_records(table), ("method", "family", "needs", "realisation")))
@@ -78,7 +101,10 @@ def _records(table: Table) -> list[dict[str, str]]:
             "needs": method.needs,
             "realisation": method.realisation,
         }
-        what = {escape(model): escape(_cell(table, [row for row in mine if row.model == model])) for model in models}
+        what = {
+            escape(model): escape(_cell(table, [row for row in mine if row.model == model]))
+            for model in models
+        }
         records.append({key: escape(value) for key, value in who.items()} | what)
     return records
 
@@ -107,7 +133,11 @@ def _best_macs(rows: Sequence[Row]) -> str:
 
 
 def _best_time(rows: Sequence[Row], batch: int) -> str:
-    timed = [row.measured.latency[batch] for row in rows if row.measured and batch in row.measured.latency]
+    timed = [
+        row.measured.latency[batch]
+        for row in rows
+        if row.measured and batch in row.measured.latency
+    ]
     if not timed:
         return "masked" if rows[0].masked else "not measured"
     ranked = [part.speedup.value for part in timed if not part.tie]

@@ -8,7 +8,10 @@ from tabulate import tabulate
 
 from leaderboard.records.errors import one_line
 
-ENTITIES = str.maketrans({character: f"&#{ord(character)};" for character in "|\\`[*"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+ENTITIES = str.maketrans(
+    {character: f"&#{ord(character)};" for character in "|\\`[*"}
+    | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+)
 
 
 def escape(text: str) -> str:
@@ -19,4 +22,6 @@ def escape(text: str) -> str:
 def github_table(records: Sequence[Mapping[str, str]], text_columns: Sequence[str]) -> str:
     """Return records as a GitHub table, numbers to the right."""
     align = ["left" if name in text_columns else "right" for name in records[0]]
-    return tabulate(records, headers="keys", tablefmt="github", disable_numparse=True, colalign=align)
+    return tabulate(
+        records, headers="keys", tablefmt="github", disable_numparse=True, colalign=align
+    )

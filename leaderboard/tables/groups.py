@@ -38,29 +38,49 @@ class Group:
         return np.stack([self.results.correct[point.id] for point in self.measured])
 
     def status(self) -> str:
-        """Return `ok`, how many of the seeds were measured, or what became of all of them."""
+        """Return `ok`, how many of the seeds were measured, or what became of all of
+        them.
+        """
         lost = [point.status for point in self.points if isinstance(point, Unmeasured)]
         if not self.measured:
             return min(lost)  # failed before skipped
         return f"{len(self.measured)} of {len(self.points)} seeds" if lost else "ok"
 
     def reason(self) -> str:
-        """Return why seeds have no numbers, a failure's reason before that of a skip."""
+        """Return why seeds have no numbers, a failure's reason before that of a
+        skip.
+        """
         lost = [point for point in self.points if isinstance(point, Unmeasured)]
-        return next((one_line(point.reason or "no reason given") for point in sorted(lost, key=lambda point: point.status)), "")
+        return next(
+            (
+                one_line(point.reason or "no reason given")
+                for point in sorted(lost, key=lambda point: point.status)
+            ),
+            "",
+        )
 
     def origin(self) -> str:
-        """Return the weakest label of the points and the bundle that they came from; nothing for our own."""
+        """Return the weakest label of the points and the bundle that they came from;
+        nothing for our own.
+        """
         origin = self.results.origin
         if origin is None:
             return ""
         labels = {origin.labels.get(point.id, "self-reported") for point in self.points}
-        return f"{next(label for label in WEAKEST_FIRST if label in labels)}, bundle {origin.bundle[:12]}"
+        return (
+            f"{next(label for label in WEAKEST_FIRST if label in labels)}, bundle "
+            f"{origin.bundle[:12]}"
+        )
 
 
 def setting_text(setting: Mapping[str, object]) -> str:
     """Return a setting as `k=v` text."""
-    return one_line(", ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in setting.items()))
+    return one_line(
+        ", ".join(
+            f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+            for key, value in setting.items()
+        )
+    )
 
 
 def find_groups(track: TrackResults) -> list[Group]:

@@ -12,33 +12,77 @@ from leaderboard.tables.precision import accuracy_digits, number
 from leaderboard.tables.rows import Measurement, Row
 from leaderboard.tables.table import Cells, Table, realised_share, verdict
 
-OPTIONAL = (" MiB", " same %", " of theory", "origin")  # ends of the names of columns that are left out where no row has a value
-TEXT_COLUMNS = ("method", "family", "setting", "needs", "realisation", "best", "pareto", "origin", "status")
+# ends of the names of columns that are left out where no row has a value
+OPTIONAL = (" MiB", " same %", " of theory", "origin")
+TEXT_COLUMNS = (
+    "method",
+    "family",
+    "setting",
+    "needs",
+    "realisation",
+    "best",
+    "pareto",
+    "origin",
+    "status",
+)
 
 
 def markdown_text(table: Table) -> str:
     """Return the page: a caption, then one table per model with dense first."""
     models = dict.fromkeys(row.model for row in table.rows)
-    sections = [_section(model, [_cells(table, row) for row in table.rows if row.model == model]) for model in models]
-    plot = [f"![theoretical and realised speed-up]({table.hardware}.svg)"] if table.run is not None and table.run.rounds else []
+    sections = [
+        _section(model, [_cells(table, row) for row in table.rows if row.model == model])
+        for model in models
+    ]
+    plot = (
+        [f"![theoretical and realised speed-up]({table.hardware}.svg)"]
+        if table.run is not None and table.run.rounds
+        else []
+    )
     return "\n\n".join([caption(table), *plot, *sections]) + "\n"
 
 
 def _section(model: str, records: Sequence[Cells]) -> str:
-    shown = [name for name in records[0] if not name.endswith(OPTIONAL) or any(record[name] for record in records)]
-    return f"## {escape(model)}\n\n{github_table([{name: record[name] for name in shown} for record in records], TEXT_COLUMNS)}"
+    shown = [
+        name
+        for name in records[0]
+        if not name.endswith(OPTIONAL) or any(record[name] for record in records)
+    ]
+    rows = [{name: record[name] for name in shown} for record in records]
+    return f"## {escape(model)}\n\n{github_table(rows, TEXT_COLUMNS)}"
 
 
 def _cells(table: Table, row: Row) -> Cells:
-    cells = {"method": row.method.name, "family": row.method.family, "setting": row.setting, "needs": row.method.needs}
-    cells = {name: escape(text) for name, text in (cells | {"realisation": row.method.realisation}).items()}
-    cells |= _quality(row, accuracy_digits(table.info.images.test)) | _costs(row.measured, row.claimed)
+    cells = {
+        "method": row.method.name,
+        "family": row.method.family,
+        "setting": row.setting,
+        "needs": row.method.needs,
+    }
+    cells = {
+        name: escape(text)
+        for name, text in (cells | {"realisation": row.method.realisation}).items()
+    }
+    cells |= _quality(row, accuracy_digits(table.info.images.test)) | _costs(
+        row.measured, row.claimed
+    )
     for batch in table.batches:
         cells |= _latency(row, batch)
     cells |= _spent(row.measured)
-    unmeasured = f"latency: {row.measured.unmeasured}" if row.measured and row.measured.unmeasured else ""
-    status = "; ".join(text for text in (f"{row.status}: {row.reason}" if row.reason else row.status, unmeasured) if text)
-    return cells | {"best": " ".join(row.best), "pareto": " ".join(row.pareto), "origin": escape(row.origin), "status": escape(status)}
+    unmeasured = (
+        f"latency: {row.measured.unmeasured}" if row.measured and row.measured.unmeasured else ""
+    )
+    status = "; ".join(
+        text
+        for text in (f"{row.status}: {row.reason}" if row.reason else row.status, unmeasured)
+        if text
+    )
+    return cells | {
+        "best": " ".join(row.best),
+        "pareto": " ".join(row.pareto),
+        "origin": escape(row.origin),
+        "status": escape(status),
+    }
 
 
 def _quality(row: Row, digits: int) -> Cells:
@@ -48,7 +92,11 @@ def _quality(row: Row, digits: int) -> Cells:
     spread = f" ±{number(quality.seed_std, digits, 100)}" if quality.seed_std is not None else ""
     mark = stars(quality.adjusted_p).replace("*", "\\*")
     delta = f"{_with_interval(quality.delta, 100, digits)} {mark}".strip() if quality.delta else ""
-    return {"seeds": f"{row.seeds}{spread}", "accuracy %": _with_interval(quality.accuracy, 100, digits), "Δ points": delta}
+    return {
+        "seeds": f"{row.seeds}{spread}",
+        "accuracy %": _with_interval(quality.accuracy, 100, digits),
+        "Δ points": delta,
+    }
 
 
 def _costs(measured: Measurement | None, claimed: float | None) -> Cells:
@@ -68,15 +116,26 @@ def _costs(measured: Measurement | None, claimed: float | None) -> Cells:
 
 def _latency(row: Row, batch: int) -> Cells:
     timed = row.measured.latency.get(batch) if row.measured else None
-    times = " / ".join(f"{1000 * seconds:.3f}" for seconds in (timed.p50.value, timed.p95, timed.p99)) if timed else ""
+    times = (
+        " / ".join(f"{1000 * seconds:.3f}" for seconds in (timed.p50.value, timed.p95, timed.p99))
+        if timed
+        else ""
+    )
     cells = {f"b{batch} p50 / p95 / p99 ms": times, f"b{batch} realised ×": _speedup(row, timed)}
-    cells |= {f"b{batch} of theory": number(realised_share(row, timed), 2), f"b{batch} MiB": number(timed.peak_mib if timed else None, 1)}
+    cells |= {
+        f"b{batch} of theory": number(realised_share(row, timed), 2),
+        f"b{batch} MiB": number(timed.peak_mib if timed else None, 1),
+    }
     return cells | {f"b{batch} same %": number(timed.agreement if timed else None, 1, 100)}
 
 
 def _speedup(row: Row, timed: Latency | None) -> str:
     word = verdict(row, timed)
-    return _with_interval(timed.speedup, 1, 2) if timed is not None and word in ("faster", "slower") else word
+    return (
+        _with_interval(timed.speedup, 1, 2)
+        if timed is not None and word in ("faster", "slower")
+        else word
+    )
 
 
 def _spent(measured: Measurement | None) -> Cells:

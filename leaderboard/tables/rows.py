@@ -9,12 +9,15 @@ from leaderboard.records.latency import Latency
 from leaderboard.records.schema import MethodInfo
 from leaderboard.records.statistics import Estimate
 
-RowKey = tuple[str, str, str]  # model, method and setting: what a row is in every table of its track
+# model, method and setting: what a row is in every table of its track
+RowKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Accuracy, its spread over seeds, and the difference from dense (shares of 1); None where there is nothing to compare."""
+    """Accuracy, its spread over seeds, and the difference from dense (shares of 1);
+    None where there is nothing to compare.
+    """
 
     accuracy: Estimate
     seed_std: float | None
@@ -40,7 +43,9 @@ class Costs:
 
 @dataclass(frozen=True)
 class Ratios:
-    """Dense / compressed; None where dense was not measured or the compressed cost is zero."""
+    """Dense / compressed; None where dense was not measured or the compressed cost is
+    zero.
+    """
 
     compression: float | None
     theoretical_speedup: float | None
@@ -60,7 +65,9 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table; `measured` is None where every seed was skipped or failed."""
+    """One line of a table; `measured` is None where every seed was skipped or
+    failed.
+    """
 
     method: MethodInfo
     model: str
@@ -81,5 +88,7 @@ class Row:
 
     @property
     def masked(self) -> bool:
-        """Say whether the saving is zeros in dense tensors, which no clock can show unless a runtime has a kernel for them."""
+        """Say whether the saving is zeros in dense tensors, which no clock can show
+        unless a runtime has a kernel for them.
+        """
         return self.method.realisation == "masked"

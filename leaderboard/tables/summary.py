@@ -1,4 +1,6 @@
-"""What DVC shows of a track: a few numbers (`dvc metrics`) and the curves (`dvc plots`)."""
+"""What DVC shows of a track: a few numbers (`dvc metrics`) and the curves (`dvc
+plots`).
+"""
 
 from __future__ import annotations
 
@@ -15,21 +17,36 @@ from leaderboard.tables.rows import Row
 from leaderboard.tables.table import Table
 
 Numbers = dict[str, float | int]
-CURVE_COLUMNS = ("track", "method", "model", "setting", "compression_ratio", "theoretical_speedup", "accuracy")
+CURVE_COLUMNS = (
+    "track",
+    "method",
+    "model",
+    "setting",
+    "compression_ratio",
+    "theoretical_speedup",
+    "accuracy",
+)
 
 
 def metrics_text(tables: Sequence[Table]) -> str:
-    """Return one track's numbers, flat, from its tables of one per hardware: what its rows are, noise floors, and per model dense and the best gains."""
+    """Return one track's numbers, flat, from its tables of one per hardware: what its
+    rows are, noise floors, and per model dense and the best gains.
+    """
     rows = tables[0].rows
     numbers = _counts(rows) | _dense(rows) | _gains(rows)
     for table in tables:
         numbers |= _noise(table) | _speeds(table)
-    rounded = {name: value if isinstance(value, int) else round(value, 6) for name, value in numbers.items()}
+    rounded = {
+        name: value if isinstance(value, int) else round(value, 6)
+        for name, value in numbers.items()
+    }
     return json.dumps(dict(sorted(rounded.items())), indent=1) + "\n"
 
 
 def curves_text(table: Table) -> str:
-    """Return the measured rows of one of a track's tables as points of the curves, as CSV."""
+    """Return the measured rows of one of a track's tables as points of the curves, as
+    CSV.
+    """
     records = [
         {
             "track": table.info.track,
@@ -43,7 +60,9 @@ def curves_text(table: Table) -> str:
         for row in table.rows
         if row.measured is not None
     ]
-    text: str = pd.DataFrame(records, columns=list(CURVE_COLUMNS)).to_csv(index=False, lineterminator="\n")
+    text: str = pd.DataFrame(records, columns=list(CURVE_COLUMNS)).to_csv(
+        index=False, lineterminator="\n"
+    )
     return text
 
 
@@ -53,11 +72,17 @@ def _counts(rows: Sequence[Row]) -> Numbers:
 
 
 def _dense(rows: Sequence[Row]) -> Numbers:
-    return {f"{row.model}/dense_accuracy": row.measured.quality.accuracy.value for row in rows if row.method.name == DENSE and row.measured}
+    return {
+        f"{row.model}/dense_accuracy": row.measured.quality.accuracy.value
+        for row in rows
+        if row.method.name == DENSE and row.measured
+    }
 
 
 def _gains(rows: Sequence[Row]) -> Numbers:
-    """Return per model the largest compression ratio without a significant loss, of whatever method."""
+    """Return per model the largest compression ratio without a significant loss, of
+    whatever method.
+    """
     numbers: Numbers = {}
     for row in rows:
         ratio, name = size_gain(row), f"{row.model}/best_compression_ratio"
@@ -67,7 +92,14 @@ def _gains(rows: Sequence[Row]) -> Numbers:
 
 
 def _noise(table: Table) -> Numbers:
-    return {f"noise_floor_{table.hardware}/b{batch}": floor for batch, floor in table.run.floors.items()} if table.run else {}
+    return (
+        {
+            f"noise_floor_{table.hardware}/b{batch}": floor
+            for batch, floor in table.run.floors.items()
+        }
+        if table.run
+        else {}
+    )
 
 
 def _speeds(table: Table) -> Numbers:

@@ -1,4 +1,6 @@
-"""One table per track and hardware, and its CSV: every column in full at a fixed precision."""
+"""One table per track and hardware, and its CSV: every column in full at a fixed
+precision.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ Cells = dict[str, str]
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a track with the latency of one hardware; `run` is None if that was not measured."""
+    """The rows of a track with the latency of one hardware; `run` is None if that was
+    not measured.
+    """
 
     info: TrackInfo
     hardware: str
@@ -36,12 +40,26 @@ class Table:
         return self.batches[0]
 
 
-def make_table(track: TrackResults, hardware: str, run: LatencyRun | None, batches: Sequence[int], order: Sequence[str]) -> Table:
-    """Return the finished table; `batches` are the columns shown where nothing was measured, `order` that of the methods."""
+def make_table(
+    track: TrackResults,
+    hardware: str,
+    run: LatencyRun | None,
+    batches: Sequence[int],
+    order: Sequence[str],
+) -> Table:
+    """Return the finished table; `batches` are the columns shown where nothing was
+    measured, `order` that of the methods.
+    """
     sizes = tuple(sorted(run.floors if run is not None and run.floors else batches)) or (1,)
     rows = make_rows(track, run, order)
     floor = run.floors[sizes[0]] if run is not None and run.floors else 0.0
-    return Table(track.info, hardware, run, sizes, marked_pareto(marked_best(rows, sizes[0], floor), sizes[0], floor))
+    return Table(
+        track.info,
+        hardware,
+        run,
+        sizes,
+        marked_pareto(marked_best(rows, sizes[0], floor), sizes[0], floor),
+    )
 
 
 def csv_text(table: Table) -> str:
@@ -66,7 +84,9 @@ def verdict(row: Row, timed: Latency | None) -> str:
 
 
 def size_share(row: Row) -> float | None:
-    """Return the compression ratio of the file as a share of what the setting promises."""
+    """Return the compression ratio of the file as a share of what the setting
+    promises.
+    """
     ratio = row.measured.ratios.compression if row.measured else None
     return ratio / row.claimed if ratio is not None and row.claimed else None
 
@@ -81,9 +101,23 @@ def record(table: Table, row: Row) -> Cells:
     """Return a row as CSV shows it, by column."""
     measured = row.measured
     fingerprint = table.run.machine.fingerprint if table.run is not None else ""
-    cells = {"version": table.info.version, "track": table.info.track, "hardware": table.hardware, "fingerprint": fingerprint}
-    cells |= {"model": row.model, "method": row.method.name, "family": row.method.family, "setting": row.setting}
-    cells |= {"needs": row.method.needs, "realisation": row.method.realisation, "seeds": str(row.seeds)}
+    cells = {
+        "version": table.info.version,
+        "track": table.info.track,
+        "hardware": table.hardware,
+        "fingerprint": fingerprint,
+    }
+    cells |= {
+        "model": row.model,
+        "method": row.method.name,
+        "family": row.method.family,
+        "setting": row.setting,
+    }
+    cells |= {
+        "needs": row.method.needs,
+        "realisation": row.method.realisation,
+        "seeds": str(row.seeds),
+    }
     cells["test_images"] = str(table.info.images.test)
     cells |= _quality(measured) | _costs(measured)
     cells |= {"claimed_ratio": number(row.claimed, 4), "size_of_claim": number(size_share(row), 4)}
@@ -91,7 +125,13 @@ def record(table: Table, row: Row) -> Cells:
         cells |= _latency(row, batch)
     cells |= _spent(measured)
     cells["latency_reason"] = measured.unmeasured if measured else ""
-    return cells | {"best": " ".join(row.best), "pareto": " ".join(row.pareto), "status": row.status, "reason": row.reason, "origin": row.origin}
+    return cells | {
+        "best": " ".join(row.best),
+        "pareto": " ".join(row.pareto),
+        "status": row.status,
+        "reason": row.reason,
+        "origin": row.origin,
+    }
 
 
 def _quality(measured: Measurement | None) -> Cells:
@@ -120,7 +160,10 @@ def _costs(measured: Measurement | None) -> Cells:
 def _latency(row: Row, batch: int) -> Cells:
     timed = row.measured.latency.get(batch) if row.measured else None
     cells = _interval(f"p50_ms_b{batch}", timed.p50 if timed else None, 1000.0, 5)
-    cells |= {f"{name}_ms_b{batch}": number(getattr(timed, name, None), 5, 1000.0) for name in ("p95", "p99")}
+    cells |= {
+        f"{name}_ms_b{batch}": number(getattr(timed, name, None), 5, 1000.0)
+        for name in ("p95", "p99")
+    }
     cells |= _interval(f"speedup_b{batch}", timed.speedup if timed else None, 1.0, 4)
     cells[f"realised_of_theory_b{batch}"] = number(realised_share(row, timed), 4)
     cells |= {
@@ -141,5 +184,9 @@ def _spent(measured: Measurement | None) -> Cells:
 
 
 def _interval(name: str, estimate: Estimate | None, scale: float, digits: int) -> Cells:
-    parts = {"": estimate.value, "_low": estimate.low, "_high": estimate.high} if estimate else {"": None, "_low": None, "_high": None}
+    parts = (
+        {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
+        if estimate
+        else {"": None, "_low": None, "_high": None}
+    )
     return {f"{name}{part}": number(value, digits, scale) for part, value in parts.items()}

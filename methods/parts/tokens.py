@@ -1,8 +1,12 @@
-"""Vision transformers whose blocks hand on fewer tokens than they get: what methods that merge and drop tokens share.
+"""Vision transformers whose blocks hand on fewer tokens than they get: what methods
+that merge and drop tokens share.
 
-A reduction stands between the attention and the MLP of a block. It returns as many tokens for every image, so that shapes are static but for the batch; which
-ones it merges or drops is each image's own affair. Beside the tokens x (B, N, C) goes `size` (B, N), how many of the first tokens each one stands for (None:
-one each), and attention is proportional to it (Bolya et al. 2023): a key of size s counts as s keys, log s on its logit. Token 0 is the class token.
+A reduction stands between the attention and the MLP of a block. It returns as many
+tokens for every image, so that shapes are static but for the batch; which ones it
+merges or drops is each image's own affair. Beside the tokens x (B, N, C) goes `size`
+(B, N), how many of the first tokens each one stands for (None: one each), and attention
+is proportional to it (Bolya et al. 2023): a key of size s counts as s keys, log s on
+its logit. Token 0 is the class token.
 """
 
 from __future__ import annotations
@@ -17,9 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
 Size = Tensor | None
-Reduction = Callable[
-    [Tensor, Size, Tensor, Tensor], tuple[Tensor, Size]
-]  # of x, size, and the queries and keys (B, H, N, d) of the block's attention
+# of x, size, and the queries and keys (B, H, N, d) of the block's attention
+Reduction = Callable[[Tensor, Size, Tensor, Tensor], tuple[Tensor, Size]]
 
 
 def unfit(model: nn.Module) -> str | None:
@@ -28,7 +31,10 @@ def unfit(model: nn.Module) -> str | None:
         return "not a vision transformer: it has no tokens that attend to each other"
     if model.global_pool != "token" or model.num_prefix_tokens != 1:
         return "its classifier does not read one class token"
-    plain = all(type(block) is Block and type(block.attn) is Attention and block.attn.gate is None for block in model.blocks)
+    plain = all(
+        type(block) is Block and type(block.attn) is Attention and block.attn.gate is None
+        for block in model.blocks
+    )
     return None if plain else "its blocks are not plain attention and MLP, one after the other"
 
 
@@ -38,15 +44,26 @@ def token_count(model: nn.Module) -> int:
 
 
 def heads(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the queries, keys and values (B, H, N, d) of `attention` for x (B, N, C)."""
+    """Return the queries, keys and values (B, H, N, d) of `attention` for x (B, N,
+    C).
+    """
     B, N, _ = x.shape
-    q, k, v = attention.qkv(x).reshape(B, N, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4).unbind()
+    q, k, v = (
+        attention.qkv(x)
+        .reshape(B, N, 3, attention.num_heads, attention.head_dim)
+        .permute(2, 0, 3, 1, 4)
+        .unbind()
+    )
     return attention.q_norm(q), attention.k_norm(k), v
 
 
 def joined(attention: Any, y: Tensor) -> Tensor:
-    """Return the output (B, N, C) of `attention` for what its heads give, y (B, H, N, d)."""
-    result: Tensor = attention.proj_drop(attention.proj(attention.norm(y.transpose(1, 2).flatten(2))))
+    """Return the output (B, N, C) of `attention` for what its heads give, y (B, H, N,
+    d).
+    """
+    result: Tensor = attention.proj_drop(
+        attention.proj(attention.norm(y.transpose(1, 2).flatten(2)))
+    )
     return result
 
 
@@ -61,7 +78,9 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def add_at(x: Tensor, index: Tensor, y: Tensor) -> Tensor:
-    """Return x (B, N) or (B, N, C) with y[b, i] added to its x[b, index[b, i]]; several y may go to one place."""
+    """Return x (B, N) or (B, N, C) with y[b, i] added to its x[b, index[b, i]]; several
+    y may go to one place.
+    """
     return x.scatter_add(1, _like(index, x), y)
 
 
@@ -70,7 +89,9 @@ def _like(index: Tensor, x: Tensor) -> Tensor:
 
 
 def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for each token of a (B, Na, C) its greatest cosine with one of b (B, Nb, C), and which that is; ties go to the first."""
+    """Return for each token of a (B, Na, C) its greatest cosine with one of b (B, Nb,
+    C), and which that is; ties go to the first.
+    """
     best, index = (normalize(a, dim=-1) @ normalize(b, dim=-1).transpose(1, 2)).max(-1)
     return best, index
 
@@ -93,7 +114,9 @@ class ReducingBlock(nn.Module):
 
 
 class ReducingBlocks(nn.Sequential):
-    """Blocks that hand on tokens and their sizes; they take the place of `blocks` in timm's model."""
+    """Blocks that hand on tokens and their sizes; they take the place of `blocks` in
+    timm's model.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         size: Size = None
@@ -102,9 +125,16 @@ class ReducingBlocks(nn.Sequential):
         return x
 
 
-def reduce_tokens(model: nn.Module, blocks: Sequence[nn.Module], reductions: Sequence[Reduction | None]) -> nn.Module:
-    """Give `model` its `blocks` with a reduction in each of them (None: none), in place, and return it."""
-    reducing = [ReducingBlock(cast(Block, block), reduction) for block, reduction in zip(blocks, reductions, strict=True)]
+def reduce_tokens(
+    model: nn.Module, blocks: Sequence[nn.Module], reductions: Sequence[Reduction | None]
+) -> nn.Module:
+    """Give `model` its `blocks` with a reduction in each of them (None: none), in
+    place, and return it.
+    """
+    reducing = [
+        ReducingBlock(cast(Block, block), reduction)
+        for block, reduction in zip(blocks, reductions, strict=True)
+    ]
     model.blocks = ReducingBlocks(*reducing)
     return model
 

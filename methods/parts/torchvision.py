@@ -1,8 +1,9 @@
 """Make timm importable beside a CPU-only torch.
 
-timm imports torchvision, and torchvision's registry build carries compiled operators for CUDA builds of torch only; beside a CPU-only torch its
-import ends with "operator torchvision::nms does not exist". Nothing here uses these two operators, so declaring their schemas is enough.
-Where torchvision imports as it is, this file does nothing.
+timm imports torchvision, and torchvision's registry build carries compiled operators
+for CUDA builds of torch only; beside a CPU-only torch its import ends with "operator
+torchvision::nms does not exist". Nothing here uses these two operators, so declaring
+their schemas is enough. Where torchvision imports as it is, this file does nothing.
 """
 
 import torch

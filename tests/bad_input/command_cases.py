@@ -16,11 +16,18 @@ NAMES = [  # command line, what its line says
     ("measure digits gpu", "unknown hardware 'gpu'"),
     ("run digit", "unknown track 'digit'"),
     ("run digits --method rtn", "name a folder for it with --into FOLDER"),
-    ("run digits --method rnt --into out", "unknown method in params.yaml 'rnt': did you mean 'rtn'?"),
+    (
+        "run digits --method rnt --into out",
+        "unknown method in params.yaml 'rnt': did you mean 'rtn'?",
+    ),
     ("run digits --model mixr --into out", "unknown model of digits 'mixr': did you mean 'mixer'?"),
     ("export digit rtn x", "unknown track 'digit'"),
     ("export digits rnt x", "unknown method in params.yaml 'rnt'"),
-    ("export digits rtn mixer_bits=5", "unknown point of rtn with an artefact here 'mixer_bits=5': did you mean 'mixer_bits=4_seed=0'?"),
+    (
+        "export digits rtn mixer_bits=5",
+        "unknown point of rtn with an artefact here 'mixer_bits=5': did you mean "
+        "'mixer_bits=4_seed=0'?",
+    ),
     ("export digits rtn ../../data", "artefact"),
     ("export digits rtn mixer_bits=4_seed=0 --into artefacts", "cannot write artefacts"),
     ("new rtn", "there is a method or a test called 'rtn' already"),
@@ -57,7 +64,10 @@ class {bases}:
     identity: ClassVar[dict[str, object]] = {{}}
     strongest: ClassVar[dict[str, object]] = {{}}
 """
-WHOLE = HEAD.format(bases="Broken(Method)") + "    def compress(self, model, data):\n        return model\n"
+WHOLE = (
+    HEAD.format(bases="Broken(Method)")
+    + "    def compress(self, model, data):\n        return model\n"
+)
 METHODS = [  # what stands in methods/broken.py, what the line says
     ("nothing", "", "must hold exactly one class derived from Method, found 0"),
     ("no Python", "class Broken(:\n", "method 'broken' cannot be imported: SyntaxError"),
@@ -66,13 +76,37 @@ METHODS = [  # what stands in methods/broken.py, what the line says
     ("a class of another base", HEAD.format(bases="Broken"), "found 0"),
     ("two methods", WHOLE + "class Other(Broken):\n    pass\n", "found 2: keep one"),
     ("no compress()", HEAD.format(bases="Broken(Method)"), "method 'broken' lacks compress()"),
-    ("no family", WHOLE.replace('    family: ClassVar[str] = "f"\n', ""), "method 'broken' lacks family"),
-    ("an import of what is not installed", "import a_package_that_is_not_there\n", "ModuleNotFoundError"),
-    ("an import of a part that is not there", "from methods._nothing import x\n", "method 'broken' cannot be imported: ModuleNotFoundError"),
+    (
+        "no family",
+        WHOLE.replace('    family: ClassVar[str] = "f"\n', ""),
+        "method 'broken' lacks family",
+    ),
+    (
+        "an import of what is not installed",
+        "import a_package_that_is_not_there\n",
+        "ModuleNotFoundError",
+    ),
+    (
+        "an import of a part that is not there",
+        "from methods._nothing import x\n",
+        "method 'broken' cannot be imported: ModuleNotFoundError",
+    ),
     ("an error at import", "1 / 0\n", "method 'broken' cannot be imported: ZeroDivisionError"),
-    ("an error of several lines", "raise RuntimeError('one\\ntwo')\n", "method 'broken' cannot be imported: RuntimeError: one two"),
-    ("an exit at import", "raise SystemExit(0)\n", "method 'broken' cannot be imported: SystemExit"),
-    ("a method that is no dataclass and takes a setting", WHOLE, "unknown setting of broken 'bits'"),
+    (
+        "an error of several lines",
+        "raise RuntimeError('one\\ntwo')\n",
+        "method 'broken' cannot be imported: RuntimeError: one two",
+    ),
+    (
+        "an exit at import",
+        "raise SystemExit(0)\n",
+        "method 'broken' cannot be imported: SystemExit",
+    ),
+    (
+        "a method that is no dataclass and takes a setting",
+        WHOLE,
+        "unknown setting of broken 'bits'",
+    ),
 ]
 
 
@@ -87,4 +121,7 @@ def broken(source: str) -> Damage:
 
 
 CASES = [Case(command, nothing, command, said) for command, said in NAMES]
-CASES += [Case(f"a method's file with {name}", broken(source), "check params", said) for name, source, said in METHODS]
+CASES += [
+    Case(f"a method's file with {name}", broken(source), "check params", said)
+    for name, source, said in METHODS
+]

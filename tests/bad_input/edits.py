@@ -1,4 +1,6 @@
-"""Ways to damage a file of a project; each returns the function that does it to a project's root."""
+"""Ways to damage a file of a project; each returns the function that does it to a
+project's root.
+"""
 
 import copy
 import json
@@ -15,14 +17,17 @@ from benchmarks.testbed.tiny_project import PARAMS
 
 Damage = Callable[[Path], None]
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{name}: &{name} [{', '.join([f'*{last}'] * 9)}]\n" for last, name in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{name}: &{name} [{', '.join([f'*{last}'] * 9)}]\n"
+    for last, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
 DROP = object()  # in place of a value: the key is taken away
 
 
 @dataclass(frozen=True)
 class Case:
-    """Bad input: what is damaged, the command that meets it, and words that its one line must hold."""
+    """Bad input: what is damaged, the command that meets it, and words that its one
+    line must hold.
+    """
 
     name: str
     damage: Damage
@@ -47,7 +52,9 @@ def changed(content: Any, keys: list[Any], value: Any) -> Any:
 
 def params(dotted: str, value: Any) -> Damage:
     """Replace the value below the `/`-joined keys of params.yaml."""
-    return text("params.yaml", yaml.safe_dump(changed(PARAMS, dotted.split("/"), value), sort_keys=False))
+    return text(
+        "params.yaml", yaml.safe_dump(changed(PARAMS, dotted.split("/"), value), sort_keys=False)
+    )
 
 
 def text(name: str, content: str) -> Damage:
@@ -95,7 +102,9 @@ def field(name: str, *keys_and_value: Any) -> Damage:
     *keys, value = keys_and_value
 
     def damage(root: Path) -> None:
-        (root / name).write_text(json.dumps(changed(json.loads((root / name).read_text()), keys, value)))
+        (root / name).write_text(
+            json.dumps(changed(json.loads((root / name).read_text()), keys, value))
+        )
 
     return damage
 

@@ -26,10 +26,21 @@ SCHEDULE = {
 
 @pytest.fixture(scope="session")
 def outside(tmp_path_factory):
-    """Install tests/outside as a real package, entry points and all, and put it on the path of this process and its workers."""
+    """Install tests/outside as a real package, entry points and all, and put it on the
+    path of this process and its workers.
+    """
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("outside")
     subprocess.run(["cp", "-r", str(ROOT / "tests" / "outside"), str(source)], check=True)
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--disable-pip-version-check",
+    ]
     subprocess.run([*install, "--target", str(target), str(source / "outside")], check=True)
     sys.path.insert(0, str(target))
     yield target
@@ -38,11 +49,21 @@ def outside(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory, outside):
-    """Return (params, paths) of an experiment with one model trained for one epoch, and a few methods."""
+    """Return (params, paths) of an experiment with one model trained for one epoch, and
+    a few methods.
+    """
     root = tmp_path_factory.mktemp("small")
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    track = content["tracks"]["digits"] | {"scratch": SCHEDULE, "fine_tune": SCHEDULE, "calibration": 64, "seeds": [0, 1]}
-    track |= {"models": {"mobilenet": track["models"]["mobilenet"]}, "methods": {"slim": {"scratch_epochs": 0.25}}}
+    track = content["tracks"]["digits"] | {
+        "scratch": SCHEDULE,
+        "fine_tune": SCHEDULE,
+        "calibration": 64,
+        "seeds": [0, 1],
+    }
+    track |= {
+        "models": {"mobilenet": track["models"]["mobilenet"]},
+        "methods": {"slim": {"scratch_epochs": 0.25}},
+    }
     methods = {
         "dense": {"settings": [{}]},
         "magnitude": {"settings": [{"sparsity": 0.5}, {"sparsity": 0.9}]},
@@ -55,7 +76,9 @@ def small(tmp_path_factory, outside):
     chains = {"magnitude__rtn": {"settings": [{"magnitude.sparsity": 0.5, "rtn.bits": 4}]}}
     content |= {"tracks": {"digits": track}, "methods": methods, "chains": chains}
     content["hardware_on_request"] = {}
-    content["hardware"] = {"cpu": content["hardware"]["cpu"] | {"rounds": 5, "warmup_rounds": 1, "batches": [1]}}
+    content["hardware"] = {
+        "cpu": content["hardware"]["cpu"] | {"rounds": 5, "warmup_rounds": 1, "batches": [1]}
+    }
     (root / "params.yaml").write_text(yaml.safe_dump(content))
     params = load_params(root / "params.yaml")
     paths = Paths(root, params.version)
@@ -70,7 +93,9 @@ def with_methods(small):
     def build(methods: dict[str, list[dict]], **run: float) -> Params:
         content = small[0].model_dump()
         content["methods"] = {name: {"settings": settings} for name, settings in methods.items()}
-        content["tracks"]["digits"] |= {"methods": {}} | {name: value for name, value in run.items() if name == "seconds"}
+        content["tracks"]["digits"] |= {"methods": {}} | {
+            name: value for name, value in run.items() if name == "seconds"
+        }
         content["run"] |= {name: value for name, value in run.items() if name != "seconds"}
         return Params.model_validate(content)
 

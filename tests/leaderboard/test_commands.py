@@ -43,19 +43,31 @@ def test_build_prints_the_pages_that_it_wrote(filled):
 
 def test_build_takes_the_tracks_to_build(filled):
     filled.write_dense_alone("cifar10")
-    assert run(filled, "tables", "cifar10").stdout.split() == [(filled.tables("cifar10") / "cpu.md").as_posix()]
+    assert run(filled, "tables", "cifar10").stdout.split() == [
+        (filled.tables("cifar10") / "cpu.md").as_posix()
+    ]
     assert not filled.tables("digits").exists()
 
 
 def test_a_misspelt_track_is_not_built(filled):
     filled.write_params("digits", "cifar10_cpu")
-    assert_fails(run(filled, "tables", "digist"), 2, "unknown track 'digist': did you mean 'digits'?")
-    assert_fails(run(filled, "tables", "cifar10-cpu"), 2, "unknown track 'cifar10-cpu': did you mean 'cifar10_cpu'?")
+    assert_fails(
+        run(filled, "tables", "digist"), 2, "unknown track 'digist': did you mean 'digits'?"
+    )
+    assert_fails(
+        run(filled, "tables", "cifar10-cpu"),
+        2,
+        "unknown track 'cifar10-cpu': did you mean 'cifar10_cpu'?",
+    )
 
 
 def test_a_track_that_was_not_run_says_what_to_run(filled):
     filled.write_params("digits", "cifar10_cpu")
-    words = ("track 'cifar10_cpu' has no results", "`make repro TRACK=cifar10_cpu`", "`shrinkmark run cifar10_cpu`")
+    words = (
+        "track 'cifar10_cpu' has no results",
+        "`make repro TRACK=cifar10_cpu`",
+        "`shrinkmark run cifar10_cpu`",
+    )
     assert_fails(run(filled, "tables", "digits", "cifar10_cpu"), 2, *words)
     assert not filled.tables("digits").exists()
     assert run(filled, "tables").exit_code == 0
@@ -63,7 +75,12 @@ def test_a_track_that_was_not_run_says_what_to_run(filled):
 
 def test_showing_a_track_that_was_not_built_says_what_to_run(built):
     built.write_params("digits", "cifar10_cpu")
-    assert_fails(run(built, "show", "--track", "cifar10_cpu"), 2, "'cifar10_cpu' has no tables", "`shrinkmark tables cifar10_cpu`")
+    assert_fails(
+        run(built, "show", "--track", "cifar10_cpu"),
+        2,
+        "'cifar10_cpu' has no tables",
+        "`shrinkmark tables cifar10_cpu`",
+    )
     assert_fails(run(built, "show", "--track", "cifar10-cpu"), 2, "did you mean 'cifar10_cpu'?")
 
 
@@ -75,14 +92,18 @@ def test_show_takes_the_first_track_of_params_that_was_built(built):
 
 
 def test_curves_are_no_table_to_show(built):
-    assert [(table.track, table.hardware) for table in find_tables(built.root, "v1", Outline())] == [("digits", "cpu")]
+    assert [
+        (table.track, table.hardware) for table in find_tables(built.root, "v1", Outline())
+    ] == [("digits", "cpu")]
 
 
 def test_tables_of_the_old_layout_are_not_shown(built):
     (built.root / "v1" / "digits-cpu.csv").write_text("model,method\n")
     for ending in ("csv", "md"):
         built.write_json(built.root / "v1" / "tables" / "digits" / f"cpu.{ending}", {})
-    assert [choice.path.parent for choice in find_tables(built.root, "v1", Outline())] == [built.tables()]
+    assert [choice.path.parent for choice in find_tables(built.root, "v1", Outline())] == [
+        built.tables()
+    ]
 
 
 def test_show_prints_a_hundredth_of_a_point_for_ten_thousand_images(large):
@@ -94,7 +115,9 @@ def test_show_prints_a_hundredth_of_a_point_for_ten_thousand_images(large):
 def test_show_prints_winners_and_sanity_rows_and_where_the_tables_lie(built):
     outcome = run(built, "show")
     assert outcome.exit_code == 0
-    assert "digits on cpu, version v1" in outcome.stdout and "digits/tables/cpu.csv" in outcome.stdout
+    assert (
+        "digits on cpu, version v1" in outcome.stdout and "digits/tables/cpu.csv" in outcome.stdout
+    )
     rows = [line.split()[:2] for line in outcome.stdout.splitlines()]
     assert ["dense", "data-free"] in rows and ["l1_channels", "keep=0.5"] in rows
     assert ["wanda", "sparsity=0.9"] not in rows  # neither best nor a member
@@ -102,7 +125,9 @@ def test_show_prints_winners_and_sanity_rows_and_where_the_tables_lie(built):
 
 def test_show_fits_160_columns(filled, point):
     setting = {"a_long_name_of_a_hyper_parameter": "x" * 100, "bits": 12}
-    filled.write_method("magnitude", [point("m", range(3), setting=setting, size=123456789)], needs="calibration")
+    filled.write_method(
+        "magnitude", [point("m", range(3), setting=setting, size=123456789)], needs="calibration"
+    )
     run(filled, "tables")
     text = run(filled, "show").stdout.split("tables:")[0]
     assert max(len(line) for line in text.splitlines()) <= 160
@@ -133,11 +158,16 @@ def test_an_unknown_version_is_not_built(filled):
 def test_show_builds_what_is_not_built_or_older_than_the_records(filled):
     assert run(filled, "show").exit_code == 0 and (filled.tables() / "cpu.md").exists()
     whole = (filled.tables() / "cpu.csv").read_text()
-    filled.write_method("rtn", [lost("r-r-8", "failed", "out of memory", setting={"bits": 8})], realisation="packed")
+    filled.write_method(
+        "rtn", [lost("r-r-8", "failed", "out of memory", setting={"bits": 8})], realisation="packed"
+    )
     for path in filled.tables().iterdir():
         os.utime(path, (1, 1))
     assert run(filled, "show").exit_code == 0 and (filled.tables() / "cpu.csv").read_text() != whole
-    assert "out of memory" in (filled.tables() / "cpu.csv").read_text() and "old" in filled.readme.read_text(), "the digest is left to build"
+    assert (
+        "out of memory" in (filled.tables() / "cpu.csv").read_text()
+        and "old" in filled.readme.read_text()
+    ), "the digest is left to build"
 
 
 def test_there_is_nothing_to_show_without_results(results):
@@ -210,11 +240,24 @@ def test_every_command_has_help_with_an_example(command):
 
 
 def test_the_package_imports_neither_torch_nor_the_other_packages():
-    code = "import sys, leaderboard.tables.build, leaderboard.tables.terminal; print({'torch', 'methods', 'harness'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+    code = (
+        "import sys, leaderboard.tables.build, leaderboard.tables.terminal; print({'torch', "
+        "'methods', 'harness'} & set(sys.modules))"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "set()"
+    )
 
 
 def test_help_imports_nothing_heavy():
     heavy = {"torch", "timm", "methods", "numpy", "scipy", "pandas", "pydantic", "yaml"}
     code = f"import sys, harness.cli.command; print({heavy} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "set()"
+    )

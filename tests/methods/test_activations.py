@@ -31,7 +31,9 @@ def test_a_layer_with_a_quantised_input_keeps_its_kind_name_and_weight_and_survi
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     x, (first, last) = torch.randn(5, 3, 3, 3), weighted(model).values()
     quantiser = static(0.25, 4.0, 15)
-    expected = nn.functional.linear(quantiser(first(quantiser(x)).flatten(1)), last.weight, last.bias)
+    expected = nn.functional.linear(
+        quantiser(first(quantiser(x)).flatten(1)), last.weight, last.bias
+    )
     for layer in (first, last):
         quantise_input(layer, quantiser)
     assert list(weighted(model)) == ["0", "2"] and isinstance(first, nn.Conv2d)
@@ -54,7 +56,12 @@ def test_minmax_grids_cover_what_every_layer_gets(make_model, track_data, name):
     model, images, extremes = make_model(name), track_data.calibration[:40], {}
     layers = weighted(model)
     grids = minmax_grids(model, layers, images, 8)
-    observe(model, layers, images, lambda layer, x: extremes.update({layer: (x.min().item(), x.max().item())}))
+    observe(
+        model,
+        layers,
+        images,
+        lambda layer, x: extremes.update({layer: (x.min().item(), x.max().item())}),
+    )
     assert extremes.keys() == grids.keys() == layers.keys()
     for layer, (least, greatest) in extremes.items():
         low, high = (float(grids[layer].scale * (code - grids[layer].zero)) for code in (0, 255))
@@ -63,11 +70,21 @@ def test_minmax_grids_cover_what_every_layer_gets(make_model, track_data, name):
 
 
 def test_a_model_with_quantised_inputs_exports_for_any_batch_and_costs_the_same_macs(tmp_path):
-    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 10)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 16, 10),
+    ).eval()
     layers, images = weighted(model), torch.randn(6, 1, 8, 8)
     cost = counter.count(model, images[:1]).macs
     for key, grid in minmax_grids(model, layers, images, 8).items():
-        store_as_codes(layers[key], round_to_nearest(layers[key].weight.flatten(1), rule(8, layers[key].weight[0].numel())))
+        store_as_codes(
+            layers[key],
+            round_to_nearest(layers[key].weight.flatten(1), rule(8, layers[key].weight[0].numel())),
+        )
         quantise_input(layers[key], Static(grid))
     store.write(tmp_path, store.export(copy.deepcopy(model), images[:2]), store.codes_of(model))
     artefact = store.read(tmp_path)

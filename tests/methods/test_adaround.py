@@ -6,7 +6,16 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 import methods.adaround
-from methods.adaround import Adaround, Learning, activations, adaround, all_rows, rows_in_turn, spread, start
+from methods.adaround import (
+    Adaround,
+    Learning,
+    activations,
+    adaround,
+    all_rows,
+    rows_in_turn,
+    spread,
+    start,
+)
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.layers import prunable, visit_inputs, weighted
 from methods.parts.quantization.quantize import Grid, Rule, round_to_nearest, rule
@@ -23,7 +32,10 @@ def problem(seed=0, columns=80, rows=20, samples=400):
     generator = torch.Generator().manual_seed(seed)
     mix = torch.eye(columns) + 0.3 * torch.randn(columns, columns, generator=generator)
     X = torch.randn(samples, columns, generator=generator).relu() @ mix
-    W, b = 0.1 * torch.randn(rows, columns, generator=generator), torch.randn(rows, generator=generator)
+    W, b = (
+        0.1 * torch.randn(rows, columns, generator=generator),
+        torch.randn(rows, generator=generator),
+    )
     return W, b, X, X @ W.T + b
 
 
@@ -34,32 +46,52 @@ def h(V):
 @pytest.mark.parametrize(("w", "code"), [(0.4, 0), (0.6, 1)])
 def test_a_single_weight_goes_to_the_nearer_point(w, code):
     W, X = torch.tensor([[w]]), torch.ones(8, 1)
-    assert adaround(W, torch.zeros(1), X, X @ W.T, PLAIN, Rule(2, 1, integers), QUICK).codes.tolist() == [[code]]
+    assert adaround(
+        W, torch.zeros(1), X, X @ W.T, PLAIN, Rule(2, 1, integers), QUICK
+    ).codes.tolist() == [[code]]
 
 
 def test_of_two_weights_with_the_same_input_one_goes_up_and_one_down():
-    W, X = torch.tensor([[0.61, 0.59]]), torch.ones(8, 2)  # nearest: 1 + 1 for 1.2, an error of 0.8; one of them: 0.2
+    # nearest: 1 + 1 for 1.2, an error of 0.8; one of them: 0.2
+    W, X = torch.tensor([[0.61, 0.59]]), torch.ones(8, 2)
     assert round_to_nearest(W, Rule(2, 2, integers)).codes.tolist() == [[1, 1]]
-    assert adaround(W, torch.zeros(1), X, X @ W.T, PLAIN, Rule(2, 2, integers), Learning(1000, 0.02, 0.01)).codes.tolist() == [[1, 0]]
+    assert adaround(
+        W, torch.zeros(1), X, X @ W.T, PLAIN, Rule(2, 2, integers), Learning(1000, 0.02, 0.01)
+    ).codes.tolist() == [[1, 0]]
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
-def test_without_inputs_to_learn_from_the_soft_weights_start_as_the_weights_and_round_to_nearest(bits):
+def test_without_inputs_to_learn_from_the_soft_weights_start_as_the_weights_and_round_to_nearest(
+    bits,
+):
     W, b, X, _ = problem()
-    torch.testing.assert_close(h(start(torch.linspace(0, 0.999, 50))), torch.linspace(0, 0.999, 50), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        h(start(torch.linspace(0, 0.999, 50))), torch.linspace(0, 0.999, 50), atol=1e-6, rtol=0
+    )
     nearest = round_to_nearest(W, rule(bits, 80))
-    assert torch.equal(adaround(W, b, 0 * X, b.expand(len(X), -1), PLAIN, rule(bits, 80), QUICK).codes, nearest.codes)
+    assert torch.equal(
+        adaround(W, b, 0 * X, b.expand(len(X), -1), PLAIN, rule(bits, 80), QUICK).codes,
+        nearest.codes,
+    )
 
 
 @pytest.mark.parametrize("f", [PLAIN, (0, inf)])
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_adaround_loses_less_of_the_output_than_rtn_on_the_same_grids(bits, f):
     W, b, X, T = problem(bits)
-    nearest, learned = round_to_nearest(W, rule(bits, 80)), adaround(W, b, X, T, f, rule(bits, 80), QUICK)
+    nearest, learned = (
+        round_to_nearest(W, rule(bits, 80)),
+        adaround(W, b, X, T, f, rule(bits, 80), QUICK),
+    )
     assert torch.equal(nearest.scale, learned.scale) and torch.equal(nearest.zero, learned.zero)
-    lost = [(T.clamp(*f) - (X @ codes.decode(W.shape).T + b).clamp(*f)).square().mean() for codes in (nearest, learned)]
+    lost = [
+        (T.clamp(*f) - (X @ codes.decode(W.shape).T + b).clamp(*f)).square().mean()
+        for codes in (nearest, learned)
+    ]
     assert lost[1] < 0.5 * lost[0]
-    down = (W / learned.scale.float().repeat_interleave(learned.group, 1)[:, :80]).floor() + learned.zero.repeat_interleave(learned.group, 1)[:, :80]
+    down = (
+        W / learned.scale.float().repeat_interleave(learned.group, 1)[:, :80]
+    ).floor() + learned.zero.repeat_interleave(learned.group, 1)[:, :80]
     step = learned.codes - down
     inside = (down >= 0) & (down < 2**bits - 1)
     assert ((step == 0) | (step == 1))[inside].all()  # up or down, and no further
@@ -71,16 +103,22 @@ def test_gradients_are_those_of_autograd(f):
     W = (W + 0.1).requires_grad_()
     loss = (T.clamp(*f) - (X @ W.T + b).clamp(*f)).square().sum(1).mean()
     (expected,) = torch.autograd.grad(loss, W)
-    torch.testing.assert_close(rows_in_turn(X, T, b, f)(W.detach(), 1), expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        rows_in_turn(X, T, b, f)(W.detach(), 1), expected, atol=1e-3, rtol=1e-4
+    )
     if f == PLAIN:
-        torch.testing.assert_close(all_rows(X, T - b)(W.detach(), 1), expected, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(
+            all_rows(X, T - b)(W.detach(), 1), expected, atol=1e-3, rtol=1e-4
+        )
 
 
 def test_rows_are_taken_in_turn_all_of_them_once_a_round():
     W, b, X, T = problem(2, samples=4096)
     gradient = rows_in_turn(X, T, b, PLAIN)
     together = torch.stack([gradient(W + 0.1, step) for step in range(1, 5)])
-    torch.testing.assert_close(together.mean(0), all_rows(X, T - b)(W + 0.1, 1), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        together.mean(0), all_rows(X, T - b)(W + 0.1, 1), atol=1e-3, rtol=1e-4
+    )
     assert not torch.allclose(together[0], together[1])
 
 
@@ -97,20 +135,29 @@ def test_the_regulariser_starts_after_a_fifth_and_its_exponent_falls_from_20_to_
     assert (how.beta(19), how.beta(20), how.beta(60), how.beta(100)) == (None, 20, 11, 2)
 
 
-def test_activations_right_behind_a_layer_are_found_and_those_behind_an_addition_are_not(make_model):
+def test_activations_right_behind_a_layer_are_found_and_those_behind_an_addition_are_not(
+    make_model,
+):
     found = {}
     for name in ("resnet", "mobilenet", "vit"):
         model = fold_batchnorms(make_model(name), torch.zeros(1, 1, 16, 16))
         found[name] = activations(model, prunable(model), torch.zeros(1, 1, 16, 16))
     resnet = {key.split(".", 1)[1][2:]: value for key, value in found["resnet"].items()}
     assert resnet == {"conv1": (0, inf), "conv2": PLAIN, "downsample.0": PLAIN}
-    mobilenet = {key.split(".")[-1]: value for key, value in found["mobilenet"].items() if not key.startswith("blocks.0")}
+    mobilenet = {
+        key.split(".")[-1]: value
+        for key, value in found["mobilenet"].items()
+        if not key.startswith("blocks.0")
+    }
     assert mobilenet == {"conv_pw": (0, 6), "conv_pwl": PLAIN, "conv_head": (0, 6)}
-    assert found["mobilenet"]["blocks.0.0.conv_pw"] == PLAIN  # the projection of a separable convolution
+    # the projection of a separable convolution
+    assert found["mobilenet"]["blocks.0.0.conv_pw"] == PLAIN
     assert set(found["vit"].values()) == {PLAIN}
 
 
-def test_inputs_come_from_the_rounded_model_and_targets_from_dense(make_model, make_data, monkeypatch):
+def test_inputs_come_from_the_rounded_model_and_targets_from_dense(
+    make_model, make_data, monkeypatch
+):
     seen = []
 
     def spy(W, b, X, T, f, rule, how):
@@ -124,7 +171,9 @@ def test_inputs_come_from_the_rounded_model_and_targets_from_dense(make_model, m
     order, rows = [], []
     visit_inputs(model, prunable(model), x[:1], lambda key, _rows: order.append(key))
     for each in (model, dense):
-        visit_inputs(each, {name: each.get_submodule(name)}, x, lambda _key, found: rows.append(found))
+        visit_inputs(
+            each, {name: each.get_submodule(name)}, x, lambda _key, found: rows.append(found)
+        )
     X, T = seen[order.index(name)]
     order = spread(len(X), len(X))
     assert torch.equal(X, rows[0][order])
@@ -133,7 +182,9 @@ def test_inputs_come_from_the_rounded_model_and_targets_from_dense(make_model, m
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])
-def test_every_layer_is_stored_as_codes_and_the_calibration_images_are_drawn_once(make_model, make_data, name):
+def test_every_layer_is_stored_as_codes_and_the_calibration_images_are_drawn_once(
+    make_model, make_data, name
+):
     data = make_data(name)
     model = Adaround(3, steps=5).compress(make_model(name), data)
     inner = prunable(model)
@@ -150,7 +201,10 @@ def test_a_convolution_learns_from_its_windows():
     visit_inputs(nn.Sequential(conv), {"0": conv}, x, lambda _name, found: rows.append(found))
     T = rows[0] @ W.T + conv.bias.detach()
     lost = []
-    for codes in (round_to_nearest(W, rule(3, 54)), adaround(W, conv.bias.detach(), rows[0], T, PLAIN, rule(3, 54), QUICK)):
+    for codes in (
+        round_to_nearest(W, rule(3, 54)),
+        adaround(W, conv.bias.detach(), rows[0], T, PLAIN, rule(3, 54), QUICK),
+    ):
         conv.weight.data = codes.decode(conv.weight.shape)
         lost.append((conv(x) - y).square().mean())
     assert lost[1] < 0.6 * lost[0]

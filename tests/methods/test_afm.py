@@ -20,7 +20,16 @@ def held(module):
 def test_candidates_of_a_layer_by_hand():
     layer = nn.Linear(144, 48)  # a rank costs 192 of 6912 weights: 36 ranks, 4.5 to an eighth
     assert candidates(layer) == [4, 9, 13, 18, 22, 27, 31, 0]
-    assert [weights(layer, r) for r in candidates(layer)] == [768, 1728, 2496, 3456, 4224, 5184, 5952, 6912]
+    assert [weights(layer, r) for r in candidates(layer)] == [
+        768,
+        1728,
+        2496,
+        3456,
+        4224,
+        5184,
+        5952,
+        6912,
+    ]
     assert candidates(nn.Linear(30, 1)) == [0]
 
 
@@ -45,7 +54,11 @@ def test_choices_equal_brute_force(seed):
     found = [sorted(draw.random(3).tolist(), reverse=True) for _ in costs]
     budget = int(draw.integers(sum(row[0] for row in costs), sum(row[-1] for row in costs) + 1))
     picks = choose(costs, found, budget)
-    total = {way: sum(row[k] for row, k in zip(found, way, strict=True)) for way in product(range(3), repeat=5) if cost(costs, way) <= budget}
+    total = {
+        way: sum(row[k] for row, k in zip(found, way, strict=True))
+        for way in product(range(3), repeat=5)
+        if cost(costs, way) <= budget
+    }
     assert cost(costs, picks) <= budget
     assert total[tuple(picks)] == pytest.approx(min(total.values()))
 
@@ -57,12 +70,16 @@ def cost(costs, way):
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])
 def test_the_budget_is_used_and_never_exceeded(make_model, make_data, name):
     rho, data, dense = 0.6, make_data(name), make_model(name)
-    nn.init.normal_(dense.get_classifier().weight)  # a mixer starts with zeros there: nothing moves its predictions
+    # a mixer starts with zeros there: nothing moves its predictions
+    nn.init.normal_(dense.get_classifier().weight)
     model = Afm(rho).compress(deepcopy(dense), data)
     total = sum(layer.weight.numel() for layer in prunable(dense).values())
     left = sum(held(model.get_submodule(key)) for key in prunable(dense))
     assert 0.97 * rho * total < left <= rho * total
-    assert all(key in prunable(dense) or torch.equal(model.get_submodule(key).weight, layer.weight) for key, layer in weighted(dense).items())
+    assert all(
+        key in prunable(dense) or torch.equal(model.get_submodule(key).weight, layer.weight)
+        for key, layer in weighted(dense).items()
+    )
     assert data.images_seen == 64
 
 
@@ -78,20 +95,37 @@ def test_a_layer_without_influence_on_the_predictions_has_the_lowest_rank(make_m
     model.blocks[2].mlp.fc2.weight.data.zero_()  # of this block's MLP nothing is left
     compressed = Afm(0.6).compress(model, data)
     assert compressed.blocks[2].mlp.fc1[0].out_features == 4
-    assert sum(isinstance(block.mlp.fc1, nn.Linear) or block.mlp.fc1[0].out_features > 4 for block in compressed.blocks) == 5
+    assert (
+        sum(
+            isinstance(block.mlp.fc1, nn.Linear) or block.mlp.fc1[0].out_features > 4
+            for block in compressed.blocks
+        )
+        == 5
+    )
 
 
 @pytest.mark.parametrize("statistics", ["parallel", "sequential"])
-def test_statistics_are_those_of_the_original_model_or_of_what_has_been_replaced_before(make_model, make_data, statistics):
+def test_statistics_are_those_of_the_original_model_or_of_what_has_been_replaced_before(
+    make_model, make_data, statistics
+):
     data, name = make_data("vit"), "blocks.5.mlp.fc2"  # the last layer of all
-    layer, model = make_model("vit").get_submodule(name), Afm(0.3, statistics).compress(make_model("vit"), data)
+    layer, model = (
+        make_model("vit").get_submodule(name),
+        Afm(0.3, statistics).compress(make_model("vit"), data),
+    )
     first, second = model.get_submodule(name)
     seen = make_model("vit") if statistics == "parallel" else deepcopy(model)
     seen.set_submodule(name, layer)
-    expected = mimicking(layer, feature_pca(seen, {name: layer}, data.calibration)[name], first.out_features)
+    expected = mimicking(
+        layer, feature_pca(seen, {name: layer}, data.calibration)[name], first.out_features
+    )
     x = torch.randn(9, 192, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(second(first(x)), expected(x), rtol=1e-3, atol=1e-4)
-    other = Afm(0.3, "sequential" if statistics == "parallel" else "parallel").compress(make_model("vit"), data).get_submodule(name)
+    other = (
+        Afm(0.3, "sequential" if statistics == "parallel" else "parallel")
+        .compress(make_model("vit"), data)
+        .get_submodule(name)
+    )
     assert (other(x) - expected(x)).norm() > 1e-2 * expected(x).norm()
 
 
@@ -102,7 +136,9 @@ def test_a_budget_below_the_lowest_ranks_is_a_reason_to_skip(make_model):
 
 def test_settings_outside_the_range_are_refused():
     settings = TypeAdapter(Afm)
-    assert settings.validate_python({"rho": 0.3, "statistics": "sequential"}) == Afm(0.3, "sequential")
+    assert settings.validate_python({"rho": 0.3, "statistics": "sequential"}) == Afm(
+        0.3, "sequential"
+    )
     for wrong in ({"rho": 0}, {"rho": 1.5}, {"statistics": "both"}):
         with pytest.raises(ValidationError):
             settings.validate_python(wrong)

@@ -1,4 +1,6 @@
-"""Folding is exact and complete; re-estimation is the plain average over the images given."""
+"""Folding is exact and complete; re-estimation is the plain average over the images
+given.
+"""
 
 import copy
 
@@ -14,7 +16,12 @@ def test_the_sheet_s_worked_example():
     model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=0.0)).eval()
     conv, norm = model
     conv.weight.data.fill_(5)
-    norm.weight.data.fill_(2), norm.bias.data.fill_(1), norm.running_mean.fill_(3), norm.running_var.fill_(4)
+    (
+        norm.weight.data.fill_(2),
+        norm.bias.data.fill_(1),
+        norm.running_mean.fill_(3),
+        norm.running_var.fill_(4),
+    )
     folded = fold_batchnorms(model, torch.ones(1, 1, 2, 2))
     assert (folded[0].weight.item(), folded[0].bias.item()) == (5.0, -2.0)
 
@@ -28,7 +35,9 @@ def test_every_norm_of_a_model_is_folded_and_the_output_stays(make_model, track_
         torch.testing.assert_close(folded(images), model(images), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenetv3_small_100", "resnet26d", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet_b0", "mobilenetv3_small_100", "resnet26d", "densenet121"]
+)
 def test_folding_never_changes_what_a_timm_model_computes(name):
     torch.manual_seed(0)
     model = timm.create_model(name).double().eval()
@@ -37,7 +46,12 @@ def test_folding_never_changes_what_a_timm_model_computes(name):
             module.running_var.uniform_(0.5, 1.5)
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(fold_batchnorms(copy.deepcopy(model), images)(images), model(images), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(
+            fold_batchnorms(copy.deepcopy(model), images)(images),
+            model(images),
+            rtol=1e-8,
+            atol=1e-8,
+        )
 
 
 def test_a_convolution_with_a_second_reader_keeps_its_norm():

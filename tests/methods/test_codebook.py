@@ -27,13 +27,19 @@ def test_a_piece_is_a_centroid_times_the_projection():
 @pytest.mark.parametrize("d", [2, 3])
 def test_what_is_stored_is_the_table_in_float16_a_square_projection_multiplied_out(d):
     generator = torch.Generator().manual_seed(0)
-    layer, C, P = nn.Linear(6, 5), torch.randn(4, d, generator=generator), torch.randn(d, 3, generator=generator)
+    layer, C, P = (
+        nn.Linear(6, 5),
+        torch.randn(4, d, generator=generator),
+        torch.randn(d, 3, generator=generator),
+    )
     share(layer, torch.randint(4, (10,), generator=generator), (C, P))
     before = layer.weight.detach().clone()
     store_table(layer)
     assert not parametrize.is_parametrized(layer)
     codes = layer.weight_codes
-    assert codes.centroids.dtype == torch.float16 and torch.equal(codes.decode(layer.weight.shape), layer.weight)
+    assert codes.centroids.dtype == torch.float16 and torch.equal(
+        codes.decode(layer.weight.shape), layer.weight
+    )
     assert codes.projection.shape == (2, 3) if d == 2 else codes.projection is None
     torch.testing.assert_close(layer.weight.detach(), before, rtol=1e-2, atol=1e-2)
 
@@ -46,14 +52,21 @@ def test_the_zero_code_is_stored_as_the_first_row():
     assert layer.weight.tolist() == [[0.0, 0.5], [2.0, 0.0]]
 
 
-def test_stem_classifier_and_depthwise_layers_get_eight_bits_that_training_leaves_alone(make_model, make_data):
+def test_stem_classifier_and_depthwise_layers_get_eight_bits_that_training_leaves_alone(
+    make_model, make_data
+):
     model, data = make_model("mobilenet"), make_data("mobilenet")
     layers = prepare(model, data.image_shape)
-    assert layers == list(prunable(model).values()) and not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert layers == list(prunable(model).values()) and not any(
+        isinstance(module, nn.BatchNorm2d) for module in model.modules()
+    )
     others = {name: layer for name, layer in weighted(model).items() if name not in prunable(model)}
     assert len(others) > 2 and all(layer.weight_codes.bits == 8 for layer in others.values())
     train(model, data, data.fine_tune)
-    assert all(torch.equal(layer.weight, layer.weight_codes.decode(layer.weight.shape)) for layer in others.values())
+    assert all(
+        torch.equal(layer.weight, layer.weight_codes.decode(layer.weight.shape))
+        for layer in others.values()
+    )
     assert not any(hasattr(layer, "weight_codes") for layer in prunable(model).values())
 
 

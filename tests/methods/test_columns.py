@@ -1,4 +1,6 @@
-"""The recursion without inverses against the one that solves for the columns left after each."""
+"""The recursion without inverses against the one that solves for the columns left after
+each.
+"""
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ def moment(columns, seed=0):
 
 
 def by_explicit_inverses(W, H, settle):
-    """Settle column after column; each time solve for the best change of the columns left, and shrink H's inverse by the column that is done."""
+    """Settle column after column; each time solve for the best change of the columns
+    left, and shrink H's inverse by the column that is done.
+    """
     W, inverse, done = W.double().clone(), torch.linalg.inv(H), []
     for j in range(len(W)):
         done.append(settle(j, W[j]))
@@ -40,7 +44,9 @@ def test_blocks_of_any_size_give_what_explicit_inverses_give(step):
     W, H = torch.randn(50, 8, generator=torch.Generator().manual_seed(1)), moment(50)
     expected = by_explicit_inverses(W, H, lambda _j, w: (4 * w).round() / 4)
     R = upper_factor(H, 0)
-    found = by_blocks(W, R, step, lambda G, w: by_columns(w, R[G, G], lambda _k, w_k: (4 * w_k).round() / 4))
+    found = by_blocks(
+        W, R, step, lambda G, w: by_columns(w, R[G, G], lambda _k, w_k: (4 * w_k).round() / 4)
+    )
     assert torch.equal(found, expected.float())
 
 
@@ -48,7 +54,8 @@ def test_the_weights_a_block_is_shown_are_those_the_updates_have_made():
     W, H = torch.randn(12, 3, generator=torch.Generator().manual_seed(2)), moment(12)
     shown = []
     by_blocks(W, upper_factor(H, 0), 6, lambda _G, w: shown.append(w) or torch.zeros_like(w))
-    best = torch.linalg.solve(H[6:, 6:], H[6:, :6]) @ W[:6].double()  # of all changes of the last six, the one that makes up best for no first six
+    # of all changes of the last six, the one that makes up best for no first six
+    best = torch.linalg.solve(H[6:, 6:], H[6:, :6]) @ W[:6].double()
     torch.testing.assert_close(shown[1], W[6:] + best.float(), rtol=1e-4, atol=1e-4)
 
 

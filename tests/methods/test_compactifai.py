@@ -1,4 +1,6 @@
-"""Matrix product operators: the sheet's examples, their errors, both ways to run them, and what healing is worth."""
+"""Matrix product operators: the sheet's examples, their errors, both ways to run them,
+and what healing is worth.
+"""
 
 import pytest
 import tensorly
@@ -8,7 +10,17 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from harness.point import counter
-from methods.compactifai import CompactifAI, ContractedMpo, Mpo, bond, chain, decomposed, near_equal, parameters, rebuilt
+from methods.compactifai import (
+    CompactifAI,
+    ContractedMpo,
+    Mpo,
+    bond,
+    chain,
+    decomposed,
+    near_equal,
+    parameters,
+    rebuilt,
+)
 from methods.parts.low_rank.factors import factors, rank
 from methods.parts.network.layers import prunable, weighted
 
@@ -59,14 +71,18 @@ def test_the_full_bond_is_exact(o, i):
 def test_the_squared_error_is_the_sum_of_the_dropped_squares_of_the_rearranged_matrix(chi):
     W, o, i = draw(20, 18), [4, 5], [3, 6]
     error = (W - rebuilt(decomposed(W, o, i, chi))).square().sum()
-    torch.testing.assert_close(error, torch.linalg.svdvals(rearranged(W, o, i))[chi:].square().sum())
+    torch.testing.assert_close(
+        error, torch.linalg.svdvals(rearranged(W, o, i))[chi:].square().sum()
+    )
 
 
 @pytest.mark.parametrize(("o", "i"), [([4, 5], [3, 6]), ([2, 2, 5], [3, 2, 3])])
 def test_the_cores_give_the_matrix_of_tensorly_s(o, i):
     W, chi = draw(20, 18).double(), 5
     ours = decomposed(W, o, i, chi)
-    theirs = tensorly.decomposition.tensor_train_matrix(W.view(*o, *i).numpy(), [1, *[chi] * (len(o) - 1), 1])
+    theirs = tensorly.decomposition.tensor_train_matrix(
+        W.view(*o, *i).numpy(), [1, *[chi] * (len(o) - 1), 1]
+    )
     assert [tuple(core.shape) for core in ours] == [core.shape for core in theirs.factors]
     torch.testing.assert_close(rebuilt(ours), torch.from_numpy(theirs.to_tensor()).reshape(20, 18))
 
@@ -108,12 +124,16 @@ def test_multiply_accumulates_are_those_of_the_closed_forms_and_a_chain_of_bond_
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])
-def test_all_but_stem_classifier_and_depthwise_layers_shrink_without_labels(make_model, make_data, name):
+def test_all_but_stem_classifier_and_depthwise_layers_shrink_without_labels(
+    make_model, make_data, name
+):
     seen, dense = make_data(name), make_model(name)
     model = CompactifAI(0.5, share=0.0).compress(make_model(name), seen)
     assert seen.images_seen == (64 if name in ("resnet", "mobilenet") else 0)  # batch norms
     for key, layer in weighted(dense).items():
-        assert weights(model.get_submodule(key)) <= layer.weight.numel() * (0.5 if key in prunable(dense) else 1)
+        assert weights(model.get_submodule(key)) <= layer.weight.numel() * (
+            0.5 if key in prunable(dense) else 1
+        )
     assert model(draw(2, 1, 16, 16)).isfinite().all()
 
 
@@ -121,13 +141,19 @@ def test_all_but_stem_classifier_and_depthwise_layers_shrink_without_labels(make
 def test_every_layer_runs_the_way_that_the_counter_finds_cheaper(make_model, make_data, rho):
     seen = make_data("resnet")
     model = CompactifAI(rho, share=0.0).compress(make_model("resnet"), seen)
-    least, chains = seen.macs(model), [module for module in model.modules() if isinstance(module, Mpo)]
+    least, chains = (
+        seen.macs(model),
+        [module for module in model.modules() if isinstance(module, Mpo)],
+    )
     for module in chains:
         found = type(module)
         module.__class__ = Mpo if found is ContractedMpo else ContractedMpo
         assert seen.macs(model) >= least
         module.__class__ = found
-    assert {type(module) for module in chains} == {0.05: {ContractedMpo}, 0.5: {Mpo, ContractedMpo}}[rho]
+    assert {type(module) for module in chains} == {
+        0.05: {ContractedMpo},
+        0.5: {Mpo, ContractedMpo},
+    }[rho]
 
 
 def test_a_sum_of_kronecker_products_is_caught_by_few_weights_where_plain_svd_needs_many_and_the_other_way_round():
@@ -135,8 +161,11 @@ def test_a_sum_of_kronecker_products_is_caught_by_few_weights_where_plain_svd_ne
     noise = 0.1 * draw(36, 36, seed=4)
 
     def errors(W):
-        left, right = factors(W, rank(36, 36, 0.12))  # 2 * 72 = 144 of 1296 weights, as many as bond 2 has
-        return (W - left @ right).norm().item(), (W - rebuilt(decomposed(W, [6, 6], [6, 6], 2))).norm().item()
+        # 2 * 72 = 144 of 1296 weights, as many as bond 2 has
+        left, right = factors(W, rank(36, 36, 0.12))
+        return (W - left @ right).norm().item(), (
+            W - rebuilt(decomposed(W, [6, 6], [6, 6], 2))
+        ).norm().item()
 
     svd, mpo = errors(torch.kron(A, B) + torch.kron(C, D) + noise)
     assert mpo < 0.2 * svd

@@ -30,19 +30,35 @@ X = torch.linspace(-3, 3, 2 * 6 * 81, dtype=torch.float64).sin().mul(7).sin().vi
 
 
 def plain(values, bias=0.0, padding=0):
-    return Kernel(torch.tensor([[[values]]], dtype=torch.float64), torch.tensor([bias], dtype=torch.float64), 1, padding, False)
+    return Kernel(
+        torch.tensor([[[values]]], dtype=torch.float64),
+        torch.tensor([bias], dtype=torch.float64),
+        1,
+        padding,
+        False,
+    )
 
 
 def random_norm(width):
     norm = nn.BatchNorm2d(width, eps=1e-3).double().eval()
-    norm.weight.data.normal_(), norm.bias.data.normal_(), norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2)
+    (
+        norm.weight.data.normal_(),
+        norm.bias.data.normal_(),
+        norm.running_mean.normal_(),
+        norm.running_var.uniform_(0.5, 2),
+    )
     return norm
 
 
 def shaken(module):
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
-            part.weight.data.uniform_(0.5, 1.5), part.bias.data.normal_(), part.running_mean.normal_(), part.running_var.uniform_(0.5, 2)
+            (
+                part.weight.data.uniform_(0.5, 1.5),
+                part.bias.data.normal_(),
+                part.running_mean.normal_(),
+                part.running_var.uniform_(0.5, 2),
+            )
     return module.double().eval()
 
 
@@ -62,12 +78,27 @@ def test_two_scalar_convolutions_merge_to_six_x_plus_eight():
 
 def test_a_worked_norm_is_folded_to_five_and_minus_two():
     norm = nn.BatchNorm2d(1, eps=1e-3).double().eval()  # gamma 2, beta 1, mean 3, var + eps = 4
-    norm.weight.data.fill_(2), norm.bias.data.fill_(1), norm.running_mean.fill_(3), norm.running_var.fill_(4 - norm.eps)
+    (
+        norm.weight.data.fill_(2),
+        norm.bias.data.fill_(1),
+        norm.running_mean.fill_(3),
+        norm.running_var.fill_(4 - norm.eps),
+    )
     one = normalised(plain([5.0]), norm)
-    equal(torch.stack([one.W.squeeze(), one.b.squeeze()]), torch.tensor([5.0, -2.0], dtype=torch.float64))
+    equal(
+        torch.stack([one.W.squeeze(), one.b.squeeze()]),
+        torch.tensor([5.0, -2.0], dtype=torch.float64),
+    )
 
 
-@pytest.mark.parametrize("shapes", [[(3, 1, 1), (1, 1, 1), (3, 1, 1)], [(1, 1, 1), (3, 2, 1), (1, 1, 1)], [(3, 2, 1), (3, 2, 1), (5, 1, 1)]])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(3, 1, 1), (1, 1, 1), (3, 1, 1)],
+        [(1, 1, 1), (3, 2, 1), (1, 1, 1)],
+        [(3, 2, 1), (3, 2, 1), (5, 1, 1)],
+    ],
+)
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("bias", [True, False])
 def test_three_in_a_row_with_moved_padding_equal_one_up_to_the_border(shapes, groups, bias):
@@ -75,7 +106,10 @@ def test_three_in_a_row_with_moved_padding_equal_one_up_to_the_border(shapes, gr
     row = nn.Sequential(*(part for conv in convs for part in (conv, random_norm(6)))).double()
     size = row(X).shape
     move_padding(convs)
-    one = reduce(compose, [normalised(kernel(conv), norm) for conv, norm in zip(row[::2], row[1::2], strict=True)])
+    one = reduce(
+        compose,
+        [normalised(kernel(conv), norm) for conv, norm in zip(row[::2], row[1::2], strict=True)],
+    )
     layer = convolution(one, convs[0].weight)
     equal(layer(X), row(X))
     assert row(X).shape == size
@@ -99,7 +133,9 @@ def test_padding_between_two_convolutions_is_refused_because_it_changes_what_the
 
 
 @pytest.mark.parametrize("groups", [1, 6])
-def test_an_identity_shortcut_adds_one_at_the_centre_and_leaves_a_depthwise_kernel_depthwise(groups):
+def test_an_identity_shortcut_adds_one_at_the_centre_and_leaves_a_depthwise_kernel_depthwise(
+    groups,
+):
     conv = nn.Conv2d(6, 6, 3, padding=1, groups=groups).double()
     one = add_branch(kernel(conv), identity(6, conv.weight))
     layer = convolution(one, conv.weight)
@@ -115,7 +151,12 @@ def test_the_three_branches_of_repvgg_are_one_convolution():
         nn.Conv2d(6, 6, 1, bias=False).double(),
         [random_norm(6) for _ in range(3)],
     )
-    branches = [normalised(one, norm) for one, norm in zip([kernel(wide), kernel(narrow), identity(6, wide.weight)], norms, strict=True)]
+    branches = [
+        normalised(one, norm)
+        for one, norm in zip(
+            [kernel(wide), kernel(narrow), identity(6, wide.weight)], norms, strict=True
+        )
+    ]
     layer = convolution(reduce(add_branch, branches), wide.weight)
     equal(layer(X), norms[0](wide(X)) + norms[1](narrow(X)) + norms[2](X))
 
@@ -135,7 +176,9 @@ def test_a_strided_shortcut_is_found_to_be_a_pointwise_convolution(shortcut):
     assert one.W.shape == (8, 6, 1, 1)
 
 
-@pytest.mark.parametrize("shortcut", [downsample_conv(6, 8, 3, 2), downsample_avg(6, 8, 1, 2), LayerNorm2d(6)])
+@pytest.mark.parametrize(
+    "shortcut", [downsample_conv(6, 8, 3, 2), downsample_avg(6, 8, 1, 2), LayerNorm2d(6)]
+)
 def test_a_shortcut_that_mixes_pixels_or_is_not_affine_is_not(shortcut):
     assert pointwise(shaken(shortcut), 6, 2, X) is None
 
@@ -163,16 +206,25 @@ def test_a_block_spelled_out_is_the_same_function(make):
 def test_a_block_merged_whole_is_one_convolution_and_an_activation(make):
     block = chain(shaken(make()))
     convs = [layer[0] for layer in block.layers]
+    # nothing wide behind a stride
     kept = tuple(
-        i for i, conv in enumerate(convs) if i == 0 or conv.kernel_size == (1, 1) or convs[0].stride == (1, 1)
-    )  # nothing wide behind a stride
+        i
+        for i, conv in enumerate(convs)
+        if i == 0 or conv.kernel_size == (1, 1) or convs[0].stride == (1, 1)
+    )
     cut = segmented(block, [Segment(0, len(convs), kept)])
     one = merged(copy.deepcopy(cut))
-    assert [type(part) for part in one] == [nn.Conv2d, type(cut.last)] and not isinstance(cut.last, nn.Identity)
+    assert [type(part) for part in one] == [nn.Conv2d, type(cut.last)] and not isinstance(
+        cut.last, nn.Identity
+    )
     equal(one(X), cut(X))
 
 
 def test_squeeze_and_excitation_dilation_and_drop_path_are_left_alone():
-    assert not mergeable(InvertedResidual(6, 6, se_layer=lambda width, **_: nn.Conv2d(width, width, 1)))
-    assert not mergeable(BasicBlock(6, 6, dilation=2)) and not mergeable(BasicBlock(6, 6, drop_path=nn.Dropout()))
+    assert not mergeable(
+        InvertedResidual(6, 6, se_layer=lambda width, **_: nn.Conv2d(width, width, 1))
+    )
+    assert not mergeable(BasicBlock(6, 6, dilation=2)) and not mergeable(
+        BasicBlock(6, 6, drop_path=nn.Dropout())
+    )
     assert not mergeable(nn.Conv2d(6, 6, 1))

@@ -13,4 +13,7 @@ def test_dense_has_no_settings():
 
 
 def test_dense_skips_no_model(make_model):
-    assert all(registry.configure("dense", {}).skip(make_model(name)) is None for name in ("resnet", "mobilenet", "vit", "mixer"))
+    assert all(
+        registry.configure("dense", {}).skip(make_model(name)) is None
+        for name in ("resnet", "mobilenet", "vit", "mixer")
+    )

@@ -20,7 +20,9 @@ class Images:
 
 
 def two_layers():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False), nn.Linear(3, 2, bias=False)).eval()
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(4, 3, bias=False), nn.Linear(3, 2, bias=False)
+    ).eval()
     model[1].weight.data = torch.tensor([[1.0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 3]])
     model[2].weight.data = torch.tensor([[1.0, 0, 3], [1, 0, 0]])
     return model
@@ -42,7 +44,11 @@ def test_the_lowest_units_of_all_groups_go_first_and_each_group_keeps_its_floor(
 def test_a_removed_channel_of_a_resnet_equals_one_whose_norms_are_zero(make_model, make_data, root):
     model, data = make_model("resnet"), make_data("resnet")
     masked = copy.deepcopy(model)
-    for norm in ["layer2.0.downsample.1", "layer2.0.bn2", "layer2.1.bn2"] if "downsample" in root else ["layer3.1.bn1"]:
+    for norm in (
+        ["layer2.0.downsample.1", "layer2.0.bn2", "layer2.1.bn2"]
+        if "downsample" in root
+        else ["layer3.1.bn1"]
+    ):
         for tensor in (masked.get_submodule(norm).weight, masked.get_submodule(norm).bias):
             tensor.data[[3, 5]] = 0
     images, smaller = torch.randn(4, 1, 16, 16), without(model, [(root, 3), (root, 5)], data)
@@ -53,7 +59,9 @@ def test_a_removed_channel_of_a_resnet_equals_one_whose_norms_are_zero(make_mode
 def test_a_dimension_removed_from_all_heads_equals_one_of_zeros(make_model, make_data, fused):
     model, data = make_model("vit"), make_data("vit")
     masked, units = copy.deepcopy(model), [("blocks.2.attn", 0), ("blocks.2.attn", 7)]
-    rows = [part * 48 + head * 16 + unit for part in range(3) for head in range(3) for unit in (0, 7)]
+    rows = [
+        part * 48 + head * 16 + unit for part in range(3) for head in range(3) for unit in (0, 7)
+    ]
     masked.blocks[2].attn.qkv.weight.data[rows] = 0
     masked.blocks[2].attn.qkv.bias.data[rows] = 0
     smaller = without(model, units, data)
@@ -66,8 +74,18 @@ def test_a_dimension_removed_from_all_heads_equals_one_of_zeros(make_model, make
 
 def test_a_channel_of_the_residual_stream_of_a_vit_leaves_every_layer(make_model, make_data):
     smaller = without(make_model("vit"), [("blocks.5.mlp.fc2", 11)], make_data("vit"))
-    assert smaller.pos_embed.shape[2] == smaller.cls_token.shape[2] == smaller.patch_embed.proj.out_channels == 47
-    assert smaller.head.in_features == smaller.blocks[3].attn.qkv.in_features == smaller.blocks[0].norm1.normalized_shape[0] == 47
+    assert (
+        smaller.pos_embed.shape[2]
+        == smaller.cls_token.shape[2]
+        == smaller.patch_embed.proj.out_channels
+        == 47
+    )
+    assert (
+        smaller.head.in_features
+        == smaller.blocks[3].attn.qkv.in_features
+        == smaller.blocks[0].norm1.normalized_shape[0]
+        == 47
+    )
     assert smaller(torch.randn(2, 1, 16, 16)).shape == (2, 10)
 
 
@@ -83,7 +101,11 @@ def test_steps_remove_what_the_librarys_own_pruner_removes(make_model, make_data
         pruning_ratio=1.0,
         iterative_steps=steps,
         ignored_layers=[library.get_classifier()],
-        num_heads={module.qkv: module.num_heads for module in library.modules() if isinstance(module, Attention)},
+        num_heads={
+            module.qkv: module.num_heads
+            for module in library.modules()
+            if isinstance(module, Attention)
+        },
         in_channel_groups={},
         out_channel_groups={},
     )
@@ -98,14 +120,26 @@ def test_steps_remove_what_the_librarys_own_pruner_removes(make_model, make_data
             assert torch.equal(tensor, expected[key]), key
 
 
-def test_channels_behind_a_zero_padded_shortcut_and_the_stream_of_a_mixer_are_left_alone(params, make_model, make_data):
-    resnet = build.build(params.tracks["cifar10_cpu"].models["resnet20"].model_copy(update={"pretrained": False}), 3, 10).eval()
-    assert list(norms(resnet, Images(3, 32, 32))) == [f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in (0, 1, 2)]
+def test_channels_behind_a_zero_padded_shortcut_and_the_stream_of_a_mixer_are_left_alone(
+    params, make_model, make_data
+):
+    resnet = build.build(
+        params.tracks["cifar10_cpu"].models["resnet20"].model_copy(update={"pretrained": False}),
+        3,
+        10,
+    ).eval()
+    assert list(norms(resnet, Images(3, 32, 32))) == [
+        f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in (0, 1, 2)
+    ]
     assert all("fc1" in name for name in norms(make_model("mixer"), make_data("mixer")))
 
 
-@pytest.mark.parametrize(("name", "ratio"), [("resnet", 0.7), ("mobilenet", 0.5), ("vit", 0.5), ("mixer", 0.3)])
-def test_the_budget_is_met_within_half_a_percent_and_nothing_is_left_behind(make_model, make_data, name, ratio):
+@pytest.mark.parametrize(
+    ("name", "ratio"), [("resnet", 0.7), ("mobilenet", 0.5), ("vit", 0.5), ("mixer", 0.3)]
+)
+def test_the_budget_is_met_within_half_a_percent_and_nothing_is_left_behind(
+    make_model, make_data, name, ratio
+):
     model, data = make_model(name), make_data(name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -114,17 +148,27 @@ def test_the_budget_is_met_within_half_a_percent_and_nothing_is_left_behind(make
     assert data.images_seen == 0
     for module in smaller.modules():
         assert not module._forward_hooks and not module._forward_pre_hooks
-    assert all(tensor.requires_grad and tensor.is_leaf and tensor.grad is None for tensor in smaller.parameters())
+    assert all(
+        tensor.requires_grad and tensor.is_leaf and tensor.grad is None
+        for tensor in smaller.parameters()
+    )
 
 
-def test_units_of_small_group_norm_change_the_outputs_less_than_units_of_large_norm(make_model, make_data):
+def test_units_of_small_group_norm_change_the_outputs_less_than_units_of_large_norm(
+    make_model, make_data
+):
     model, data = make_model("vit"), make_data("vit")
     for block in model.blocks:
-        block.mlp.fc1.weight.data.mul_(torch.linspace(0.2, 1.8, 192)[torch.randperm(192)].view(-1, 1))
+        block.mlp.fc1.weight.data.mul_(
+            torch.linspace(0.2, 1.8, 192)[torch.randperm(192)].view(-1, 1)
+        )
     scores = {name: score for name, score in norms(model, data).items() if "fc1" in name}
     units = order(scores, dict.fromkeys(scores, 1))
     images = torch.randn(16, 1, 16, 16)
-    changes = [(without(model, part, data)(images) - model(images)).norm() for part in (units[:300], units[-300:])]
+    changes = [
+        (without(model, part, data)(images) - model(images)).norm()
+        for part in (units[:300], units[-300:])
+    ]
     assert changes[0] < 0.5 * changes[1]
 
 

@@ -1,8 +1,12 @@
-"""Methods follow the device of the model and the data they are given: emulated in CPU memory, so that no GPU is needed.
+"""Methods follow the device of the model and the data they are given: emulated in CPU
+memory, so that no GPU is needed.
 
-`second_device()` marks storages as lying on a device that torch calls `xpu:0`, and raises where a real one would: an operator that is given tensors of
-both places (0-dimensional CPU tensors in element-wise operators, CPU indices in x[index] and copies are allowed, as on CUDA), a CPU generator that draws
-on the device, numpy() of a device tensor. What it does not emulate: kernels (which operators exist on a device, what they round to), streams, memory.
+`second_device()` marks storages as lying on a device that torch calls `xpu:0`, and
+raises where a real one would: an operator that is given tensors of both places
+(0-dimensional CPU tensors in element-wise operators, CPU indices in x[index] and copies
+are allowed, as on CUDA), a CPU generator that draws on the device, numpy() of a device
+tensor. What it does not emulate: kernels (which operators exist on a device, what they
+round to), streams, memory.
 """
 
 from contextlib import contextmanager
@@ -23,8 +27,15 @@ from methods.parts.pruning.masks import zero
 from tests.conftest import model_of, seen_of
 
 CPU, DEVICE = torch.device("cpu"), torch.device("xpu", 0)
-INDEXED = {torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_, torch.ops.aten._index_put_impl_, torch.ops.aten._unsafe_index}
+INDEXED = {
+    torch.ops.aten.index,
+    torch.ops.aten.index_put,
+    torch.ops.aten.index_put_,
+    torch.ops.aten._index_put_impl_,
+    torch.ops.aten._unsafe_index,
+}
 # methods whose strongest setting needs all blocks of the track's models
+# their strongest setting needs all blocks of the track's models
 OF_MANY_BLOCKS = {
     "block_drop",
     "diffrate",
@@ -32,7 +43,7 @@ OF_MANY_BLOCKS = {
     "laptop",
     "layer_collapse",
     "layer_merge",
-}  # their strongest setting needs all blocks of the track's models
+}
 CASES = [(method, model) for method in registry.names() for model in ("resnet", "vit")]
 
 
@@ -61,9 +72,13 @@ def place(results: list[Tensor], given: list[Tensor], device: torch.device) -> N
 
 
 class Operators(TorchDispatchMode):
-    """Refuse operators that mix the device with the CPU; what the others make of tensors on the device lies there, too."""
+    """Refuse operators that mix the device with the CPU; what the others make of
+    tensors on the device lies there, too.
+    """
 
-    inside = False  # whether the function under way is one of the device; then so are the tensors that it makes out of nothing
+    # whether the function under way is one of the device; then so are the tensors that
+    # it makes out of nothing
+    inside = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -79,12 +94,22 @@ class Operators(TorchDispatchMode):
 
 
 def refuse_mix(func, args: tuple, kwargs: dict) -> None:
-    """Raise as CUDA does if `func`, which is given tensors of the device and of the CPU, does not take both."""
+    """Raise as CUDA does if `func`, which is given tensors of the device and of the
+    CPU, does not take both.
+    """
     if func._overloadpacket in INDEXED and lies_on(args[0]):
         args = (args[0], *args[2:])
     scalars = torch.Tag.pointwise in func.tags or func._overloadpacket in INDEXED
-    written = [arg for arg, of in zip(args, func._schema.arguments, strict=False) if of.alias_info is not None and of.alias_info.is_write]
-    foreign = [tensor for tensor in tensors(args, *kwargs.values()) if not lies_on(tensor) and (tensor.ndim or not scalars)]
+    written = [
+        arg
+        for arg, of in zip(args, func._schema.arguments, strict=False)
+        if of.alias_info is not None and of.alias_info.is_write
+    ]
+    foreign = [
+        tensor
+        for tensor in tensors(args, *kwargs.values())
+        if not lies_on(tensor) and (tensor.ndim or not scalars)
+    ]
     if foreign or not all(map(lies_on, tensors(written))):
         raise RuntimeError(f"{func}: expected all tensors to be on the same device")
 
@@ -96,7 +121,9 @@ def refuse_generator(func, args: tuple, kwargs: dict) -> None:
 
 
 class Functions(TorchFunctionMode):
-    """Show the device as `tensor.device`, and understand it where Python names it: `device=`, `to()`, `cpu()`."""
+    """Show the device as `tensor.device`, and understand it where Python names it:
+    `device=`, `to()`, `cpu()`.
+    """
 
     def __init__(self, operators: Operators) -> None:
         super().__init__()
@@ -115,7 +142,9 @@ class Functions(TorchFunctionMode):
         target = asked_for(func, args, kwargs)
         self.operators.inside = ours if target is None else target == DEVICE
         try:
-            result = func(*map(renamed, args), **{key: renamed(value) for key, value in kwargs.items()})
+            result = func(
+                *map(renamed, args), **{key: renamed(value) for key, value in kwargs.items()}
+            )
         finally:
             self.operators.inside = False
         if target is not None and target.type != "meta":
@@ -129,9 +158,15 @@ def asked_for(func, args: tuple, kwargs: dict) -> torch.device | None:
     """Return the device that a call asks for, if it does."""
     if func is Tensor.cpu:
         return CPU
-    if func in (Tensor.to, Tensor.type_as) and isinstance(args[1] if len(args) > 1 else None, Tensor):
+    if func in (Tensor.to, Tensor.type_as) and isinstance(
+        args[1] if len(args) > 1 else None, Tensor
+    ):
         return DEVICE if lies_on(args[1]) else CPU
-    named = [arg for arg in args if isinstance(arg, torch.device) or (func is Tensor.to and isinstance(arg, str))]
+    named = [
+        arg
+        for arg in args
+        if isinstance(arg, torch.device) or (func is Tensor.to and isinstance(arg, str))
+    ]
     named += [kwargs["device"]] if kwargs.get("device") is not None else []
     return torch.device(named[0]) if named else None
 
@@ -142,7 +177,9 @@ def renamed(value: object) -> object:
 
 
 def moved(result: object, given: list[Tensor], device: torch.device) -> object:
-    """Return `result` on `device`: itself if new or there already, else a copy, as from one memory to another."""
+    """Return `result` on `device`: itself if new or there already, else a copy, as from
+    one memory to another.
+    """
     place(tensors(result), given, device)
     if not isinstance(result, Tensor) or lies_on(result) == (device == DEVICE):
         return result
@@ -162,14 +199,21 @@ class OnDevice(Data):
     """What a method sees of a track, moved to the device as the harness does."""
 
     def __init__(self, data: Data) -> None:
-        self.data, self.scratch, self.fine_tune, self.image_shape = data, data.scratch, data.fine_tune, data.image_shape
+        self.data, self.scratch, self.fine_tune, self.image_shape = (
+            data,
+            data.scratch,
+            data.fine_tune,
+            data.image_shape,
+        )
 
     calibration = property(lambda self: self.data.calibration.to(DEVICE))
     train = property(lambda self: on_device(self.data.train))
     validation = property(lambda self: on_device(self.data.validation))
 
     def batches(self, schedule: Schedule):
-        return ((images.to(DEVICE), labels.to(DEVICE)) for images, labels in self.data.batches(schedule))
+        return (
+            (images.to(DEVICE), labels.to(DEVICE)) for images, labels in self.data.batches(schedule)
+        )
 
     def steps(self, schedule: Schedule) -> int:
         return self.data.steps(schedule)
@@ -190,26 +234,51 @@ def on_device(parts):
 
 
 def stored(model: nn.Module) -> dict[str, Tensor]:
-    """Return all tensors that a point stores: the state, and codes where a method left them."""
-    codes = {name: module.weight_codes for name, module in model.named_modules() if hasattr(module, "weight_codes")}
-    coded = {f"{name}.{part}": value for name, parts in codes.items() for part, value in vars(parts).items() if isinstance(value, Tensor)}
+    """Return all tensors that a point stores: the state, and codes where a method left
+    them.
+    """
+    codes = {
+        name: module.weight_codes
+        for name, module in model.named_modules()
+        if hasattr(module, "weight_codes")
+    }
+    coded = {
+        f"{name}.{part}": value
+        for name, parts in codes.items()
+        for part, value in vars(parts).items()
+        if isinstance(value, Tensor)
+    }
     return {**model.state_dict(), **coded}
 
 
 def shortened(track: TrackParams, fewer: bool) -> TrackParams:
-    """Return `track` with a short budget and, if `fewer`, models of fewer blocks: the emulation takes its time for every operator."""
+    """Return `track` with a short budget and, if `fewer`, models of fewer blocks: the
+    emulation takes its time for every operator.
+    """
     args = {"resnet": {"layers": [1, 1, 1, 1]}, "vit": {"depth": 3}}
     models = (
-        {name: model.model_copy(update={"args": model.args | args.get(name, {})}) for name, model in track.models.items()} if fewer else track.models
+        {
+            name: model.model_copy(update={"args": model.args | args.get(name, {})})
+            for name, model in track.models.items()
+        }
+        if fewer
+        else track.models
     )
     brief = track.fine_tune.model_copy(update={"epochs": 0.25})
-    return track.model_copy(update={"models": models, "scratch": brief, "fine_tune": brief, "calibration": 32})
+    return track.model_copy(
+        update={"models": models, "scratch": brief, "fine_tune": brief, "calibration": 32}
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "model_name"), CASES)
-def test_a_method_stays_on_the_device_of_its_model_and_gives_what_it_gives_on_the_cpu(name, model_name, track, data_folder):
-    method, short = registry.configure(name, dict(registry.load(name).strongest)), shortened(track, name not in OF_MANY_BLOCKS)
+def test_a_method_stays_on_the_device_of_its_model_and_gives_what_it_gives_on_the_cpu(
+    name, model_name, track, data_folder
+):
+    method, short = (
+        registry.configure(name, dict(registry.load(name).strongest)),
+        shortened(track, name not in OF_MANY_BLOCKS),
+    )
     model = model_of(short, model_name)
     if reason := method.skip(deepcopy(model)):
         pytest.skip(reason)
@@ -220,12 +289,16 @@ def test_a_method_stays_on_the_device_of_its_model_and_gives_what_it_gives_on_th
     with second_device():
         found = stored(method.compress(model.to(DEVICE), OnDevice(seen(model_name))))
     assert not [key for key, tensor in found.items() if not lies_on(tensor)]
-    assert found.keys() == expected.keys() and all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+    assert found.keys() == expected.keys() and all(
+        torch.equal(found[key], tensor) for key, tensor in expected.items()
+    )
 
 
 @dataclass(frozen=True)
 class Careless(Method):
-    """Zero the smaller half of each weight by a mask that is made on the CPU, whatever the weight's device."""
+    """Zero the smaller half of each weight by a mask that is made on the CPU, whatever
+    the weight's device.
+    """
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         for layer in model.children():
@@ -249,14 +322,18 @@ MISTAKES = {
     "index_select by an index on the CPU": lambda x: x.index_select(0, torch.arange(2)),
     "gather by an index on the CPU": lambda x: x.gather(0, torch.zeros(1, 4, dtype=torch.int64)),
     "an index on the device into the CPU": lambda x: torch.zeros(4)[x[0].argsort()],
-    "values of the CPU put at an index": lambda x: x.index_put_((torch.arange(2),), torch.ones(2, 4)),
+    "values of the CPU put at an index": lambda x: x.index_put_(
+        (torch.arange(2),), torch.ones(2, 4)
+    ),
     "scalars of both places stacked": lambda x: torch.stack([x.sum(), torch.tensor(0.0)]),
     "a product with a copy on the CPU": lambda x: x @ x.cpu().T,
     "a product with a copy named on the CPU": lambda x: x.T @ x.to("cpu"),
     "an empty_like elsewhere": lambda x: x + torch.empty_like(x, device="cpu").zero_(),
     "a layer made on the CPU": lambda x: nn.Linear(4, 4)(x),
     "an activation made on the CPU": lambda x: nn.PReLU(1)(x),
-    "a CPU generator on the device": lambda x: torch.randn(4, generator=torch.Generator(), device=x.device),
+    "a CPU generator on the device": lambda x: torch.randn(
+        4, generator=torch.Generator(), device=x.device
+    ),
     "a CPU generator in place": lambda x: x.normal_(generator=torch.Generator()),
 }
 
@@ -281,12 +358,16 @@ ALLOWED = {
     "a list as index": lambda x: x[[0, 1]],
     "new_zeros": lambda x: x + x.new_zeros(4),
     "zeros on its device": lambda x: x + torch.zeros(4, device=x.device),
-    "drawn on the CPU, then moved": lambda x: x + torch.randn(4, 4, generator=torch.Generator()).to(x.device),
+    "drawn on the CPU, then moved": lambda x: (
+        x + torch.randn(4, 4, generator=torch.Generator()).to(x.device)
+    ),
     "a layer made on its device": lambda x: nn.Linear(4, 4, device=x.device)(x),
     "a layer moved to its device": lambda x: nn.Linear(4, 4).to(x.device)(x),
     "a copy of a model with buffers": lambda x: deepcopy(nn.BatchNorm1d(4, device=x.device))(x),
     "a slice filled from the CPU": lambda x: x.clone()[:2].copy_(torch.ones(2, 4)),
-    "a norm by autograd": lambda x: torch.autograd.grad((y := x.clone().requires_grad_()).norm(), y)[0],
+    "a norm by autograd": lambda x: torch.autograd.grad(
+        (y := x.clone().requires_grad_()).norm(), y
+    )[0],
 }
 
 
@@ -300,10 +381,22 @@ def test_a_copy_to_the_cpu_lies_there_and_leaves_the_original_on_the_device():
     with second_device():
         x = torch.ones(4, device=DEVICE)
         copy = x.cpu()
-        assert (copy.device, x.device, torch.zeros(4).copy_(x).device, copy.numpy().sum()) == (CPU, DEVICE, CPU, 4)
+        assert (copy.device, x.device, torch.zeros(4).copy_(x).device, copy.numpy().sum()) == (
+            CPU,
+            DEVICE,
+            CPU,
+            4,
+        )
 
 
 def test_codes_made_on_the_device_lie_there():
     with second_device():
-        codes = Codes(*(torch.ones(2, 4, device=DEVICE, dtype=dtype) for dtype in (torch.uint8, torch.float16, torch.uint8)), 8, 4)
+        codes = Codes(
+            *(
+                torch.ones(2, 4, device=DEVICE, dtype=dtype)
+                for dtype in (torch.uint8, torch.float16, torch.uint8)
+            ),
+            8,
+            4,
+        )
         assert codes.decode(torch.Size([2, 4])).device == DEVICE

@@ -47,7 +47,9 @@ def test_the_cost_of_the_released_schedule_is_the_sheets():
     rest = 197 * 384 * 16**2 * 3 + 384 * 1000
     K = torch.tensor([KP, KM], dtype=torch.float64).T[1:]
     assert cost(K, 197, 384, 4 * 384).item() + rest == pytest.approx(2.905256e9, abs=1e3)
-    assert cost(torch.full_like(K, 197), 197, 384, 4 * 384).item() + rest == pytest.approx(4.599177e9, abs=1e3)
+    assert cost(torch.full_like(K, 197), 197, 384, 4 * 384).item() + rest == pytest.approx(
+        4.599177e9, abs=1e3
+    )
 
 
 def test_expected_counts_and_their_gradient_are_those_of_the_formula():
@@ -74,11 +76,17 @@ def test_the_mask_of_ranks_is_hard_and_its_gradient_is_that_of_the_probability_t
 
 def test_masked_tokens_get_no_attention_but_their_own():
     P = masked_softmax(torch.zeros(1, 1, 3, 3), torch.tensor([[1.0, 1.0, 0.0]]))
-    torch.testing.assert_close(P[0, 0], torch.tensor([[0.5, 0.5, 0], [0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3]]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        P[0, 0],
+        torch.tensor([[0.5, 0.5, 0], [0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3]]),
+        atol=1e-5,
+        rtol=0,
+    )
 
 
 def test_the_least_attended_goes_and_the_next_merges_into_its_nearest_by_hand():
-    # the class token attends to patches 3, 1, 4, 2 in this order; 2 goes; 4 merges into 1, not into 3 and not into the class token
+    # the class token attends to patches 3, 1, 4, 2 in this order; 2 goes; 4 merges into
+    # 1, not into 3 and not into the class token
     q, k = torch.ones(1, 1, 5, 1), torch.tensor([0.0, 3.0, 1.0, 4.0, 2.0]).view(1, 1, 5, 1)
     x = torch.tensor([[1.0, 1.0], [2.0, 0.0], [7.0, 7.0], [0.0, 3.0], [4.0, 3.0]])[None]
     y, size = drop_and_merge(x, None, q, k, Kp=4, Km=3)
@@ -100,7 +108,8 @@ def test_opposite_tokens_leave_a_size_with_a_logarithm():
 
 def test_merging_softly_gives_the_tokens_that_merging_gives():
     x = torch.randn(3, 9, 48)
-    q, k = torch.ones(3, 1, 9, 1), torch.linspace(9, 1, 9).view(1, 1, 9, 1).expand(3, 1, 9, 1)  # in order of rank
+    # in order of rank
+    q, k = torch.ones(3, 1, 9, 1), torch.linspace(9, 1, 9).view(1, 1, 9, 1).expand(3, 1, 9, 1)
     hard, _ = drop_and_merge(x, None, q, k, Kp=7, Km=4)
     y, size = soft_merge(x, torch.ones(3, 9), torch.tensor(4.0), torch.tensor(7.0))
     torch.testing.assert_close(y[:, :4], hard)
@@ -114,11 +123,17 @@ def test_masked_tokens_and_missing_ones_give_the_same_logits(make_model, make_da
     model = make_model("vit")
     hard = realise(copy.deepcopy(model), list(copy.deepcopy(model).blocks), counts)
     with torch.no_grad():
-        torch.testing.assert_close(soft(model, sure(list(zip(counts[::2], counts[1::2], strict=True))))(images), hard(images), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            soft(model, sure(list(zip(counts[::2], counts[1::2], strict=True))))(images),
+            hard(images),
+            rtol=1e-3,
+            atol=1e-4,
+        )
 
 
 def test_counts_grow_in_the_order_in_which_the_expected_ones_round_up_and_never_past_those_before():
-    assert growth([3.5, 2.75, 4.0, 2.0], 5) == [0, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 3]  # 4.0 counts as 2.75
+    # 4.0 counts as 2.75
+    assert growth([3.5, 2.75, 4.0, 2.0], 5) == [0, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 3]
     found = growth([4.5, 3.5], 6)
     assert [2 + found[:3].count(which) for which in (0, 1)] == [4, 3]
     assert [2 + found[:5].count(which) for which in (0, 1)] == [5, 4]  # the ceilings
@@ -139,7 +154,9 @@ def test_what_an_image_gives_does_not_depend_on_the_others(make_model, make_data
     images, model = make_data("vit").calibration, make_model("vit")
     model = realise(model, list(model.blocks), [15, 12, 12, 12, 9, 7, 6, 5, 4, 2])
     with torch.no_grad():
-        torch.testing.assert_close(torch.cat([model(image[None]) for image in images]), model(images), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            torch.cat([model(image[None]) for image in images]), model(images), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_training_starts_at_the_budget_with_the_same_counts_everywhere():
@@ -152,20 +169,31 @@ def test_training_starts_at_the_budget_with_the_same_counts_everywhere():
 
 
 @pytest.mark.parametrize("macs", [0.4, 0.9])
-def test_a_step_against_the_loss_moves_the_expected_cost_towards_the_budget(make_model, make_data, macs):
+def test_a_step_against_the_loss_moves_the_expected_cost_towards_the_budget(
+    make_model, make_data, macs
+):
     data, model = make_data("vit"), make_model("vit")
     dense, split = data.macs(model), data.train
     w = soft(model, torch.zeros(5, 2, 16)).blocks.w
     before = cost(expected(w), 17, 48, 192).item()
-    cross_entropy(Budgeted(model, (17, 48, 192), macs * dense, 100 / dense**2)(split.images[:64]), split.labels[:64]).backward()
+    cross_entropy(
+        Budgeted(model, (17, 48, 192), macs * dense, 100 / dense**2)(split.images[:64]),
+        split.labels[:64],
+    ).backward()
     w.data -= 0.5 * w.grad.sign()
     after = cost(expected(w), 17, 48, 192).item()
     assert (after > 1.05 * before) if macs == 0.9 else (after < 0.95 * before)
 
 
-def test_dropping_what_the_class_token_ignores_changes_it_less_than_dropping_what_it_attends_to(make_model):
-    model, x = make_model("vit"), torch.randn(64, 17, 48, generator=torch.Generator().manual_seed(0))
-    model.blocks[0].attn.qkv.weight.data *= 20  # attention that is not flat, and heads that say something
+def test_dropping_what_the_class_token_ignores_changes_it_less_than_dropping_what_it_attends_to(
+    make_model,
+):
+    model, x = (
+        make_model("vit"),
+        torch.randn(64, 17, 48, generator=torch.Generator().manual_seed(0)),
+    )
+    # attention that is not flat, and heads that say something
+    model.blocks[0].attn.qkv.weight.data *= 20
     twice = [model.blocks[0], model.blocks[0]]
 
     def reverse(x, size, q, k):

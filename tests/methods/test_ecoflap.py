@@ -1,4 +1,6 @@
-"""The sheet's examples of scores and allocation, the budget, and the paper's claim that a block that matters more keeps more."""
+"""The sheet's examples of scores and allocation, the budget, and the paper's claim that
+a block that matters more keeps more.
+"""
 
 import copy
 
@@ -14,7 +16,10 @@ from methods.parts.network.layers import by_block, prunable
 
 def counts(model):
     """Return zeros and weights of each block."""
-    weights = [torch.cat([layer.weight.flatten() for layer in group.values()]) for group in by_block(model, prunable(model))]
+    weights = [
+        torch.cat([layer.weight.flatten() for layer in group.values()])
+        for group in by_block(model, prunable(model))
+    ]
     return [(int((weight == 0).sum()), weight.numel()) for weight in weights]
 
 
@@ -41,7 +46,10 @@ def test_shaking_leaves_every_weight_bit_for_bit_as_it_was(make_model, track_dat
     model = make_model("resnet")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     some = Split(track_data.train.images[:16], track_data.train.labels[:16])
-    assert all(shaken(model, layer.weight, some, torch.Generator()) > 0 for layer in prunable(model).values())
+    assert all(
+        shaken(model, layer.weight, some, torch.Generator()) > 0
+        for layer in prunable(model).values()
+    )
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert EPS == 1e-3
 
@@ -69,16 +77,23 @@ def test_zeros_are_shared_among_layers_and_rows_one_by_one():
 
 
 @pytest.mark.parametrize(("model_name", "s"), [("mobilenet", 0.37), ("vit", 0.6)])
-def test_the_zeros_are_exactly_as_many_as_asked_for_and_no_block_has_more_than_the_cap(make_model, make_data, model_name, s):
-    model = registry.configure("ecoflap", {"sparsity": s, "bn_passes": 0}).compress(make_model(model_name), make_data(model_name))
+def test_the_zeros_are_exactly_as_many_as_asked_for_and_no_block_has_more_than_the_cap(
+    make_model, make_data, model_name, s
+):
+    model = registry.configure("ecoflap", {"sparsity": s, "bn_passes": 0}).compress(
+        make_model(model_name), make_data(model_name)
+    )
     zeros, sizes = zip(*counts(model), strict=True)
     assert sum(zeros) == round(s * sum(sizes))
     assert (
-        all(z <= (s + 0.1) * n for z, n in zip(zeros, sizes, strict=True)) and len({round(z / n, 3) for z, n in zip(zeros, sizes, strict=True)}) > 1
+        all(z <= (s + 0.1) * n for z, n in zip(zeros, sizes, strict=True))
+        and len({round(z / n, 3) for z, n in zip(zeros, sizes, strict=True)}) > 1
     )
 
 
-def test_a_block_that_hardly_matters_gives_most_and_the_output_suffers_less_than_under_uniform_sparsity(make_model, make_data, track_data):
+def test_a_block_that_hardly_matters_gives_most_and_the_output_suffers_less_than_under_uniform_sparsity(
+    make_model, make_data, track_data
+):
     model = make_model("vit")
     idle = model.blocks[1]
     for part in (idle.norm1, idle.norm2, idle.attn.proj, idle.mlp.fc2):
@@ -86,10 +101,14 @@ def test_a_block_that_hardly_matters_gives_most_and_the_output_suffers_less_than
     images = track_data.validation.images[:64]
 
     def pruned(method):
-        return registry.configure(method, {"sparsity": 0.5}).compress(copy.deepcopy(model), make_data("vit"))
+        return registry.configure(method, {"sparsity": 0.5}).compress(
+            copy.deepcopy(model), make_data("vit")
+        )
 
     chosen = pruned("ecoflap")
     share = [zeros / size for zeros, size in counts(chosen)]
     assert max(share) == share[1] == pytest.approx(0.6, abs=0.001)
     with torch.no_grad():
-        assert (chosen(images) - model(images)).norm() < 0.95 * (pruned("wanda")(images) - model(images)).norm()
+        assert (chosen(images) - model(images)).norm() < 0.95 * (
+            pruned("wanda")(images) - model(images)
+        ).norm()

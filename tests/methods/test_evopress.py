@@ -14,12 +14,15 @@ from methods.parts.quantization.levels import budget, costs, logits, rounded
 from methods.parts.training.losses import soft_loss
 
 KEPT = [[0, 1]] * 8  # eight units, dropped or kept
-LADDER = [[0, 1, 2, 3, 4]] * 200  # many units in the middle of many levels: two moves hardly ever meet
+# many units in the middle of many levels: two moves hardly ever meet
+LADDER = [[0, 1, 2, 3, 4]] * 200
 
 
 @pytest.fixture
 def make_small(make_model):
-    """Build a ViT of two blocks, one of which counts four times as much as the other."""
+    """Build a ViT of two blocks, one of which counts four times as much as the
+    other.
+    """
 
     def make():
         model = make_model("vit")
@@ -38,13 +41,21 @@ def seeded(seed=0):
 
 def additive(losses):
     """The fitness of a state as the sum of what its units lose, whatever the images."""
-    return lambda states, images: [sum(losses[u][v] for u, v in enumerate(state)) for state in states]
+    return lambda states, images: [
+        sum(losses[u][v] for u, v in enumerate(state)) for state in states
+    ]
 
 
 def searched(cost, limit, losses, generations, seed=0):
     generator = seeded(seed)
     start = under(cost, len(cost[0]) - 1, limit, generator)
-    return evolve(start, generations, STAGES, lambda parent: children(parent, 16, cost, limit, generator), additive(losses))
+    return evolve(
+        start,
+        generations,
+        STAGES,
+        lambda parent: children(parent, 16, cost, limit, generator),
+        additive(losses),
+    )
 
 
 def widths(model):
@@ -63,7 +74,11 @@ def test_units_of_different_sizes_reach_the_best_of_all_within_the_budget():
     generator = seeded(1)
     cost = [[0, size, 2 * size] for size in (3, 5, 8, 13, 2, 7)]
     losses = [sorted(torch.rand(3, generator=generator).tolist(), reverse=True) for _ in cost]
-    states = [state for state in torch.cartesian_prod(*[torch.arange(3)] * 6).tolist() if price(state, cost) <= 30]
+    states = [
+        state
+        for state in torch.cartesian_prod(*[torch.arange(3)] * 6).tolist()
+        if price(state, cost) <= 30
+    ]
     best = min(additive(losses)(states, 0))
     assert additive(losses)([searched(cost, 30, losses, 100)], 0)[0] == pytest.approx(best)
 
@@ -79,12 +94,15 @@ def test_every_child_holds_the_budget_changes_little_and_gives_back_most_of_what
     assert len(found) == len(set(found)) == 40 and parent not in found
     for state in found:
         assert sum(abs(v - p) for v, p in zip(state, parent, strict=True)) <= 10
-        assert price(parent, cost) - 0.25 * 3 * 49 <= price(state, cost) <= limit  # at most 3 moves up, none dearer than 49
+        # at most 3 moves up, none dearer than 49
+        assert price(parent, cost) - 0.25 * 3 * 49 <= price(state, cost) <= limit
 
 
 def test_one_two_and_three_moves_up_come_as_five_three_and_one():
     parent, generator = (2,) * 200, seeded()
-    ups = Counter(sum(max(0, v - 2) for v in child(parent, LADDER, 400, generator)) for _ in range(4500))
+    ups = Counter(
+        sum(max(0, v - 2) for v in child(parent, LADDER, 400, generator)) for _ in range(4500)
+    )
     assert [round(ups[number] / 500) for number in (1, 2, 3)] == [5, 3, 1]
 
 
@@ -105,13 +123,21 @@ def test_the_parent_is_never_followed_by_a_worse_state_on_the_same_images():
     losses = torch.rand((10, 4), generator=seeded(3)).tolist()
     values, generator, state, cost = [], seeded(4), (1,) * 10, [[0, 1, 2, 3]] * 10
     for _ in range(40):
-        state = evolve(state, 1, STAGES, lambda parent: children(parent, 6, cost, 10, generator), additive(losses))
+        state = evolve(
+            state,
+            1,
+            STAGES,
+            lambda parent: children(parent, 6, cost, 10, generator),
+            additive(losses),
+        )
         values += additive(losses)([state], 0)
     assert values == sorted(values, reverse=True) and values[-1] < values[0]
 
 
 def test_a_parent_better_than_all_its_children_stays():
-    assert evolve((1, 0), 3, STAGES, lambda parent: [(0, 1)], additive([[1.0, 0.0], [0.0, 1.0]])) == (1, 0)
+    assert evolve(
+        (1, 0), 3, STAGES, lambda parent: [(0, 1)], additive([[1.0, 0.0], [0.0, 1.0]])
+    ) == (1, 0)
 
 
 def test_children_are_sieved_on_more_and_more_images_and_the_parent_joins_at_last():
@@ -122,13 +148,17 @@ def test_children_are_sieved_on_more_and_more_images_and_the_parent_joins_at_las
         return [float(sum(state[:100])) for state in states]
 
     generator = seeded()
-    evolve((2,) * 200, 1, STAGES, lambda parent: children(parent, 24, LADDER, 400, generator), fitness)
+    evolve(
+        (2,) * 200, 1, STAGES, lambda parent: children(parent, 24, LADDER, 400, generator), fitness
+    )
     (two, few), (one, most) = STAGES
     assert seen == [(24, few, False), (two + 1, most, True)] and one == 1 and few < most
 
 
 def test_the_fittest_are_those_of_least_fitness_in_order():
-    assert fittest([(3,), (1,), (2,), (1,)], 3, 0, lambda states, images: [state[0] for state in states]) == [(1,), (1,), (2,)]
+    assert fittest(
+        [(3,), (1,), (2,), (1,)], 3, 0, lambda states, images: [state[0] for state in states]
+    ) == [(1,), (1,), (2,)]
 
 
 def loss_of(model, options, levels, data, dense):
@@ -149,12 +179,20 @@ def test_it_keeps_closer_to_dense_than_all_layers_alike_within_the_same_bits(mak
 def test_the_average_is_met(make_small, make_data):
     model = EvoPress(3.6, generations=2, offspring=4).compress(make_small(), make_data("vit"))
     codes = [store.codes_of(model)[f"{layer}.weight"] for layer in prunable(model)]
-    bits = sum(code.bits * code.codes.numel() + 16 * code.scale.numel() + 8 * code.zero.numel() for code in codes)
+    bits = sum(
+        code.bits * code.codes.numel() + 16 * code.scale.numel() + 8 * code.zero.numel()
+        for code in codes
+    )
     assert 3.2 < bits / sum(code.codes.numel() for code in codes) <= 3.6
 
 
 def test_the_seed_and_nothing_else_decides_the_search(make_small, make_data):
-    runs = [widths(EvoPress(3.5, generations=2, offspring=4).compress(make_small(), make_data("vit", seed))) for seed in (0, 0, 1)]
+    runs = [
+        widths(
+            EvoPress(3.5, generations=2, offspring=4).compress(make_small(), make_data("vit", seed))
+        )
+        for seed in (0, 0, 1)
+    ]
     assert runs[0] == runs[1] != runs[2]
 
 

@@ -35,11 +35,19 @@ def test_of_six_blocks_it_finds_the_one_whose_loss_is_least(make_model, make_dat
         without.blocks[i] = nn.Identity()
         losses.append(float(soft_loss(logits(without, images), dense, 1.0)))
     found = EvoPressDrop("block", 1).compress(model, data)
-    assert dropped(found, [f"blocks.{i}" for i in range(6)]) == [f"blocks.{losses.index(min(losses))}"]
+    assert dropped(found, [f"blocks.{i}" for i in range(6)]) == [
+        f"blocks.{losses.index(min(losses))}"
+    ]
 
 
 @pytest.mark.parametrize(
-    ("name", "unit", "count"), [("vit", "joint", 5), ("mixer", "attention", 2), ("resnet", "block", 5), ("mobilenet", "block", 1)]
+    ("name", "unit", "count"),
+    [
+        ("vit", "joint", 5),
+        ("mixer", "attention", 2),
+        ("resnet", "block", 5),
+        ("mobilenet", "block", 1),
+    ],
 )
 def test_as_many_units_as_asked_for_are_gone(make_model, make_data, name, unit, count):
     model, method = make_model(name), EvoPressDrop(unit, count)

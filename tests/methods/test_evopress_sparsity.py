@@ -1,4 +1,6 @@
-"""The ladder by hand, a level switch, exact counts, SparseGPT's worked example at several levels at once, and the paper's claim against uniform sparsity."""
+"""The ladder by hand, a level switch, exact counts, SparseGPT's worked example at
+several levels at once, and the paper's claim against uniform sparsity.
+"""
 
 import copy
 
@@ -17,7 +19,9 @@ from methods.parts.training.losses import soft_loss
 
 @pytest.fixture
 def make_uneven(make_model):
-    """Build a ViT of two blocks, the second of which counts much more than the first."""
+    """Build a ViT of two blocks, the second of which counts much more than the
+    first.
+    """
 
     def make():
         model = make_model("vit")
@@ -64,17 +68,22 @@ def test_a_switch_moves_the_same_number_of_weights_from_one_layer_to_another_wha
     for state in found:
         moved = [levels[v] - k for levels, v, k in zip(keep, state, even, strict=True)]
         assert sum(moved) == 0 and moved[2] == 0  # the third is too small for a step
-        assert all(m % 20 == 0 for m in moved) and 20 <= sum(map(abs, moved)) // 2 <= 60  # one to three switches
+        # one to three switches
+        assert all(m % 20 == 0 for m in moved) and 20 <= sum(map(abs, moved)) // 2 <= 60
 
 
 def test_sparsegpt_s_pair_becomes_one_and_a_half_at_one_level_and_stays_or_goes_at_others():
     W, H = torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
     expected = torch.tensor([[[0.0, 0.0]], [[0.0, 1.5]], [[1.0, 1.0]]])
-    torch.testing.assert_close(pruned(W, H, [2, 1, 0]), expected, atol=0.01, rtol=0)  # damping is 1 % here
+    # damping is 1 % here
+    torch.testing.assert_close(pruned(W, H, [2, 1, 0]), expected, atol=0.01, rtol=0)
 
 
 def test_uncorrelated_inputs_zero_the_lowest_w_squared_times_h_at_every_level():
-    W, h = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)), torch.linspace(0.1, 2, 64).double()
+    W, h = (
+        torch.randn(8, 64, generator=torch.Generator().manual_seed(0)),
+        torch.linspace(0.1, 2, 64).double(),
+    )
     h[5] = 0
     damped = (h + (h == 0) + 0.01 * (h + (h == 0)).mean()) * (h > 0)
     for zeros, Q in zip((500, 256, 10), pruned(W, h.diag(), [500, 256, 10]), strict=True):
@@ -83,7 +92,10 @@ def test_uncorrelated_inputs_zero_the_lowest_w_squared_times_h_at_every_level():
 
 def test_levels_made_at_once_are_those_made_one_by_one_and_their_zeros_exact():
     generator = torch.Generator().manual_seed(1)
-    x, W = torch.randn(600, 200, generator=generator) @ torch.randn(200, 200, generator=generator), torch.randn(17, 200, generator=generator)
+    x, W = (
+        torch.randn(600, 200, generator=generator) @ torch.randn(200, 200, generator=generator),
+        torch.randn(17, 200, generator=generator),
+    )
     H, zeros = (x.T @ x).double(), [3001, 1700, 999, 1]
     found = pruned(W, H, zeros)
     for k, Q in zip(zeros, found, strict=True):
@@ -92,8 +104,12 @@ def test_levels_made_at_once_are_those_made_one_by_one_and_their_zeros_exact():
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])
-def test_as_many_weights_as_asked_for_are_zero_and_each_layer_is_whole_steps_off_uniform(make_model, make_data, name):
-    model = EvoPressSparsity(0.7, generations=1, offspring=3).compress(make_model(name), make_data(name))
+def test_as_many_weights_as_asked_for_are_zero_and_each_layer_is_whole_steps_off_uniform(
+    make_model, make_data, name
+):
+    model = EvoPressSparsity(0.7, generations=1, offspring=3).compress(
+        make_model(name), make_data(name)
+    )
     sizes, zeros = sizes_of(model), zeros_of(model)
     assert 0 <= sum(zeros) - 0.7 * sum(sizes) < 1
     step = round(sum(sizes) / len(sizes) / evopress_sparsity.STEPS)
@@ -103,10 +119,14 @@ def test_as_many_weights_as_asked_for_are_zero_and_each_layer_is_whole_steps_off
 
 def test_without_generations_all_layers_have_the_same_share(make_model, make_data):
     model = EvoPressSparsity(0.6, generations=0).compress(make_model("vit"), make_data("vit"))
-    assert all(abs(z - 0.6 * size) <= 1 for z, size in zip(zeros_of(model), sizes_of(model), strict=True))
+    assert all(
+        abs(z - 0.6 * size) <= 1 for z, size in zip(zeros_of(model), sizes_of(model), strict=True)
+    )
 
 
-def test_the_search_keeps_closer_to_dense_than_uniform_and_spares_the_block_that_matters(make_uneven, make_data):
+def test_the_search_keeps_closer_to_dense_than_uniform_and_spares_the_block_that_matters(
+    make_uneven, make_data
+):
     data, loss, dense = make_data("vit"), {}, make_uneven()
     target = logits(dense, data.calibration)
     for generations in (0, 12):
@@ -118,27 +138,36 @@ def test_the_search_keeps_closer_to_dense_than_uniform_and_spares_the_block_that
 
 
 def test_the_seed_and_nothing_else_decides_the_search(make_uneven, make_data):
-    runs = [zeros_of(EvoPressSparsity(0.7, 2, 4).compress(make_uneven(), make_data("vit", seed))) for seed in (0, 0, 1)]
+    runs = [
+        zeros_of(EvoPressSparsity(0.7, 2, 4).compress(make_uneven(), make_data("vit", seed)))
+        for seed in (0, 0, 1)
+    ]
     assert runs[0] == runs[1] != runs[2]
 
 
 def test_without_passes_the_statistics_of_batch_norms_stay_dense_s(make_model, make_data):
     dense = make_model("resnet")
     for passes in (0, 1):
-        found = EvoPressSparsity(0.7, 1, 2, bn_passes=passes).compress(copy.deepcopy(dense), make_data("resnet"))
+        found = EvoPressSparsity(0.7, 1, 2, bn_passes=passes).compress(
+            copy.deepcopy(dense), make_data("resnet")
+        )
         assert torch.equal(found.bn1.running_mean, dense.bn1.running_mean) is (passes == 0)
 
 
 def test_every_child_is_judged_by_statistics_of_its_own(make_model, make_data, monkeypatch):
     seen = []
-    monkeypatch.setattr(evopress_sparsity, "recalibrate", lambda model, images: seen.append(len(images)))
+    monkeypatch.setattr(
+        evopress_sparsity, "recalibrate", lambda model, images: seen.append(len(images))
+    )
     EvoPressSparsity(0.7, 1, 3).compress(make_model("resnet"), make_data("resnet"))
     assert seen == [16, 16, 16, 64, 64, 64]
 
 
 def test_settings_are_checked():
     settings = TypeAdapter(EvoPressSparsity)
-    assert settings.validate_python({"sparsity": 0.9, "offspring": 8}) == EvoPressSparsity(0.9, offspring=8)
+    assert settings.validate_python({"sparsity": 0.9, "offspring": 8}) == EvoPressSparsity(
+        0.9, offspring=8
+    )
     for wrong in ({"sparsity": 1}, {"offspring": 0}, {"generations": -1}):
         with pytest.raises(ValidationError):
             settings.validate_python(wrong)

@@ -13,8 +13,14 @@ def drawn(*shape, seed=0):
 
 def outputs(seed=0, samples=300, inputs=20, features=12):
     """Return a weight, a bias and correlated inputs that are far from centred."""
-    x = drawn(samples, inputs, seed=seed) @ drawn(inputs, inputs, seed=seed + 1) + 3 * drawn(inputs, seed=seed + 2)
-    return drawn(features, inputs, seed=seed + 3).double(), drawn(features, seed=seed + 4).double(), x.double()
+    x = drawn(samples, inputs, seed=seed) @ drawn(inputs, inputs, seed=seed + 1) + 3 * drawn(
+        inputs, seed=seed + 2
+    )
+    return (
+        drawn(features, inputs, seed=seed + 3).double(),
+        drawn(features, seed=seed + 4).double(),
+        x.double(),
+    )
 
 
 def of(y):
@@ -67,19 +73,29 @@ def test_no_pair_of_the_rank_of_the_truncated_svd_has_a_larger_error(make_model,
         features = feature_pca(model, layers, images)
         for key, layer in layers.items():
             seen = []
-            handle = layer.register_forward_hook(lambda _m, args, y, seen=seen: seen.append((args[0], y)))
+            handle = layer.register_forward_hook(
+                lambda _m, args, y, seen=seen: seen.append((args[0], y))
+            )
             with torch.no_grad():
                 model(images)
                 handle.remove()
                 x, y = seen[0]
                 r = min(layer.weight.flatten(1).shape) // 3
                 ours = (mimicking(layer, features[key], r)(x) - y).square().mean()
-                svd = (pair(layer, *factors(layer.weight.flatten(1), r), layer.bias)(x) - y).square().mean()
+                svd = (
+                    (pair(layer, *factors(layer.weight.flatten(1), r), layer.bias)(x) - y)
+                    .square()
+                    .mean()
+                )
             assert ours < svd
-            torch.testing.assert_close(ours.double(), features[key].s[r:].sum() / len(layer.weight), rtol=1e-3, atol=1e-7)
+            torch.testing.assert_close(
+                ours.double(), features[key].s[r:].sum() / len(layer.weight), rtol=1e-3, atol=1e-7
+            )
 
 
-@pytest.mark.parametrize("layer", [nn.Linear(20, 12), nn.Conv2d(8, 12, (3, 2), 2, 1, bias=False), nn.Conv2d(8, 12, 1)])
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(20, 12), nn.Conv2d(8, 12, (3, 2), 2, 1, bias=False), nn.Conv2d(8, 12, 1)]
+)
 def test_a_layer_mimicked_at_full_rank_computes_the_same(layer):
     x = drawn(5, 7, 20) if isinstance(layer, nn.Linear) else drawn(5, 8, 9, 9)
     found = feature_pca(layer, {"": layer}, x)[""]
@@ -95,7 +111,11 @@ def test_statistics_do_not_depend_on_how_inputs_fall_into_batches():
 
 
 def test_the_divergence_of_a_replaced_module_is_that_of_its_predictions_and_the_model_is_left_as_it_was():
-    model, other, x = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), nn.Linear(6, 5), drawn(128, 6)
+    model, other, x = (
+        nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)),
+        nn.Linear(6, 5),
+        drawn(128, 6),
+    )
     own = model[0]
     p, q = model(x).softmax(1), model[2](model[1](other(x))).softmax(1)
     moved = divergences(model, {"0": other, "2": model[2]}, x)

@@ -15,7 +15,9 @@ def integers(w, bits):
 def correlated(seed, samples=400, columns=100):
     generator = torch.Generator().manual_seed(seed)
     mix = torch.eye(columns) + 0.3 * torch.randn(columns, columns, generator=generator)
-    return torch.randn(samples, columns, generator=generator).relu() @ mix, torch.randn(20, columns, generator=generator)
+    return torch.randn(samples, columns, generator=generator).relu() @ mix, torch.randn(
+        20, columns, generator=generator
+    )
 
 
 def loss(difference, H):
@@ -23,7 +25,9 @@ def loss(difference, H):
 
 
 def by_explicit_inverses(W, H, grid):
-    """Round column after column; each time solve for the best change of the columns left, and shrink H's inverse by the column that is done."""
+    """Round column after column; each time solve for the best change of the columns
+    left, and shrink H's inverse by the column that is done.
+    """
     W, inverse = W.double().clone(), torch.linalg.inv(H)
     done = torch.empty_like(W)
     for j in range(W.shape[1]):
@@ -74,7 +78,8 @@ def test_grids_of_groups_are_fitted_to_what_the_groups_before_have_made_of_the_w
     codes = gptq(W, H, Rule(2, 60, lambda w, bits: shown.append(w) or how.fit(w, bits)), 0.01)
     error = (W - codes.decode(W.shape))[:, :60].double()
     damped = H + 0.01 * H.diagonal().mean() * torch.eye(100)
-    best = error @ torch.linalg.solve(damped[60:, 60:], damped[60:, :60]).T  # what of the rest makes up best for the first group's error
+    # what of the rest makes up best for the first group's error
+    best = error @ torch.linalg.solve(damped[60:, 60:], damped[60:, :60]).T
     torch.testing.assert_close(shown[0], W[:, :60])
     torch.testing.assert_close(shown[1], W[:, 60:] + best.float(), rtol=1e-3, atol=1e-3)
 
@@ -96,7 +101,9 @@ def test_gptq_at_32_bits_leaves_the_model_as_it_is(make_model, make_data, name):
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])
-def test_gptq_stores_codes_of_every_layer_and_draws_the_calibration_images_once(make_model, make_data, name):
+def test_gptq_stores_codes_of_every_layer_and_draws_the_calibration_images_once(
+    make_model, make_data, name
+):
     data = make_data(name)
     model = Gptq(3).compress(make_model(name), data)
     inner = prunable(model)

@@ -21,7 +21,9 @@ def sse(w, c):
 
 
 def best(w, k):
-    """Return the least sum of squares of any k clusters of w, by dynamic programming over the sorted values."""
+    """Return the least sum of squares of any k clusters of w, by dynamic programming
+    over the sorted values.
+    """
     x = np.sort(w.double().numpy())
 
     def cost(i, j):
@@ -29,7 +31,9 @@ def best(w, k):
 
     least = [cost(0, j) if j else 0.0 for j in range(len(x) + 1)]
     for _ in range(k - 1):
-        least = [min((least[i] + cost(i, j) for i in range(j)), default=0.0) for j in range(len(x) + 1)]
+        least = [
+            min((least[i] + cost(i, j) for i in range(j)), default=0.0) for j in range(len(x) + 1)
+        ]
     return least[-1]
 
 
@@ -40,10 +44,16 @@ def test_two_values_are_their_own_centroids():
 
 @pytest.mark.parametrize(("k", "seed"), [(2, 0), (4, 1), (8, 2), (16, 3)])
 def test_it_equals_scikit_learn_from_the_same_linear_start(k, seed):
-    w = torch.rand(2000, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).pow(1.5)
+    w = torch.rand(2000, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).pow(
+        1.5
+    )
     start = torch.linspace(w.min().item(), w.max().item(), k, dtype=w.dtype)[:, None]
-    theirs = KMeans(k, init=start.numpy(), n_init=1, max_iter=100, tol=0, algorithm="lloyd").fit(w[:, None].numpy())
-    torch.testing.assert_close(kmeans(w, k), torch.from_numpy(theirs.cluster_centers_).flatten(), rtol=0, atol=2e-3)
+    theirs = KMeans(k, init=start.numpy(), n_init=1, max_iter=100, tol=0, algorithm="lloyd").fit(
+        w[:, None].numpy()
+    )
+    torch.testing.assert_close(
+        kmeans(w, k), torch.from_numpy(theirs.cluster_centers_).flatten(), rtol=0, atol=2e-3
+    )
     assert sse(w, kmeans(w, k)) == pytest.approx(theirs.inertia_, rel=2e-4)
 
 
@@ -63,11 +73,15 @@ def test_one_cluster_is_the_mean_and_as_many_as_values_are_the_values():
 
 def test_an_empty_cluster_starts_anew_at_the_weight_of_largest_error():
     x = torch.tensor([0.0, 0.1, 0.2, 5.0], dtype=torch.float64)
-    c = torch.tensor([1.3, 2.0, 4.9], dtype=torch.float64)  # members: the first three, none, the last
+    # members: the first three, none, the last
+    c = torch.tensor([1.3, 2.0, 4.9], dtype=torch.float64)
     assert refilled(x, c, torch.tensor([3, 0, 1])).tolist() == [0.0, 1.3, 4.9]
 
 
-@pytest.mark.parametrize(("n", "b", "k"), [(10**6, 8, 256), (576, 8, 256), (500, 8, 128), (64, 8, 16), (3, 8, 2), (10**6, 1, 2)])
+@pytest.mark.parametrize(
+    ("n", "b", "k"),
+    [(10**6, 8, 256), (576, 8, 256), (500, 8, 128), (64, 8, 16), (3, 8, 2), (10**6, 1, 2)],
+)
 def test_a_table_is_no_longer_than_the_indices(n, b, k):
     assert clusters(n, b) == k
 
@@ -94,7 +108,13 @@ def test_the_sheets_frequencies_take_thirteen_bits():
     parts = huffman(symbols)
     assert parts["lengths"].tolist() == [0, 1, 1, 2]  # lengths 1, 2, 3, 3
     lengths = [length for length, of in enumerate(parts["lengths"].tolist()) for _ in range(of)]
-    assert sum(length * int((symbols == s).sum()) for length, s in zip(lengths, parts["symbols"].tolist(), strict=True)) == 13
+    assert (
+        sum(
+            length * int((symbols == s).sum())
+            for length, s in zip(lengths, parts["symbols"].tolist(), strict=True)
+        )
+        == 13
+    )
     assert len(parts["stream"]) == 2 and torch.equal(unhuffman(parts, 8), symbols)
 
 
@@ -104,12 +124,18 @@ def forms(content):
 
 
 def written(layer, b):
-    """Store `layer` in 2^b values; return its codes, the file, and how much of the packed indices its Huffman code takes."""
+    """Store `layer` in 2^b values; return its codes, the file, and how much of the
+    packed indices its Huffman code takes.
+    """
     share_weights(layer, b)
     store_table(layer)
     codes = layer.weight_codes
     coded = sum(part.nbytes for part in huffman(codes.index).values())
-    return codes, weights_file.encode({"w": layer.weight.detach()}, {"w": codes}), coded / (b * layer.weight.numel() / 8)
+    return (
+        codes,
+        weights_file.encode({"w": layer.weight.detach()}, {"w": codes}),
+        coded / (b * layer.weight.numel() / 8),
+    )
 
 
 def test_the_file_of_a_pruned_layer_is_huffman_coded_shorter_than_packed_and_read_back_bit_for_bit():
@@ -132,16 +158,29 @@ def test_the_file_of_balanced_clusters_is_packed_and_read_back_bit_for_bit():
 
 
 def test_a_chain_from_pruning_keeps_every_zero_through_fine_tuning(make_model, make_data):
-    setting = {"magnitude.sparsity": 0.7, "magnitude.bn_passes": 0, "kmeans_huffman.index_bits": 3, "kmeans_huffman.share": 1.0}
-    pruned = registry.configure("magnitude", {"sparsity": 0.7, "bn_passes": 0}).compress(make_model("resnet"), make_data("resnet"))
-    model = registry.configure("magnitude__kmeans_huffman", setting).compress(make_model("resnet"), make_data("resnet"))
-    for (name, layer), before in zip(prunable(model).items(), prunable(pruned).values(), strict=True):
+    setting = {
+        "magnitude.sparsity": 0.7,
+        "magnitude.bn_passes": 0,
+        "kmeans_huffman.index_bits": 3,
+        "kmeans_huffman.share": 1.0,
+    }
+    pruned = registry.configure("magnitude", {"sparsity": 0.7, "bn_passes": 0}).compress(
+        make_model("resnet"), make_data("resnet")
+    )
+    model = registry.configure("magnitude__kmeans_huffman", setting).compress(
+        make_model("resnet"), make_data("resnet")
+    )
+    for (name, layer), before in zip(
+        prunable(model).items(), prunable(pruned).values(), strict=True
+    ):
         assert torch.equal(layer.weight == 0, before.weight == 0), name
         assert len(layer.weight.unique()) <= 8
 
 
 def test_shared_values_lose_less_than_a_grid_of_as_many_points():
-    w = torch.distributions.Laplace(0.0, 1.0).icdf(torch.rand(64, 64, generator=torch.Generator().manual_seed(0)).clamp(1e-3, 1 - 1e-3))
+    w = torch.distributions.Laplace(0.0, 1.0).icdf(
+        torch.rand(64, 64, generator=torch.Generator().manual_seed(0)).clamp(1e-3, 1 - 1e-3)
+    )
     for b in (3, 4):
         grid = round_to_nearest(w.view(1, -1), rule(b, w.numel())).decode(w.shape)
         assert sse(w.flatten(), kmeans(w.flatten(), 2**b)) < 0.8 * (grid - w).square().sum()
@@ -150,12 +189,17 @@ def test_shared_values_lose_less_than_a_grid_of_as_many_points():
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_trained_shared_values_lose_less_than_two_thirds_of_what_those_of_kmeans_lose(seed):
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
+    model = nn.Sequential(
+        nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)
+    )
     x = torch.randn(512, 16)
     y = model(x).detach()
     for layer in model[::2]:
         share_weights(layer, 1)
-    start, optimiser = (model(x) - y).square().mean().item(), torch.optim.Adam(model.parameters(), lr=0.003)
+    start, optimiser = (
+        (model(x) - y).square().mean().item(),
+        torch.optim.Adam(model.parameters(), lr=0.003),
+    )
     for _ in range(100):
         optimiser.zero_grad()
         loss = (model(x) - y).square().mean()
@@ -164,8 +208,15 @@ def test_trained_shared_values_lose_less_than_two_thirds_of_what_those_of_kmeans
     assert loss < 2 / 3 * start and all(len(layer.weight.unique()) == 2 for layer in model[::2])
 
 
-def test_without_training_it_depends_on_no_seed_and_settings_outside_the_range_are_refused(make_model, make_data):
-    first, second = (KmeansHuffman(4, 0.0).compress(make_model("resnet"), make_data("resnet", seed=seed)).state_dict() for seed in (0, 1))
+def test_without_training_it_depends_on_no_seed_and_settings_outside_the_range_are_refused(
+    make_model, make_data
+):
+    first, second = (
+        KmeansHuffman(4, 0.0)
+        .compress(make_model("resnet"), make_data("resnet", seed=seed))
+        .state_dict()
+        for seed in (0, 1)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
     for wrong in ({"index_bits": 0}, {"index_bits": 9}, {"share": 1.5}, {"bits": 4}):
         with pytest.raises(ValidationError):

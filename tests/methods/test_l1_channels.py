@@ -42,19 +42,25 @@ def test_a_pruned_model_is_fine_tuned_within_its_budget(make_model, make_data):
     assert not compressed.training
 
 
-def test_removing_filters_of_small_norm_changes_the_outputs_less_than_removing_large_ones(make_model, make_data):
+def test_removing_filters_of_small_norm_changes_the_outputs_less_than_removing_large_ones(
+    make_model, make_data
+):
     model, data = make_model("mobilenet"), make_data("mobilenet")
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.reset_parameters()  # a channel is as strong as its kernel
     for group in channels.groups(model):
-        group.producer.weight.data.mul_(torch.linspace(0.2, 1.8, group.units)[torch.randperm(group.units)].view(-1, 1, 1, 1))
+        group.producer.weight.data.mul_(
+            torch.linspace(0.2, 1.8, group.units)[torch.randperm(group.units)].view(-1, 1, 1, 1)
+        )
     scores = [l1_norm(group.weights()) for group in channels.groups(model)]
     images = data.calibration
 
     def change(sign):
         pruned = copy.deepcopy(model)
-        channels.prune_to_macs(pruned, channels.removal_order([sign * score for score in scores]), 0.7, data)
+        channels.prune_to_macs(
+            pruned, channels.removal_order([sign * score for score in scores]), 0.7, data
+        )
         return (pruned(images) - model(images)).norm()
 
     with torch.no_grad():
@@ -63,7 +69,9 @@ def test_removing_filters_of_small_norm_changes_the_outputs_less_than_removing_l
 
 def test_a_model_without_free_channels_is_skipped_with_a_reason(make_model):
     assert L1Channels().skip(make_model("vit")) is None
-    assert "no free channels" in L1Channels().skip(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Linear(4, 4)))
+    assert "no free channels" in L1Channels().skip(
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.Linear(4, 4))
+    )
 
 
 def test_settings_are_checked():

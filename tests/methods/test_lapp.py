@@ -31,7 +31,10 @@ def test_scores_are_mean_magnitudes_over_their_mean_whatever_the_scale():
 
 
 def test_the_constraint_raises_thresholds_above_the_budget_and_leaves_them_alone_below():
-    q, t = torch.rand(8, generator=torch.Generator().manual_seed(0)), torch.tensor(0.2, requires_grad=True)
+    q, t = (
+        torch.rand(8, generator=torch.Generator().manual_seed(0)),
+        torch.tensor(0.2, requires_grad=True),
+    )
     F = gates(q, t, 0.25).sum() / 8
     r = F.item()
     (above,) = torch.autograd.grad(penalty(F, r - 0.1), t, retain_graph=True)
@@ -41,14 +44,17 @@ def test_the_constraint_raises_thresholds_above_the_budget_and_leaves_them_alone
 
 
 def test_one_offset_meets_the_budget_and_smaller_filters_fill_the_rest():
-    margins = [torch.tensor([0.1, 0.5]), torch.tensor([0.4, 0.2, 0.3])]  # filters of 10 and of 3 MACs: 29 in all
+    # filters of 10 and of 3 MACs: 29 in all
+    margins = [torch.tensor([0.1, 0.5]), torch.tensor([0.4, 0.2, 0.3])]
     kept = survivors(margins, [10, 3], 29, 17)
-    assert [mask.tolist() for mask in kept] == [[False, True], [True, False, True]]  # 29 - 10 - 3 = 16
+    # 29 - 10 - 3 = 16
+    assert [mask.tolist() for mask in kept] == [[False, True], [True, False, True]]
     kept = survivors([torch.tensor([0.3, 0.5]), torch.tensor([0.4, 0.1, 0.2])], [10, 3], 29, 22)
+    # without the three lowest 13, of which both small ones fit back in
     assert [mask.tolist() for mask in kept] == [
         [False, True],
         [True, True, True],
-    ]  # without the three lowest 13, of which both small ones fit back in
+    ]
 
 
 @pytest.mark.parametrize("mask", [[1.0, 0, 0, 1, 1, 0, 1, 0], [0.0] * 8, [1.0] * 8])
@@ -70,7 +76,12 @@ def test_all_filters_kept_the_gated_layer_is_the_convolution_plus_its_bypass():
     conv, x = nn.Conv2d(6, 9, 3, padding=1, bias=False), torch.randn(2, 6, 5, 5)
     layer = gated(conv)
     with torch.no_grad():
-        torch.testing.assert_close(layer(x), conv(x) + nn.functional.conv2d(x, layer.B, padding=1, groups=3), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            layer(x),
+            conv(x) + nn.functional.conv2d(x, layer.B, padding=1, groups=3),
+            rtol=1e-5,
+            atol=1e-5,
+        )
 
 
 def test_the_loss_moves_the_threshold_while_it_learns_and_frozen_masks_no_more():
@@ -86,7 +97,9 @@ def test_the_loss_moves_the_threshold_while_it_learns_and_frozen_masks_no_more()
 
 
 @pytest.mark.parametrize(("name", "macs"), [("resnet", 0.5), ("mobilenet", 0.3)])
-def test_the_budget_is_met_from_below_to_half_a_percent_bypasses_included(make_model, make_data, name, macs):
+def test_the_budget_is_met_from_below_to_half_a_percent_bypasses_included(
+    make_model, make_data, name, macs
+):
     model, data = make_model(name), make_data(name)
     small = Lapp(macs=macs).compress(copy.deepcopy(model), data)
     assert 0.995 * macs < data.macs(small) / data.macs(model) <= macs
@@ -98,16 +111,26 @@ def test_layers_are_pruned_at_rates_of_their_own(make_model, make_data):
     small = Lapp(macs=0.5, phase=1.0).compress(copy.deepcopy(model), data)
     widths = {name: conv.out_channels for name, conv in convolutions(model).items()}
     kept = {name: getattr(small.get_submodule(name), "kept", None) for name in widths}
-    shares = {sum(m.out_channels for m in kept[name].modules() if isinstance(m, nn.Conv2d)) / widths[name] if kept[name] else 0.0 for name in widths}
+    shares = {
+        sum(m.out_channels for m in kept[name].modules() if isinstance(m, nn.Conv2d)) / widths[name]
+        if kept[name]
+        else 0.0
+        for name in widths
+    }
     assert len(shares) > 3
 
 
 def test_a_budget_below_the_bypasses_is_refused_in_one_line(make_model, make_data):
-    with pytest.raises(ValueError, match=r"macs 0.05 is out of reach: .* 0.\d+ of dense; ask for more"):
+    with pytest.raises(
+        ValueError, match=r"macs 0.05 is out of reach: .* 0.\d+ of dense; ask for more"
+    ):
         Lapp(macs=0.05).compress(make_model("resnet"), make_data("resnet"))
 
 
 def test_a_transformer_is_skipped_with_a_reason(make_model):
     assert Lapp().skip(make_model("vit")) == "no convolution inside a residual block"
     assert Lapp().skip(make_model("resnet")) is None
-    assert {name.split(".")[-1] for name in convolutions(make_model("mobilenet"))} == {"conv_pw", "conv_pwl"}
+    assert {name.split(".")[-1] for name in convolutions(make_model("mobilenet"))} == {
+        "conv_pw",
+        "conv_pwl",
+    }

@@ -1,4 +1,6 @@
-"""LAPTOP-Diff: the knapsack, the additivity that it rests on, the feature losses, and the budget."""
+"""LAPTOP-Diff: the knapsack, the additivity that it rests on, the feature losses, and
+the budget.
+"""
 
 import copy
 from itertools import combinations
@@ -8,7 +10,16 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from methods.laptop import Laptop, cheapest, distilled, ends, feature_loss, output_losses, separated, size
+from methods.laptop import (
+    Laptop,
+    cheapest,
+    distilled,
+    ends,
+    feature_loss,
+    output_losses,
+    separated,
+    size,
+)
 from methods.parts.depth.drop import Residual
 
 
@@ -22,20 +33,35 @@ def test_two_cheap_units_beat_one_dear_and_ties_go_to_the_earlier():
 @pytest.mark.parametrize("seed", range(5))
 def test_the_knapsack_equals_trying_all_subsets(seed):
     generator = torch.Generator().manual_seed(seed)
-    delta, saved = torch.rand(12, generator=generator).tolist(), torch.randint(1, 50, (12,), generator=generator).tolist()
+    delta, saved = (
+        torch.rand(12, generator=generator).tolist(),
+        torch.randint(1, 50, (12,), generator=generator).tolist(),
+    )
     need = sum(saved) * (seed + 1) // 7
-    subsets = [subset for k in range(13) for subset in combinations(range(12), k) if sum(saved[i] for i in subset) >= need]
+    subsets = [
+        subset
+        for k in range(13)
+        for subset in combinations(range(12), k)
+        if sum(saved[i] for i in subset) >= need
+    ]
     found = cheapest(delta, saved, need)
     assert sum(saved[i] for i in found) >= need
-    assert sum(delta[i] for i in found) == pytest.approx(min(sum(delta[i] for i in subset) for subset in subsets))
+    assert sum(delta[i] for i in found) == pytest.approx(
+        min(sum(delta[i] for i in subset) for subset in subsets)
+    )
 
 
 def linear_net():
-    """Three units that read inputs 6 to 8 and each write a direction of its own, without mean: their losses add up."""
+    """Three units that read inputs 6 to 8 and each write a direction of its own,
+    without mean: their losses add up.
+    """
     units = []
     for i in range(3):
         layer = nn.Linear(9, 9, bias=False)
-        layer.weight.data.zero_()[2 * i, 6:], layer.weight.data[2 * i + 1, 6:] = torch.arange(3.0) + i, -torch.arange(3.0) - i
+        layer.weight.data.zero_()[2 * i, 6:], layer.weight.data[2 * i + 1, 6:] = (
+            torch.arange(3.0) + i,
+            -torch.arange(3.0) - i,
+        )
         units.append(Residual(layer))
     return nn.Sequential(*units)
 
@@ -48,7 +74,9 @@ def test_losses_add_up_in_a_linear_net_whose_units_write_orthogonal_directions()
         dropped = nn.Sequential(*(unit for i, unit in enumerate(net) if i not in subset))
         joint = float((dropped(x) - net(x)).square().sum(1).mean())
         assert joint == pytest.approx(sum(delta[i] for i in subset), rel=1e-5)
-    assert delta[0] == pytest.approx(float(2 * (x[:, 6:] @ torch.arange(3.0)).square().mean()), rel=1e-5)
+    assert delta[0] == pytest.approx(
+        float(2 * (x[:, 6:] @ torch.arange(3.0)).square().mean()), rel=1e-5
+    )
 
 
 def test_a_feature_loss_is_relative_to_the_teacher_and_blind_to_the_scale_of_a_layer():
@@ -60,13 +88,31 @@ def test_a_feature_loss_is_relative_to_the_teacher_and_blind_to_the_scale_of_a_l
 @pytest.mark.parametrize(
     ("name", "units", "places"),
     [
-        ("resnet", ["layer1.0", "layer1.1", "layer2.1", "layer3.1", "layer4.1"], [f"layer{i}" for i in range(1, 5)]),
-        ("mobilenet", ["blocks.1.1", "blocks.1.2", "blocks.2.1", "blocks.2.2"], [f"blocks.{i}" for i in range(3)]),
-        ("vit", [f"blocks.{i}.{half}" for i in range(6) for half in ("attention", "mlp")], [f"blocks.{i}" for i in range(6)]),
-        ("mixer", [f"blocks.{i}.{half}" for i in range(6) for half in ("attention", "mlp")], [f"blocks.{i}" for i in range(6)]),
+        (
+            "resnet",
+            ["layer1.0", "layer1.1", "layer2.1", "layer3.1", "layer4.1"],
+            [f"layer{i}" for i in range(1, 5)],
+        ),
+        (
+            "mobilenet",
+            ["blocks.1.1", "blocks.1.2", "blocks.2.1", "blocks.2.2"],
+            [f"blocks.{i}" for i in range(3)],
+        ),
+        (
+            "vit",
+            [f"blocks.{i}.{half}" for i in range(6) for half in ("attention", "mlp")],
+            [f"blocks.{i}" for i in range(6)],
+        ),
+        (
+            "mixer",
+            [f"blocks.{i}.{half}" for i in range(6) for half in ("attention", "mlp")],
+            [f"blocks.{i}" for i in range(6)],
+        ),
     ],
 )
-def test_units_are_blocks_of_cnns_and_halves_of_the_others(make_model, make_data, name, units, places):
+def test_units_are_blocks_of_cnns_and_halves_of_the_others(
+    make_model, make_data, name, units, places
+):
     model, images = make_model(name), make_data(name).calibration
     before = model(images)
     assert ends(model) == places
@@ -81,12 +127,16 @@ def gradients(model, teacher, images, labels, w):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def test_a_student_that_equals_its_teacher_feels_cross_entropy_alone_and_another_one_feels_both_losses(make_model, make_data):
+def test_a_student_that_equals_its_teacher_feels_cross_entropy_alone_and_another_one_feels_both_losses(
+    make_model, make_data
+):
     model, images = make_model("vit"), make_data("vit").calibration
     labels, teacher = torch.zeros(len(images), dtype=torch.int64), copy.deepcopy(model)
     cross_entropy(model(images), labels).backward()
     alone = torch.cat([p.grad.flatten() for p in model.parameters()])
-    torch.testing.assert_close(gradients(model, teacher, images, labels, 1.0), alone, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        gradients(model, teacher, images, labels, 1.0), alone, rtol=1e-4, atol=1e-6
+    )
     model.blocks[1] = nn.Identity()
     with_features, without = (gradients(model, teacher, images, labels, w) for w in (1.0, 0.0))
     assert not torch.allclose(with_features, without, rtol=1e-2)
@@ -95,9 +145,12 @@ def test_a_student_that_equals_its_teacher_feels_cross_entropy_alone_and_another
 
 
 @torch.no_grad()
-def test_the_units_chosen_change_the_output_less_than_most_others_that_save_as_much(make_model, make_data):
+def test_the_units_chosen_change_the_output_less_than_most_others_that_save_as_much(
+    make_model, make_data
+):
     model, images = make_model("vit"), make_data("vit").calibration
-    for block, strength in zip(model.blocks, [4.0, 1.0, 8.0, 2.0, 6.0, 3.0], strict=True):  # as after training, blocks differ
+    # as after training, blocks differ
+    for block, strength in zip(model.blocks, [4.0, 1.0, 8.0, 2.0, 6.0, 3.0], strict=True):
         block.attn.proj.weight.mul_(strength), block.mlp.fc2.weight.mul_(strength)
     f, units = model(images), separated(model)
     mlps = [unit for unit in units if unit.endswith("mlp")]
@@ -113,18 +166,27 @@ def test_the_units_chosen_change_the_output_less_than_most_others_that_save_as_m
     assert loss(cheapest(delta, [1] * 6, 2)) <= losses[2]  # among the best three of fifteen
 
 
-@pytest.mark.parametrize(("name", "share"), [("resnet", 0.8), ("mobilenet", 0.75), ("vit", 0.62), ("mixer", 0.4)])
+@pytest.mark.parametrize(
+    ("name", "share"), [("resnet", 0.8), ("mobilenet", 0.75), ("vit", 0.62), ("mixer", 0.4)]
+)
 def test_the_budget_of_parameters_is_met_by_units_that_are_gone(make_model, make_data, name, share):
     model, data = make_model(name), make_data(name)
     assert Laptop(parameters=share).skip(model) is None
     compressed = Laptop(parameters=share).compress(copy.deepcopy(model), data)
-    assert size(compressed) <= share * size(model) and Laptop(parameters=size(compressed) / size(model)).skip(model) is None
+    assert (
+        size(compressed) <= share * size(model)
+        and Laptop(parameters=size(compressed) / size(model)).skip(model) is None
+    )
     assert data.macs(compressed) < data.macs(model)
     assert not any(module._forward_hooks for module in compressed.modules())
 
 
-def test_a_budget_out_of_reach_is_skipped_and_all_parameters_are_dense_untrained(make_model, make_data):
+def test_a_budget_out_of_reach_is_skipped_and_all_parameters_are_dense_untrained(
+    make_model, make_data
+):
     model, data, images = make_model("resnet"), make_data("resnet"), torch.randn(3, 1, 16, 16)
     assert "without all 5 blocks that can be dropped" in Laptop(parameters=0.1).skip(model)
-    assert torch.equal(Laptop(parameters=1.0).compress(copy.deepcopy(model), data)(images), model(images))
+    assert torch.equal(
+        Laptop(parameters=1.0).compress(copy.deepcopy(model), data)(images), model(images)
+    )
     assert data.images_seen == 0

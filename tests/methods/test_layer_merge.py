@@ -35,7 +35,11 @@ def cuts(block):
     """Every segment of a block, with the layers around it as they are."""
     n = len(block.layers)
     for segment in candidates(block):
-        yield [*(Segment(i, i + 1, (i,)) for i in range(segment.start)), segment, *(Segment(i, i + 1, (i,)) for i in range(segment.end, n))]
+        yield [
+            *(Segment(i, i + 1, (i,)) for i in range(segment.start)),
+            segment,
+            *(Segment(i, i + 1, (i,)) for i in range(segment.end, n)),
+        ]
 
 
 def test_three_layers_by_hand():
@@ -53,11 +57,23 @@ def test_the_dynamic_program_finds_what_trying_every_segmentation_finds():
     for _ in range(40):
         nodes = int(torch.randint(1, 8, (), generator=draw))
         pairs = [
-            pair for pair in combinations(range(nodes + 1), 2) for _ in range(2) if pair[1] == pair[0] + 1 or torch.rand((), generator=draw) < 0.7
+            pair
+            for pair in combinations(range(nodes + 1), 2)
+            for _ in range(2)
+            if pair[1] == pair[0] + 1 or torch.rand((), generator=draw) < 0.7
         ]
-        entries = [row(*pair, int(torch.randint(0, 12, (), generator=draw)), torch.rand((), generator=draw).item()) for pair in pairs]
+        entries = [
+            row(
+                *pair,
+                int(torch.randint(0, 12, (), generator=draw)),
+                torch.rand((), generator=draw).item(),
+            )
+            for pair in pairs
+        ]
         budget = int(torch.randint(0, 40, (), generator=draw))
-        fitting = [way for way in ways(entries, 0, nodes) if sum(entry.T for entry in way) <= budget]
+        fitting = [
+            way for way in ways(entries, 0, nodes) if sum(entry.T for entry in way) <= budget
+        ]
         if not fitting:
             with pytest.raises(ValueError, match="out of reach"):
                 solve(entries, budget)
@@ -94,7 +110,9 @@ def test_every_segment_of_every_block_merges_exactly_borders_included(make_model
             one = merged(copy.deepcopy(unmerged))
             torch.testing.assert_close(one(x.clone()), unmerged(x.clone()), rtol=0, atol=1e-10)
             expected = sum(bool(segment.kept) for segment in cut) + (
-                len(cut) > 1 and "downsample" in dict(block.named_children()) and bool(block.downsample)
+                len(cut) > 1
+                and "downsample" in dict(block.named_children())
+                and bool(block.downsample)
             )
             assert sum(isinstance(module, nn.Conv2d) for module in one.modules()) == expected
 
@@ -105,7 +123,16 @@ def test_leaving_every_layer_as_it_is_changes_nothing(make_model, make_data, nam
     expected = model(images)
     for part, block in list(model.named_modules()):
         if mergeable(block):
-            model.set_submodule(part, segmented(chain(block), [Segment(i, i + 1, (i,)) for i in range(len(chain(copy.deepcopy(block)).layers))]))
+            model.set_submodule(
+                part,
+                segmented(
+                    chain(block),
+                    [
+                        Segment(i, i + 1, (i,))
+                        for i in range(len(chain(copy.deepcopy(block)).layers))
+                    ],
+                ),
+            )
     assert torch.equal(model(images), expected)
     for part, block in list(model.named_modules()):
         if isinstance(block, Chain):
@@ -120,7 +147,9 @@ def test_importance_is_exp_of_minus_the_divergence_after_reestimation(make_model
     recalibrate(without, images)
     p, q = log_softmax(dense, 1), log_softmax(without(images), 1)
     expected = torch.exp(-kl_div(q, p, reduction="batchmean", log_target=True)).item()
-    assert importance(model, "layer2.1", [Segment(0, 2, ())], images, dense) == pytest.approx(expected, rel=1e-5)
+    assert importance(model, "layer2.1", [Segment(0, 2, ())], images, dense) == pytest.approx(
+        expected, rel=1e-5
+    )
     assert 0 < expected < 1
 
 
@@ -131,28 +160,52 @@ def test_without_traffic_the_cost_is_the_counted_macs_and_is_met(make_model, mak
     compressed = method.compress(copy.deepcopy(model), data)
     share = data.macs(compressed) / data.macs(model)
     assert 0.3 < share <= 0.6
-    assert len(list(filter(mergeable, compressed.modules()))) < len(list(filter(mergeable, model.modules())))
+    assert len(list(filter(mergeable, compressed.modules()))) < len(
+        list(filter(mergeable, model.modules()))
+    )
 
 
 @pytest.mark.parametrize("name", CNNS)
 def test_what_the_tables_say_a_change_saves_is_what_is_counted(make_model, make_data, name):
     model, data = make_model(name), make_data(name)
     entries = LayerMerge(cost=0.9, traffic=0, images=1).tables(model, data.calibration[:1])
-    single = {(entry.block, entry.segment.start): entry.T for entry in entries if entry.end == entry.start + 1}
+    single = {
+        (entry.block, entry.segment.start): entry.T
+        for entry in entries
+        if entry.end == entry.start + 1
+    }
     seen = []
     for entry in (entry for entry in entries if entry.end > entry.start + 1):
         changed = copy.deepcopy(model)
-        block, layers = chain(changed.get_submodule(entry.block)), range(entry.segment.start, entry.segment.end)
-        changed.set_submodule(entry.block, merged(segmented(block, next(cut for cut in cuts(block) if entry.segment in cut))))
-        seen.append((sum(single[entry.block, layer] for layer in layers) - entry.T, data.macs(model) - data.macs(changed)))
+        block, layers = (
+            chain(changed.get_submodule(entry.block)),
+            range(entry.segment.start, entry.segment.end),
+        )
+        changed.set_submodule(
+            entry.block,
+            merged(segmented(block, next(cut for cut in cuts(block) if entry.segment in cut))),
+        )
+        seen.append(
+            (
+                sum(single[entry.block, layer] for layer in layers) - entry.T,
+                data.macs(model) - data.macs(changed),
+            )
+        )
     step = seen[0][1] / seen[0][0]
-    assert len(seen) > 10 and all(abs(saved * step - counted) <= 4 * step for saved, counted in seen)  # each cost is rounded up
+    # each cost is rounded up
+    assert len(seen) > 10 and all(
+        abs(saved * step - counted) <= 4 * step for saved, counted in seen
+    )
 
 
 def test_removing_convolutions_reaches_a_cost_that_merging_alone_cannot(make_model, make_data):
     model, images = make_model("resnet"), make_data("resnet").calibration
     entries = LayerMerge(cost=0.7, traffic=0, images=8).tables(model, images[:8])
-    merging_alone = [entry for entry in entries if len(entry.segment.kept) == entry.segment.end - entry.segment.start]
+    merging_alone = [
+        entry
+        for entry in entries
+        if len(entry.segment.kept) == entry.segment.end - entry.segment.start
+    ]
     with pytest.raises(ValueError, match="out of reach"):  # 5x5 costs more than 3x3 twice
         solve(merging_alone, 10_000)
     assert solve(entries, 10_000)
@@ -160,7 +213,11 @@ def test_removing_convolutions_reaches_a_cost_that_merging_alone_cannot(make_mod
 
 def test_the_merged_model_equals_the_trained_one_before_merging(make_model, make_data, monkeypatch):
     seen = {}
-    monkeypatch.setattr(layer_merge, "train", lambda model, data, schedule: seen.update(model=copy.deepcopy(model.eval())) or model)
+    monkeypatch.setattr(
+        layer_merge,
+        "train",
+        lambda model, data, schedule: seen.update(model=copy.deepcopy(model.eval())) or model,
+    )
     data = make_data("mobilenet")
     compressed = LayerMerge(cost=0.6, images=8).compress(make_model("mobilenet"), data)
     images = data.calibration
@@ -172,7 +229,10 @@ def test_the_merged_model_equals_the_trained_one_before_merging(make_model, make
 
 def test_models_without_such_blocks_are_skipped_with_a_reason(make_model):
     for name in ("vit", "mixer"):
-        assert LayerMerge().skip(make_model(name)) == "no residual block of plain convolutions and batch norms"
+        assert (
+            LayerMerge().skip(make_model(name))
+            == "no residual block of plain convolutions and batch norms"
+        )
     assert LayerMerge().skip(make_model("resnet")) is None
 
 

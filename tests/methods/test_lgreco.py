@@ -22,7 +22,10 @@ def widths(model):
 
 def average(model):
     codes = [store.codes_of(model)[f"{name}.weight"] for name in prunable(model)]
-    bits = sum(code.bits * code.codes.numel() + 16 * code.scale.numel() + 8 * code.zero.numel() for code in codes)
+    bits = sum(
+        code.bits * code.codes.numel() + 16 * code.scale.numel() + 8 * code.zero.numel()
+        for code in codes
+    )
     return bits / sum(code.codes.numel() for code in codes)
 
 
@@ -48,7 +51,11 @@ def test_it_is_as_good_as_trying_all(seed):
     random = np.random.default_rng(seed)
     sizes, errors = random.integers(0, 30, (5, 4)).tolist(), random.random((5, 4)).tolist()
     limit = int(sum(map(min, sizes)) + random.integers(0, 60))
-    choices = [choice for choice in product(range(4), repeat=5) if sum(sizes[i][v] for i, v in enumerate(choice)) <= limit]
+    choices = [
+        choice
+        for choice in product(range(4), repeat=5)
+        if sum(sizes[i][v] for i, v in enumerate(choice)) <= limit
+    ]
     best = min(sum(errors[i][v] for i, v in enumerate(choice)) for choice in choices)
     chosen = least(sizes, errors, limit)
     assert tuple(chosen) in choices
@@ -57,7 +64,8 @@ def test_it_is_as_good_as_trying_all(seed):
 
 def test_with_roles_swapped_it_is_the_papers_least_size_for_the_error_of_a_uniform_choice():
     errors, sizes = [[9, 4, 1], [3, 2, 1], [30, 20, 10]], [[10.0, 20.0, 30.0]] * 3
-    assert least(errors, sizes, 4 + 2 + 20) == [0, 0, 2]  # error 22 of the 26 that all at size 20 make, size 50 instead of 60
+    # error 22 of the 26 that all at size 20 make, size 50 instead of 60
+    assert least(errors, sizes, 4 + 2 + 20) == [0, 0, 2]
 
 
 def test_sizes_are_counted_in_their_common_divisor_beyond_the_cheapest():
@@ -67,7 +75,9 @@ def test_sizes_are_counted_in_their_common_divisor_beyond_the_cheapest():
 
 def test_sizes_too_fine_for_the_table_are_rounded_so_that_the_budget_holds():
     random = np.random.default_rng(0)
-    cost = (random.integers(1, 10**9, (6, 1)) + random.integers(1, 10**9, (6, 4)).cumsum(1)).tolist()
+    cost = (
+        random.integers(1, 10**9, (6, 1)) + random.integers(1, 10**9, (6, 4)).cumsum(1)
+    ).tolist()
     for limit in (sum(map(min, cost)) + 10**9, sum(map(min, cost)) + 3 * 10**9):
         sizes, left = buckets(cost, limit)
         assert left <= 100_000
@@ -87,7 +97,10 @@ def test_the_total_error_is_never_above_that_of_all_layers_alike(make_small, mak
             sizes, left = buckets(cost, limit)
             chosen, alike = least(sizes, errors, left), uniform(cost, limit)
             assert sum(options[v] for options, v in zip(cost, chosen, strict=True)) <= limit
-            gained.append(sum(e[alike] for e in errors) - sum(e[v] for e, v in zip(errors, chosen, strict=True)))
+            gained.append(
+                sum(e[alike] for e in errors)
+                - sum(e[v] for e, v in zip(errors, chosen, strict=True))
+            )
         assert min(gained) > -1e-9 and max(gained) > 0
 
 
@@ -99,31 +112,44 @@ def test_the_average_is_met_and_most_of_it_is_used(make_small, make_data, name, 
     assert len(set(widths(model))) > 1
 
 
-def test_the_weight_table_holds_squared_differences_and_the_output_table_those_of_the_outputs(make_small, make_data):
+def test_the_weight_table_holds_squared_differences_and_the_output_table_those_of_the_outputs(
+    make_small, make_data
+):
     model, data, seen = make_small("mobilenet"), make_data("mobilenet"), []
     options = rounded(model, data.calibration[:1])
     name, layer = list(prunable(model).items())[3]
-    handle = layer.register_forward_pre_hook(lambda module, args: seen.append(feature_rows(module, args[0])))
+    handle = layer.register_forward_pre_hook(
+        lambda module, args: seen.append(feature_rows(module, args[0]))
+    )
     logits(model, data.calibration)
     handle.remove()
     delta = (layer.weight - options[name][1].decode(layer.weight.shape)).detach().flatten(1)
     rows = torch.cat(seen)
-    assert by_weight(model, options, data.calibration, torch.empty(0))[3][1] == pytest.approx(float(delta.square().sum()), rel=1e-5)
+    assert by_weight(model, options, data.calibration, torch.empty(0))[3][1] == pytest.approx(
+        float(delta.square().sum()), rel=1e-5
+    )
     assert by_output(model, options, data.calibration, torch.empty(0))[3][1] == pytest.approx(
         float(2 * (rows @ delta.T).square().sum() / len(rows)), rel=1e-4
     )
 
 
-def test_the_slope_table_is_at_three_bits_what_the_logits_lose_with_that_layer_alone(make_small, make_data):
+def test_the_slope_table_is_at_three_bits_what_the_logits_lose_with_that_layer_alone(
+    make_small, make_data
+):
     model, data = make_small("vit"), make_data("vit")
     dense = logits(model, data.calibration)
     options = rounded(model, data.calibration[:1])
     before = {name: layer.weight.clone() for name, layer in prunable(model).items()}
-    table, output = by_slope(model, options, data.calibration, dense), by_output(model, options, data.calibration, dense)
+    table, output = (
+        by_slope(model, options, data.calibration, dense),
+        by_output(model, options, data.calibration, dense),
+    )
     assert all(torch.equal(layer.weight, before[name]) for name, layer in prunable(model).items())
     name = list(options)[5]
     prunable(model)[name].weight.data = options[name][BITS.index(3)].decode(before[name].shape)
-    assert table[5][BITS.index(3)] == pytest.approx(float(soft_loss(logits(model, data.calibration), dense, 1.0)), rel=1e-4)
+    assert table[5][BITS.index(3)] == pytest.approx(
+        float(soft_loss(logits(model, data.calibration), dense, 1.0)), rel=1e-4
+    )
     assert table[5][0] / table[5][2] == pytest.approx(output[5][0] / output[5][2])
 
 
@@ -138,21 +164,30 @@ def test_a_layer_ten_times_as_large_gets_more_bits_than_its_like(make_small, mak
     assert model.blocks[1].mlp.fc2.weight_codes.bits > model.blocks[0].mlp.fc2.weight_codes.bits
 
 
-def test_the_slope_table_spends_no_bits_on_a_layer_that_the_logits_do_not_depend_on(make_small, make_data):
+def test_the_slope_table_spends_no_bits_on_a_layer_that_the_logits_do_not_depend_on(
+    make_small, make_data
+):
     model = make_small("vit")
     torch.nn.init.zeros_(model.blocks[1].attn.proj.weight)  # nothing of the attention gets on
     LGreCo(4.0, "slope").compress(model, make_data("vit"))
-    assert model.blocks[1].attn.qkv.weight_codes.bits == 2 < model.blocks[0].attn.qkv.weight_codes.bits
+    assert (
+        model.blocks[1].attn.qkv.weight_codes.bits == 2 < model.blocks[0].attn.qkv.weight_codes.bits
+    )
 
 
 def test_an_average_above_eight_bits_takes_eight_and_32_keeps_the_model(make_small, make_data):
     assert set(widths(LGreCo(12).compress(make_small("vit"), make_data("vit")))) == {8}
     data = make_data("vit")
-    assert not store.codes_of(LGreCo(32).compress(make_small("vit"), data)) and data.images_seen == 0
+    assert (
+        not store.codes_of(LGreCo(32).compress(make_small("vit"), data)) and data.images_seen == 0
+    )
 
 
 def test_a_budget_out_of_reach_is_skipped_and_refused(make_small, make_data):
-    assert "2 bits" in LGreCo(2.1).skip(make_small("vit")) and LGreCo(3.5).skip(make_small("vit")) is None
+    assert (
+        "2 bits" in LGreCo(2.1).skip(make_small("vit"))
+        and LGreCo(3.5).skip(make_small("vit")) is None
+    )
     with pytest.raises(ValueError, match="raise the budget"):
         LGreCo(2.1).compress(make_small("vit"), make_data("vit"))
 

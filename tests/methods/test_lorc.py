@@ -23,7 +23,9 @@ def test_squared_error_is_the_sum_of_the_dropped_squares_and_falls_to_zero_with_
     for m in range(9):
         A, B = factors(E, m)
         errors.append((E - A @ B).square().sum().item())
-        assert errors[-1] == pytest.approx(torch.linalg.svdvals(E)[m:].square().sum().item(), rel=1e-5, abs=1e-9)
+        assert errors[-1] == pytest.approx(
+            torch.linalg.svdvals(E)[m:].square().sum().item(), rel=1e-5, abs=1e-9
+        )
         torch.testing.assert_close(A.norm(dim=0), B.norm(dim=1))  # each factor gets the square root
     assert errors == sorted(errors, reverse=True) and errors[0] > 0.01
 
@@ -42,7 +44,9 @@ def test_the_rank_is_the_largest_that_adds_at_most_one_bit_per_weight():
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
-def test_a_corrected_linear_comes_closer_than_rounding_and_adds_the_nearest_matrix_up_to_8_bits(bits):
+def test_a_corrected_linear_comes_closer_than_rounding_and_adds_the_nearest_matrix_up_to_8_bits(
+    bits,
+):
     layer, x = nn.Linear(96, 64), matrix(7, 96, seed=1)
     W = layer.weight.detach().clone()
     E = rounding_error(W, bits)
@@ -60,13 +64,22 @@ def test_a_corrected_linear_comes_closer_than_rounding_and_adds_the_nearest_matr
 def test_a_corrected_convolution_computes_the_sum_of_its_two_weights(stride, padding, dilation):
     conv = nn.Conv2d(16, 24, 3, stride, padding, dilation)
     settings = conv.stride, conv.padding, conv.dilation
-    found, x = compensated(conv, 3, 2), torch.randn(2, 16, 9, 9, generator=torch.Generator().manual_seed(1))
-    W = found.base.weight + (found.A.weight.flatten(1).T @ found.B.weight.flatten(1)).view_as(found.base.weight)
-    torch.testing.assert_close(found(x), nn.functional.conv2d(x, W, found.base.bias, *settings), atol=1e-5, rtol=1e-5)
+    found, x = (
+        compensated(conv, 3, 2),
+        torch.randn(2, 16, 9, 9, generator=torch.Generator().manual_seed(1)),
+    )
+    W = found.base.weight + (found.A.weight.flatten(1).T @ found.B.weight.flatten(1)).view_as(
+        found.base.weight
+    )
+    torch.testing.assert_close(
+        found(x), nn.functional.conv2d(x, W, found.base.bias, *settings), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])
-def test_every_weight_is_stored_as_codes_and_the_correction_costs_two_products(make_model, make_data, name, track_data):
+def test_every_weight_is_stored_as_codes_and_the_correction_costs_two_products(
+    make_model, make_data, name, track_data
+):
     dense = make_model(name)
     model = Lorc(3, 2).compress(make_model(name), make_data(name))
     codes = store.codes_of(model)
@@ -78,9 +91,13 @@ def test_every_weight_is_stored_as_codes_and_the_correction_costs_two_products(m
         assert codes[f"{key}.base.weight" if rank else f"{key}.weight"].bits == (3 if inner else 8)
         if rank:
             assert codes[f"{key}.A.weight"].bits == codes[f"{key}.B.weight"].bits == 8
-            assert len(codes[f"{key}.A.weight"].scale) == len(codes[f"{key}.B.weight"].scale) == rank
+            assert (
+                len(codes[f"{key}.A.weight"].scale) == len(codes[f"{key}.B.weight"].scale) == rank
+            )
     images = track_data.validation.images[:2]
-    operators = [counter.count(store.export(m, images).module(), images).operators for m in (dense, model)]
+    operators = [
+        counter.count(store.export(m, images).module(), images).operators for m in (dense, model)
+    ]
     pairs = sum(isinstance(module, Compensated) for module in model.modules())
     assert pairs > 0 and len(operators[1]) == len(operators[0]) + 2 * pairs
 

@@ -20,7 +20,9 @@ def test_all_statistics_are_those_of_the_original_model(make_model, make_data):
     features = feature_pca(dense, layers, data.calibration)
     for name in ("blocks.0.attn.qkv", "blocks.5.mlp.fc2"):
         expected = mimicking(layers[name], features[name], rank(*layers[name].weight.shape, 0.5))
-        for own, other in zip(model.get_submodule(name).parameters(), expected.parameters(), strict=True):
+        for own, other in zip(
+            model.get_submodule(name).parameters(), expected.parameters(), strict=True
+        ):
             assert torch.equal(own, other)
 
 
@@ -45,7 +47,10 @@ def test_lord_that_keeps_all_leaves_the_model_as_it_is(make_model, make_data, na
 def test_a_tolerance_keeps_the_layers_that_move_the_predictions_more(make_model, make_data):
     data, dense = make_data("vit"), make_model("vit")
     layers, features = prunable(dense), feature_pca(dense, prunable(dense), data.calibration)
-    pairs = {name: mimicking(layer, features[name], rank(*layer.weight.shape, 0.25)) for name, layer in layers.items()}
+    pairs = {
+        name: mimicking(layer, features[name], rank(*layer.weight.shape, 0.25))
+        for name, layer in layers.items()
+    }
     moved = divergences(dense, pairs, data.calibration)
     tolerance = sorted(moved.values())[7]
     model = Lord(0.25, tolerance).compress(make_model("vit"), data)

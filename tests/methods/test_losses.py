@@ -31,6 +31,11 @@ def test_the_soft_loss_is_zero_for_equal_logits_up_to_a_constant_and_stays_off_t
 
 
 def test_the_gradient_of_the_soft_loss_is_t_times_the_difference_of_the_softened_outputs():
-    logits, teacher = torch.tensor([[0.0, 1.0], [2.0, -1.0]], requires_grad=True), torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    logits, teacher = (
+        torch.tensor([[0.0, 1.0], [2.0, -1.0]], requires_grad=True),
+        torch.tensor([[1.0, 0.0], [0.5, 0.5]]),
+    )
     soft_loss(logits, teacher, 2.0).backward()
-    torch.testing.assert_close(logits.grad, 2.0 * ((logits.detach() / 2).softmax(1) - (teacher / 2).softmax(1)) / 2)
+    torch.testing.assert_close(
+        logits.grad, 2.0 * ((logits.detach() / 2).softmax(1) - (teacher / 2).softmax(1)) / 2
+    )

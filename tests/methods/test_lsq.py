@@ -15,7 +15,9 @@ from methods.parts.quantization.quantize import round_to_nearest, rule
 
 
 def gradients(v, s, Qn, top):
-    """Return what one is for d, summed over v^: v^, and the gradients of v, s and Qn."""
+    """Return what one is for d, summed over v^: v^, and the gradients of v, s and
+    Qn.
+    """
     v, s, Qn = (torch.tensor(x).requires_grad_() for x in (v, s, Qn))
     y = lsq(v, s, Qn, top)
     y.sum().backward()
@@ -24,7 +26,12 @@ def gradients(v, s, Qn, top):
 
 @pytest.mark.parametrize(
     ("v", "value", "inside", "ds", "dQn"),
-    [(0.4, 0.0, 1, -0.4, 0.0), (0.6, 1.0, 1, 0.4, 0.0), (10.0, 3.0, 0, 3.0, -1.0), (-10.0, -4.0, 0, -4.0, -1.0)],
+    [
+        (0.4, 0.0, 1, -0.4, 0.0),
+        (0.6, 1.0, 1, 0.4, 0.0),
+        (10.0, 3.0, 0, 3.0, -1.0),
+        (-10.0, -4.0, 0, -4.0, -1.0),
+    ],
 )
 def test_the_sheets_gradients_of_the_step(v, value, inside, ds, dQn):
     y, dv, found, of_offset = gradients([v], 1.0, 4.0, 7)
@@ -42,7 +49,8 @@ def test_an_offset_that_is_learned_gets_lsq_plus_gradients():
     y.sum().backward()
     assert y.tolist() == [[-2.0, -1.0, 0.0, 5.0]]
     assert step.beta.grad.item() == pytest.approx(2 * step.g)  # 1 below and above
-    assert step.s.grad.item() == pytest.approx((0.0 + 0.0 - 0.3 + 7.0) * step.g)  # 0 below, round(v) - v inside, top above
+    # 0 below, round(v) - v inside, top above
+    assert step.s.grad.item() == pytest.approx((0.0 + 0.0 - 0.3 + 7.0) * step.g)
 
 
 def test_gradients_equal_those_of_torchs_learnable_fake_quantisation():
@@ -50,12 +58,26 @@ def test_gradients_equal_those_of_torchs_learnable_fake_quantisation():
     v, d = (torch.randn(50, 40, generator=generator) for _ in range(2))
     for s, Qn, top in [(0.3, 8.0, 15), (0.2, 0.0, 7), (0.7, 2.0, 3)]:
         u = v / s + Qn
-        d0 = d.masked_fill((u < 0) & (u > -0.51) | (u > top) & (u < top + 0.51), 0)  # half a step beyond the ends torch counts as inside
-        ours = [v.clone().requires_grad_(), torch.tensor(s, requires_grad=True), torch.tensor(Qn, requires_grad=True)]
-        theirs = [v.clone().requires_grad_(), torch.tensor([s], requires_grad=True), torch.tensor([Qn], requires_grad=True)]
-        y, expected = lsq(*ours, top), torch._fake_quantize_learnable_per_tensor_affine(*theirs, 0, top, 1.0)
+        # half a step beyond the ends torch counts as inside
+        d0 = d.masked_fill((u < 0) & (u > -0.51) | (u > top) & (u < top + 0.51), 0)
+        ours = [
+            v.clone().requires_grad_(),
+            torch.tensor(s, requires_grad=True),
+            torch.tensor(Qn, requires_grad=True),
+        ]
+        theirs = [
+            v.clone().requires_grad_(),
+            torch.tensor([s], requires_grad=True),
+            torch.tensor([Qn], requires_grad=True),
+        ]
+        y, expected = (
+            lsq(*ours, top),
+            torch._fake_quantize_learnable_per_tensor_affine(*theirs, 0, top, 1.0),
+        )
         torch.testing.assert_close(y, expected)
-        for found, wanted in zip(torch.autograd.grad(y, ours, d0), torch.autograd.grad(expected, theirs, d0), strict=True):
+        for found, wanted in zip(
+            torch.autograd.grad(y, ours, d0), torch.autograd.grad(expected, theirs, d0), strict=True
+        ):
             torch.testing.assert_close(found.flatten(), wanted.flatten(), rtol=1e-3, atol=1e-3)
 
 
@@ -67,8 +89,12 @@ def test_the_scale_of_a_gradient_leaves_the_value_as_it_is():
 
 def test_steps_start_where_the_paper_starts_them():
     W, x = torch.tensor([[1.0, -2.0], [3.0, -2.0]]), torch.tensor([[0.0, 1.0, 2.0, 5.0]])
-    assert WeightStep(W, 3).s.item() == pytest.approx(2 * 2 / 3**0.5) and WeightStep(W, 3).g == pytest.approx(1 / 12**0.5)
-    assert InputStep(x, 2).s.item() == pytest.approx(2 * 2 / 3**0.5) and InputStep(x, 2).g == pytest.approx(1 / 12**0.5)
+    assert WeightStep(W, 3).s.item() == pytest.approx(2 * 2 / 3**0.5) and WeightStep(
+        W, 3
+    ).g == pytest.approx(1 / 12**0.5)
+    assert InputStep(x, 2).s.item() == pytest.approx(2 * 2 / 3**0.5) and InputStep(
+        x, 2
+    ).g == pytest.approx(1 / 12**0.5)
     assert not InputStep(x, 2).beta.requires_grad and InputStep(x - 1, 2).beta.requires_grad
 
 
@@ -90,7 +116,9 @@ def test_rows_that_are_multiples_of_whole_numbers_become_codes_negative_and_empt
 
 
 def stored(model, images, bits):
-    """Store `model`, half of whose gammas are negative, and return by how much its outputs change, squared, relative."""
+    """Store `model`, half of whose gammas are negative, and return by how much its
+    outputs change, squared, relative.
+    """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data[::2] *= -1
@@ -103,15 +131,21 @@ def stored(model, images, bits):
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit"])
 @pytest.mark.parametrize("bits", [2, 8])
-def test_storing_changes_no_output_but_for_the_rounding_of_steps_to_float16(make_model, track_data, monkeypatch, name, bits):
+def test_storing_changes_no_output_but_for_the_rounding_of_steps_to_float16(
+    make_model, track_data, monkeypatch, name, bits
+):
     def exact(W, q, bits):
         codes = as_codes(W, q, bits)
-        return replace(codes, scale=(W * q).sum(1, keepdim=True) / q.square().sum(1, keepdim=True).clamp(min=1))
+        return replace(
+            codes, scale=(W * q).sum(1, keepdim=True) / q.square().sum(1, keepdim=True).clamp(min=1)
+        )
 
     monkeypatch.setattr(methods.lsq, "as_codes", exact)
     model = make_model(name)
     assert stored(model, track_data.calibration[:32], bits) < 1e-3
-    assert name == "vit" or any((layer.weight_codes.scale < 0).any() for layer in weighted(model).values())
+    assert name == "vit" or any(
+        (layer.weight_codes.scale < 0).any() for layer in weighted(model).values()
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit"])
@@ -119,13 +153,24 @@ def test_storing_changes_little_at_8_bits(make_model, track_data, name):
     assert stored(make_model(name), track_data.calibration[:32], 8) < 1e-2
 
 
-def test_steps_and_offsets_get_no_weight_decay_and_inputs_after_relu_no_offset(make_model, track_data):
+def test_steps_and_offsets_get_no_weight_decay_and_inputs_after_relu_no_offset(
+    make_model, track_data
+):
     model, signs = make_model("resnet"), {}
-    observe(model, weighted(model), track_data.calibration[:32], lambda name, x: signs.update({name: bool(x.min() < 0)}))
+    observe(
+        model,
+        weighted(model),
+        track_data.calibration[:32],
+        lambda name, x: signs.update({name: bool(x.min() < 0)}),
+    )
     add_steps(model, track_data.calibration[:32], 4)
     steps = {name: p for name, p in model.named_parameters() if name.endswith((".s", ".beta"))}
     assert len(steps) == 3 * len(weighted(model)) and all(p.ndim == 0 for p in steps.values())
-    learned = {name.removesuffix(".input_quantiser.beta") for name, p in steps.items() if name.endswith("beta") and p.requires_grad}
+    learned = {
+        name.removesuffix(".input_quantiser.beta")
+        for name, p in steps.items()
+        if name.endswith("beta") and p.requires_grad
+    }
     assert learned == {name for name, negative in signs.items() if negative} != set()
 
 
@@ -160,7 +205,15 @@ def fitted(model, x, labels, steps):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_two_bits_trained_lose_less_than_half_of_what_two_bits_rounded_lose(seed):
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+    model = nn.Sequential(
+        nn.Linear(16, 32),
+        nn.ReLU(),
+        nn.Linear(32, 32),
+        nn.ReLU(),
+        nn.Linear(32, 32),
+        nn.ReLU(),
+        nn.Linear(32, 4),
+    )
     x = torch.randn(512, 16)
     labels = copy.deepcopy(model)(x).argmax(1)
     dense = fitted(model, x, labels, 150)
@@ -178,7 +231,9 @@ def test_lsq_leaves_plain_layers_with_codes_and_fixed_grids(make_model, make_dat
     for key, layer in weighted(model).items():
         assert layer.weight_codes.bits == (3 if key in inner else 8)
         assert layer.input_quantiser.top == 2**layer.weight_codes.bits - 1
-        assert torch.equal(layer.weight, layer.weight_codes.decode(layer.weight.shape)) and not parametrize.is_parametrized(layer)
+        assert torch.equal(
+            layer.weight, layer.weight_codes.decode(layer.weight.shape)
+        ) and not parametrize.is_parametrized(layer)
 
 
 def test_settings_outside_the_range_are_refused():

@@ -6,7 +6,19 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from methods.maestro import Components, Maestro, OrderedDropout, cut, decompose, importance, lasso_gradient, pairs, plain, relative, suffix_norms
+from methods.maestro import (
+    Components,
+    Maestro,
+    OrderedDropout,
+    cut,
+    decompose,
+    importance,
+    lasso_gradient,
+    pairs,
+    plain,
+    relative,
+    suffix_norms,
+)
 from methods.parts.network.layers import prunable
 
 
@@ -21,7 +33,11 @@ def linear(W):
 
 
 def weights(model):
-    return sum(module.weight.numel() for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d)))
+    return sum(
+        module.weight.numel()
+        for module in model.modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d))
+    )
 
 
 def diagonal(*values):
@@ -74,7 +90,9 @@ def test_a_step_trains_on_the_full_pass_and_on_soft_targets_for_the_pass_cut_to_
     model, parts, ordered = two_layers()
     x, y, (A, B) = matrix(8, 5, 2), torch.arange(8) % 4, (parts["2"].A, parts["2"].B)
     for key, b in (("0", 5), ("2", 2)):
-        ordered.partial[f"{key}.parametrizations.weight.0.mask"].copy_((torch.arange(len(parts[key].components.mask)) < b).float())
+        ordered.partial[f"{key}.parametrizations.weight.0.mask"].copy_(
+            (torch.arange(len(parts[key].components.mask)) < b).float()
+        )
     found = ordered(x)
     torch.testing.assert_close(found, model(x))
     cross_entropy(found, y).backward()
@@ -97,7 +115,9 @@ def test_masks_change_in_place_and_are_cut_in_one_layer_at_a_time():
     assert len(seen) == 8  # of 5 + 4 pairs both with all components are the full pass
     ordered.shrink(0.5)
     assert [mask.data_ptr() for mask in ordered.partial.values()] == places
-    assert [part.kept for part in parts.values()] == [int((relative_of(W) >= 0.5).sum()) for W in (matrix(6, 5), matrix(4, 6, 1))]
+    assert [part.kept for part in parts.values()] == [
+        int((relative_of(W) >= 0.5).sum()) for W in (matrix(6, 5), matrix(4, 6, 1))
+    ]
 
 
 def relative_of(W):
@@ -110,9 +130,14 @@ def test_components_that_are_gone_are_not_moved_by_the_lasso_and_do_not_come_bac
     ordered.shrink(0.5)
     part = parts["0"]
     part.A.grad, part.B.grad = torch.zeros_like(part.A), torch.zeros_like(part.B)
-    parts["2"].A.grad, parts["2"].B.grad = torch.zeros_like(parts["2"].A), torch.zeros_like(parts["2"].B)
+    parts["2"].A.grad, parts["2"].B.grad = (
+        torch.zeros_like(parts["2"].A),
+        torch.zeros_like(parts["2"].B),
+    )
     ordered.add_lasso(0.1)
-    torch.testing.assert_close(part.A.grad[:, : part.kept].T, 0.1 * lasso_gradient(part.A.detach()[:, : part.kept].T))
+    torch.testing.assert_close(
+        part.A.grad[:, : part.kept].T, 0.1 * lasso_gradient(part.A.detach()[:, : part.kept].T)
+    )
     assert not part.A.grad[:, part.kept :].any() and not part.B.grad[part.kept :].any()
     kept = part.kept
     part.A.data[:, kept:] = 100
@@ -125,12 +150,15 @@ def test_the_budget_takes_the_least_important_components_of_all_layers_and_gives
     parts = [diagonal(4.0, 3.0, 2.0, 1.0), diagonal(100.0, 4.0, 3.0, 3.0)]
     torch.testing.assert_close(relative(parts[1]), torch.tensor([110.0, 10.0, 6.0, 3.0]) / 110)
     assert cut(parts, 1.0) == [4, 4]
-    assert cut(parts, 0.9) == [4, 1]  # order: the second layer down to 1, then the first; 16 + 8 of 32 remain
+    # order: the second layer down to 1, then the first; 16 + 8 of 32 remain
+    assert cut(parts, 0.9) == [4, 1]
     assert cut(parts, 0.75) == [4, 1]
     assert cut(parts, 0.74) == [1, 1]  # a rank of 2 or 3 is no smaller than 16
     assert cut(parts, 0.01) == [1, 1]
     assert isinstance(plain(parts[0], 3), nn.Linear)
-    torch.testing.assert_close(parts[0].layer.weight, torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0])))
+    torch.testing.assert_close(
+        parts[0].layer.weight, torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0]))
+    )
     assert isinstance(plain(parts[1], 1), nn.Sequential)
 
 
@@ -154,14 +182,21 @@ def test_maestro_that_keeps_all_leaves_the_model_as_it_is(make_model, make_data,
 def test_both_phases_share_the_epochs_and_the_result_is_made_of_plain_layers(make_model, make_data):
     data = make_data("vit")
     model = Maestro(0.5, share=0.5).compress(make_model("vit"), data)
-    assert data.images_seen == 64 * 2 * (data.steps(data.fine_tune) // 2)  # batches of 64; a vit has no batch norm to re-estimate
+    # batches of 64; a vit has no batch norm to re-estimate
+    assert data.images_seen == 64 * 2 * (data.steps(data.fine_tune) // 2)
     assert not any("parametriz" in key for key in model.state_dict())
     assert not model.training
 
 
 def test_ordered_dropout_finds_the_singular_values_of_a_linear_map_in_order_where_plain_training_of_factors_does_not():
-    """The paper's claim: on white data, each prefix of the components becomes the best approximation of its rank."""
-    W = torch.linalg.qr(matrix(4, 4)).Q @ torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0])) @ torch.linalg.qr(matrix(4, 4, 1)).Q
+    """The paper's claim: on white data, each prefix of the components becomes the best
+    approximation of its rank.
+    """
+    W = (
+        torch.linalg.qr(matrix(4, 4)).Q
+        @ torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0]))
+        @ torch.linalg.qr(matrix(4, 4, 1)).Q
+    )
     best = torch.tensor([14.0, 5.0, 1.0, 0.0])  # the sums of the dropped squares
 
     def errors(dropped):

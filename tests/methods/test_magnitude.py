@@ -22,15 +22,21 @@ def test_masks_equal_those_of_torch_s_global_unstructured_pruning(make_model):
     model, oracle = make_model("mobilenet"), make_model("mobilenet")
     masks = smallest({name: layer.weight for name, layer in prunable(model).items()}, 0.7)
     layers = prunable(oracle)
-    prune.global_unstructured([(layer, "weight") for layer in layers.values()], prune.L1Unstructured, amount=0.7)
+    prune.global_unstructured(
+        [(layer, "weight") for layer in layers.values()], prune.L1Unstructured, amount=0.7
+    )
     assert all(torch.equal(masks[name], layer.weight_mask == 0) for name, layer in layers.items())
 
 
-def test_removing_small_weights_moves_the_logits_less_than_removing_random_ones(make_model, make_data, track_data):
+def test_removing_small_weights_moves_the_logits_less_than_removing_random_ones(
+    make_model, make_data, track_data
+):
     images = track_data.validation.images[:32]
 
     def moved(method):
-        model = registry.configure(method, {"sparsity": 0.3, "bn_passes": 0}).compress(make_model("resnet"), make_data("resnet"))
+        model = registry.configure(method, {"sparsity": 0.3, "bn_passes": 0}).compress(
+            make_model("resnet"), make_data("resnet")
+        )
         with torch.no_grad():
             return float((model(images) - make_model("resnet")(images)).norm())
 

@@ -1,4 +1,6 @@
-"""Exact counts, ties by position, and recovery only where there is something to recover."""
+"""Exact counts, ties by position, and recovery only where there is something to
+recover.
+"""
 
 import pytest
 import torch
@@ -22,12 +24,21 @@ def test_ties_go_to_the_lower_flat_index():
     assert lowest(torch.ones(2, 3), 4).tolist() == [[True, True, True], [True, False, False]]
 
 
-@pytest.mark.parametrize(("name", "passes", "drawn"), [("resnet", 1, 64), ("resnet", 2, 128), ("resnet", 0, 0), ("vit", 1, 0)])
-def test_recovery_draws_images_only_for_models_with_batchnorm(make_model, make_data, name, passes, drawn):
+@pytest.mark.parametrize(
+    ("name", "passes", "drawn"),
+    [("resnet", 1, 64), ("resnet", 2, 128), ("resnet", 0, 0), ("vit", 1, 0)],
+)
+def test_recovery_draws_images_only_for_models_with_batchnorm(
+    make_model, make_data, name, passes, drawn
+):
     seen = make_data(name)
     recover(make_model(name), seen, passes)
     assert seen.images_seen == drawn
 
 
 def test_a_setting_that_would_repeat_another_is_skipped_with_its_reason(make_model):
-    assert no_norms(make_model("vit"), 0) and no_norms(make_model("vit"), 1) is None and no_norms(make_model("resnet"), 0) is None
+    assert (
+        no_norms(make_model("vit"), 0)
+        and no_norms(make_model("vit"), 1) is None
+        and no_norms(make_model("resnet"), 0) is None
+    )

@@ -16,7 +16,10 @@ def gammas(*values):
 
 
 def test_the_sheets_two_smallest_scales_go_whatever_their_sign():
-    assert global_order(importance(gammas([0.9, -0.01, 0.5], [0.02, -0.8])))[: int(0.4 * 5)] == [(0, 1), (1, 0)]
+    assert global_order(importance(gammas([0.9, -0.01, 0.5], [0.02, -0.8])))[: int(0.4 * 5)] == [
+        (0, 1),
+        (1, 0),
+    ]
 
 
 def test_a_scale_that_the_task_does_not_need_reaches_zero_in_ten_steps_and_stays_near_it():
@@ -57,7 +60,8 @@ def test_both_phases_together_take_the_budget_of_fine_tuning(make_model, make_da
     model, data = make_model("resnet"), make_data("resnet")
     compressed = NetworkSlimming(macs=0.4, share=share).compress(copy.deepcopy(model), data)
     steps = data.steps(data.fine_tune)
-    assert steps - 1 <= data.images_seen / data.fine_tune.batch <= steps  # each phase is rounded down to a step
+    # each phase is rounded down to a step
+    assert steps - 1 <= data.images_seen / data.fine_tune.batch <= steps
     assert 0.395 < data.macs(compressed) / data.macs(model) <= 0.4
     assert not compressed.training
 
@@ -67,7 +71,9 @@ def test_the_penalty_separates_channels_that_matter_from_channels_that_do_not():
     norm, x = nn.BatchNorm2d(8), torch.randn(64, 8, 4, 4)
     optimiser = torch.optim.SGD(norm.parameters(), lr=0.05)
     groups_ = [SimpleNamespace(between=(norm,))]
-    for _ in range(200):  # the output is to be the first four channels; of the others only what costs nothing is asked
+    # the output is to be the first four channels; of the others only what costs nothing
+    # is asked
+    for _ in range(200):
         optimiser.zero_grad()
         (norm(x)[:, :4] - x[:, :4]).square().mean().backward()
         add_subgradient(scales(groups_), 0.1)
@@ -79,7 +85,9 @@ def test_the_penalty_separates_channels_that_matter_from_channels_that_do_not():
 def test_a_model_whose_free_channels_have_no_batch_norm_is_skipped_with_a_reason(make_model):
     assert NetworkSlimming().skip(make_model("resnet")) is None
     assert "no batch norm" in NetworkSlimming().skip(make_model("vit"))
-    assert "no batch norm" in NetworkSlimming().skip(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Linear(4, 4)))
+    assert "no batch norm" in NetworkSlimming().skip(
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.Linear(4, 4))
+    )
 
 
 def test_settings_are_checked():

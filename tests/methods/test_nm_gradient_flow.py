@@ -21,7 +21,9 @@ def flow(beta, gradient="chain", sizes=(4,), kept=None):
 
 
 def patterns(method, steps=100):
-    """Return the patterns that `method` goes through as (kept, block) or None for dense, each once, in order."""
+    """Return the patterns that `method` goes through as (kept, block) or None for
+    dense, each once, in order.
+    """
     shown = [method.frame(step, steps) for step in range(steps + 1)]
     return list(dict.fromkeys(next(((n, m) for m, n in kept.items()), None) for _, kept in shown))
 
@@ -32,8 +34,12 @@ def test_the_sheets_weights_fade_to_their_two_largest():
     assert flow(1.0)(SHEET).tolist() == SHEET.tolist()
 
 
-@pytest.mark.parametrize(("gradient", "expected"), [("chain", [0.5, 1.0, 1.0, 0.5]), ("ste", [1.0, 1.0, 1.0, 1.0])])
-def test_the_chain_rule_scales_the_gradient_of_faded_weights_and_straight_through_does_not(gradient, expected):
+@pytest.mark.parametrize(
+    ("gradient", "expected"), [("chain", [0.5, 1.0, 1.0, 0.5]), ("ste", [1.0, 1.0, 1.0, 1.0])]
+)
+def test_the_chain_rule_scales_the_gradient_of_faded_weights_and_straight_through_does_not(
+    gradient, expected
+):
     W = SHEET.clone().requires_grad_()
     result = flow(0.5, gradient)(W)
     result.sum().backward()
@@ -46,14 +52,20 @@ def test_blocks_of_a_convolution_run_along_its_input_channels():
     for y, x in ((0, 0), (1, 2)):
         for block in (slice(0, 4), slice(4, 8)):
             largest = W[:, block, y, x].abs().topk(1, dim=1).indices
-            assert torch.equal(nm_mask(W, 1, 4)[:, block, y, x], torch.zeros(6, 4, dtype=torch.bool).scatter(1, largest, True))
+            assert torch.equal(
+                nm_mask(W, 1, 4)[:, block, y, x],
+                torch.zeros(6, 4, dtype=torch.bool).scatter(1, largest, True),
+            )
 
 
 def test_of_equal_weights_the_last_are_kept():
     assert nm_mask(torch.ones(1, 4), 1, 4).tolist() == [[False, False, False, True]]
 
 
-@pytest.mark.parametrize(("decay", "expected"), [("linear", [1, 0.75, 0.5, 0.25, 0]), ("exponential", [1, 100**-0.25, 0.1, 100**-0.75, 0])])
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [("linear", [1, 0.75, 0.5, 0.25, 0]), ("exponential", [1, 100**-0.25, 0.1, 100**-0.75, 0])],
+)
 def test_beta_falls_to_zero_between_the_dense_and_the_binary_steps(decay, expected):
     method = NmGradientFlow(1, 16, decay, dense_share=0.1, binary_share=0.5)
     assert [method.frame(step, 100)[0] for step in (10, 20, 30, 40, 50)] == pytest.approx(expected)
@@ -62,7 +74,14 @@ def test_beta_falls_to_zero_between_the_dense_and_the_binary_steps(decay, expect
 
 
 def test_structures_thin_out_in_the_sheets_frames():
-    assert patterns(NmGradientFlow(1, 16, "stepwise")) == [None, (15, 16), (8, 16), (4, 16), (2, 16), (1, 16)]
+    assert patterns(NmGradientFlow(1, 16, "stepwise")) == [
+        None,
+        (15, 16),
+        (8, 16),
+        (4, 16),
+        (2, 16),
+        (1, 16),
+    ]
     assert patterns(NmGradientFlow(2, 4, "stepwise")) == [None, (3, 4), (2, 4)]
     assert patterns(NmGradientFlow(1, 8, "geometric")) == [None, (8, 64), (4, 32), (2, 16), (1, 8)]
 
@@ -96,19 +115,32 @@ def test_a_beta_of_one_trains_bit_for_bit_as_without(make_model, make_data, monk
     model = NmGradientFlow(2, 4).compress(make_model("vit"), data)
     train(expected, make_data("vit"), data.scratch)
     for name, layer in prunable(expected).items():
-        assert torch.equal(model.get_submodule(name).weight, layer.weight * nm_mask(layer.weight, 2, 4))
+        assert torch.equal(
+            model.get_submodule(name).weight, layer.weight * nm_mask(layer.weight, 2, 4)
+        )
     assert torch.equal(model.head.weight, expected.head.weight)
 
 
 class Planted:
-    """A regression by one layer of 64 inputs whose weights are 1:16; stands in for a track."""
+    """A regression by one layer of 64 inputs whose weights are 1:16; stands in for a
+    track.
+    """
 
     def __init__(self, scratch, seed):
-        self.scratch, self.generator = replace(scratch, epochs=1, learning_rate=0.02, weight_decay=0.0), torch.Generator().manual_seed(seed)
+        self.scratch, self.generator = (
+            replace(scratch, epochs=1, learning_rate=0.02, weight_decay=0.0),
+            torch.Generator().manual_seed(seed),
+        )
         W = torch.randn(32, 64, generator=self.generator)
         torch.manual_seed(seed)
         self.teacher = W * nm_mask(W, 1, 16)
-        self.student = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, 32, bias=False), nn.Identity(), nn.Linear(32, 32))
+        self.student = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(64, 64),
+            nn.Linear(64, 32, bias=False),
+            nn.Identity(),
+            nn.Linear(32, 32),
+        )
         for place, still in ((1, torch.eye(64)), (4, torch.eye(32))):
             self.student[place].requires_grad_(False)
             self.student[place].weight.copy_(still)
@@ -129,11 +161,15 @@ class Planted:
 def found(data, method):
     """Return the share of the planted weights that `method` keeps."""
     student = method.compress(data.student, data)
-    return float(((student[2].weight != 0) & (data.teacher != 0)).sum() / data.teacher.count_nonzero())
+    return float(
+        ((student[2].weight != 0) & (data.teacher != 0)).sum() / data.teacher.count_nonzero()
+    )
 
 
 @pytest.mark.parametrize(("decay", "seed"), [("exponential", 0), ("exponential", 1), ("linear", 2)])
-def test_gradient_flow_finds_a_planted_1_16_mask_that_plain_masked_training_misses(decay, seed, make_data):
+def test_gradient_flow_finds_a_planted_1_16_mask_that_plain_masked_training_misses(
+    decay, seed, make_data
+):
     scratch = make_data("vit").scratch
     plain = found(Planted(scratch, seed), NmGradientFlow(1, 16, dense_share=0.0, binary_share=1.0))
     fading = found(Planted(scratch, seed), NmGradientFlow(1, 16, decay, dense_share=0.0))
@@ -147,7 +183,9 @@ def test_a_model_without_divisible_layers_is_skipped_with_a_reason(make_model):
 
 def test_settings_are_checked():
     settings = TypeAdapter(NmGradientFlow)
-    assert settings.validate_python({"n": 1, "m": 8, "decay": "linear"}) == NmGradientFlow(1, 8, "linear")
+    assert settings.validate_python({"n": 1, "m": 8, "decay": "linear"}) == NmGradientFlow(
+        1, 8, "linear"
+    )
     for wrong in (
         {"n": 5, "m": 4},
         {"n": 0},

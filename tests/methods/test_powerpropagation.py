@@ -39,7 +39,10 @@ def test_zero_stays_zero_with_a_gradient_of_zero_not_nan(alpha):
 def test_the_smallest_weights_of_all_layers_are_marked_and_theta_ranks_them_the_same():
     weights = {"a": torch.tensor([[0.1, -3.0]]), "b": torch.tensor([[2.0, -0.2, 1.0, 0.2]])}
     marks = smallest(weights, 0.5)
-    assert {name: mark.tolist() for name, mark in marks.items()} == {"a": [[True, False]], "b": [[False, True, False, True]]}
+    assert {name: mark.tolist() for name, mark in marks.items()} == {
+        "a": [[True, False]],
+        "b": [[False, True, False, True]],
+    }
     thetas = {name: Power(1.375).right_inverse(w) for name, w in weights.items()}
     assert all(torch.equal(mark, marks[name]) for name, mark in smallest(thetas, 0.5).items())
 
@@ -50,19 +53,25 @@ def test_alpha_one_trains_bit_for_bit_as_without(name, make_model, make_data):
     schedule = replace(make_data(name).scratch, optimiser="sgd", epochs=0.3, learning_rate=0.1)
     train(plain, make_data(name), schedule)
     train_powers(powers, make_data(name), schedule, 1.0)
-    assert all(torch.equal(tensor, plain.state_dict()[key]) for key, tensor in powers.state_dict().items())
+    assert all(
+        torch.equal(tensor, plain.state_dict()[key]) for key, tensor in powers.state_dict().items()
+    )
     assert powers.state_dict().keys() == plain.state_dict().keys()
 
 
 def test_a_head_that_starts_at_zero_learns(make_model, make_data):
     model, data = make_model("mixer"), make_data("mixer")
     assert not model.head.weight.any()
-    train_powers(model, data, replace(data.scratch, optimiser="sgd", epochs=0.3, learning_rate=0.1), 1.375)
+    train_powers(
+        model, data, replace(data.scratch, optimiser="sgd", epochs=0.3, learning_rate=0.1), 1.375
+    )
     assert (model.head.weight != 0).all()
 
 
 def few_of_many(alpha, seed):
-    """Fit 48 samples of 64 inputs, of which 4 matter, by powers `alpha`; return the share near zero and the relative error of the 16 largest."""
+    """Fit 48 samples of 64 inputs, of which 4 matter, by powers `alpha`; return the
+    share near zero and the relative error of the 16 largest.
+    """
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     truth = torch.zeros(64)
@@ -77,7 +86,9 @@ def few_of_many(alpha, seed):
         optimiser.step()
     w = layer.weight.detach()[0]
     pruned = w.masked_fill(smallest({"": w}, 0.75)[""], 0.0)
-    return float((w.abs() < 0.02).float().mean()), float((pruned - truth).square().sum() / truth.square().sum())
+    return float((w.abs() < 0.02).float().mean()), float(
+        (pruned - truth).square().sum() / truth.square().sum()
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -89,19 +100,28 @@ def test_powers_are_denser_at_zero_than_plain_weights_and_lose_less_when_the_sma
 
 
 @pytest.mark.parametrize("name", ["mobilenet", "vit"])
-def test_exactly_the_asked_share_of_all_prunable_weights_is_zero_and_the_layers_are_plain(name, make_model, make_data):
+def test_exactly_the_asked_share_of_all_prunable_weights_is_zero_and_the_layers_are_plain(
+    name, make_model, make_data
+):
     data = make_data(name)
     model = Powerpropagation(0.9).compress(make_model(name), data)
     weights = [layer.weight for layer in prunable(model).values()]
     assert sum(int((w == 0).sum()) for w in weights) == round(0.9 * sum(w.numel() for w in weights))
-    assert all(type(layer) in (nn.Conv2d, nn.Linear) and isinstance(layer.weight, nn.Parameter) for layer in prunable(model).values())
+    assert all(
+        type(layer) in (nn.Conv2d, nn.Linear) and isinstance(layer.weight, nn.Parameter)
+        for layer in prunable(model).values()
+    )
 
 
 def test_training_is_by_sgd_with_the_tracks_epochs(make_model, make_data, monkeypatch):
     seen = []
-    monkeypatch.setattr(powerpropagation, "train", lambda model, data, schedule: seen.append(schedule))
+    monkeypatch.setattr(
+        powerpropagation, "train", lambda model, data, schedule: seen.append(schedule)
+    )
     data = make_data("vit")
-    Powerpropagation(0.5, alpha=2.0, learning_rate=0.3, weight_decay=1e-3).compress(copy.deepcopy(make_model("vit")), data)
+    Powerpropagation(0.5, alpha=2.0, learning_rate=0.3, weight_decay=1e-3).compress(
+        copy.deepcopy(make_model("vit")), data
+    )
     assert seen == [replace(data.scratch, optimiser="sgd", learning_rate=0.3, weight_decay=5e-4)]
 
 

@@ -22,7 +22,8 @@ def test_rtn_rounds_the_sheets_row_in_a_model(make_data):
     data = make_data("vit")
     data.image_shape = (3,)
     after = Rtn(8).compress(model, data)
-    assert (after[1].weight_codes.codes.int() - 127).tolist() == [[-127, 76, 25]]  # 0.6 * 127 = 76.2, 0.2 * 127 = 25.4
+    # 0.6 * 127 = 76.2, 0.2 * 127 = 25.4
+    assert (after[1].weight_codes.codes.int() - 127).tolist() == [[-127, 76, 25]]
 
 
 @pytest.mark.parametrize("name", ["resnet", "vit"])
@@ -48,7 +49,9 @@ def test_more_bits_never_raise_the_error_of_rtn(make_model, make_data):
     dense, errors = weighted(make_model("vit")), []
     for bits in (2, 3, 4, 5, 6, 7, 8):
         layers = weighted(rounded(make_model, make_data, "vit", bits))
-        errors.append(torch.stack([(layers[name].weight - dense[name].weight).norm() for name in dense]))
+        errors.append(
+            torch.stack([(layers[name].weight - dense[name].weight).norm() for name in dense])
+        )
     for fewer, more in pairwise(errors):
         assert (more <= fewer).all()
 
@@ -56,7 +59,12 @@ def test_more_bits_never_raise_the_error_of_rtn(make_model, make_data):
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_eight_bits_change_the_output_little_and_two_bits_much(make_model, make_data, name):
     dense = make_model(name)(images())
-    error = {bits: ((rounded(make_model, make_data, name, bits)(images()) - dense).norm() / dense.norm()).item() for bits in (2, 8)}
+    error = {
+        bits: (
+            (rounded(make_model, make_data, name, bits)(images()) - dense).norm() / dense.norm()
+        ).item()
+        for bits in (2, 8)
+    }
     assert error[8] < 0.03
     assert error[2] > 5 * error[8]
 

@@ -1,4 +1,6 @@
-"""The widest model that fits, its limiting cases, and that it is trained from scratch."""
+"""The widest model that fits, its limiting cases, and that it is trained from
+scratch.
+"""
 
 import pytest
 
@@ -8,14 +10,18 @@ from methods.parts.training.slim import widest
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])
 @pytest.mark.parametrize("ratio", [0.75, 0.5, 0.25])
-def test_the_widest_model_never_exceeds_the_budget_and_uses_most_of_it(make_model, make_data, name, ratio):
+def test_the_widest_model_never_exceeds_the_budget_and_uses_most_of_it(
+    make_model, make_data, name, ratio
+):
     seen = make_data(name)
     dense = seen.macs(make_model(name))
     used = seen.macs(widest(seen, ratio * dense).eval()) / dense
     assert 0.8 * ratio < used <= ratio
 
 
-def test_the_full_budget_is_the_dense_architecture_and_an_impossible_one_the_narrowest(make_model, make_data):
+def test_the_full_budget_is_the_dense_architecture_and_an_impossible_one_the_narrowest(
+    make_model, make_data
+):
     seen = make_data("vit")
     dense = seen.macs(make_model("vit"))
     assert seen.macs(widest(seen, dense).eval()) == dense

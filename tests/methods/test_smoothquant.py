@@ -14,7 +14,9 @@ from methods.smoothquant import PerToken, Smoothquant, channel_maxima, factors, 
 
 @pytest.fixture
 def make_live(make_model):
-    """The model `name` with a classifier that is not zero, as the Mixer's is before training."""
+    """The model `name` with a classifier that is not zero, as the Mixer's is before
+    training.
+    """
 
     def make(name):
         model = make_model(name)
@@ -25,7 +27,9 @@ def make_live(make_model):
 
 
 def with_outliers(seed, samples=400, channels=32):
-    """Inputs of which two channels are forty times as large, as they come out of a LayerNorm, and the norm that makes them."""
+    """Inputs of which two channels are forty times as large, as they come out of a
+    LayerNorm, and the norm that makes them.
+    """
     generator = torch.Generator().manual_seed(seed)
     norm, layer = nn.LayerNorm(channels), nn.Linear(channels, 24)
     with torch.no_grad():
@@ -39,7 +43,9 @@ def rounded(norm, layer, x):
     """W8A8 of what `layer` makes of `norm`'s output."""
     h = norm(x)
     grid = minmax(asymmetric, h.reshape(1, -1), 8)
-    weight = round_to_nearest(layer.weight, rule(8, layer.weight.shape[1])).decode(layer.weight.shape)
+    weight = round_to_nearest(layer.weight, rule(8, layer.weight.shape[1])).decode(
+        layer.weight.shape
+    )
     return nn.functional.linear(grid.nearest(h.reshape(1, -1)).view_as(h), weight, layer.bias)
 
 
@@ -114,9 +120,13 @@ def test_a_model_without_pairs_is_skipped_unless_smoothing_is_off(make_model):
 
 @pytest.mark.parametrize("activations", ["static", "dynamic"])
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])
-def test_8_bits_change_the_output_little_and_every_layer_rounds_its_input(make_live, make_data, name, activations):
+def test_8_bits_change_the_output_little_and_every_layer_rounds_its_input(
+    make_live, make_data, name, activations
+):
     data, dense = make_data(name), make_live(name)
-    model = Smoothquant(activations=activations, alpha=None if name == "mobilenet" else 0.5).compress(copy.deepcopy(dense), data)
+    model = Smoothquant(
+        activations=activations, alpha=None if name == "mobilenet" else 0.5
+    ).compress(copy.deepcopy(dense), data)
     x = data.calibration[:32]
     exact = dense(x)
     assert 0 < (model(x) - exact).square().mean() < 2e-3 * exact.square().mean()
@@ -128,7 +138,10 @@ def test_8_bits_change_the_output_little_and_every_layer_rounds_its_input(make_l
 def test_w4a8_codes_the_inner_layers_in_4_bits_and_the_others_in_8(make_model, make_data):
     model = Smoothquant(bits=4).compress(make_model("vit"), make_data("vit"))
     inner = prunable(model)
-    assert all(layer.weight_codes.bits == (4 if key in inner else 8) for key, layer in weighted(model).items())
+    assert all(
+        layer.weight_codes.bits == (4 if key in inner else 8)
+        for key, layer in weighted(model).items()
+    )
 
 
 def test_settings_outside_the_range_are_refused():

@@ -1,4 +1,6 @@
-"""The sheet's example, its limiting cases, exact counts, and the paper's claim on a layer's output."""
+"""The sheet's example, its limiting cases, exact counts, and the paper's claim on a
+layer's output.
+"""
 
 from math import floor
 
@@ -17,7 +19,9 @@ def correlated(seed, samples=600, columns=200):
     generator = torch.Generator().manual_seed(seed)
     mix = torch.eye(columns) + 0.1 * torch.randn(columns, columns, generator=generator)
     uneven = torch.logspace(-0.5, 0.5, columns)[torch.randperm(columns, generator=generator)]
-    return (torch.randn(samples, columns, generator=generator) @ mix) * uneven, torch.randn(40, columns, generator=generator)
+    return (torch.randn(samples, columns, generator=generator) @ mix) * uneven, torch.randn(
+        40, columns, generator=generator
+    )
 
 
 def moment(x):
@@ -34,9 +38,16 @@ def test_the_sheet_s_pair_becomes_zero_and_one_and_a_half():
 
 @pytest.mark.parametrize("m", [None, 4])
 def test_uncorrelated_inputs_zero_the_lowest_w_squared_times_h_and_change_nothing_else(m):
-    W, h = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)), torch.linspace(0.1, 2, 64)
+    W, h = (
+        torch.randn(8, 64, generator=torch.Generator().manual_seed(0)),
+        torch.linspace(0.1, 2, 64),
+    )
     score = W.square() * h
-    mask = lowest(score, 256) if m is None else torch.cat([wanda_mask(part, torch.ones(4), 0.5) for part in score.split(4, 1)], 1)
+    mask = (
+        lowest(score, 256)
+        if m is None
+        else torch.cat([wanda_mask(part, torch.ones(4), 0.5) for part in score.split(4, 1)], 1)
+    )
     assert torch.equal(sparsegpt(W, h.double().diag(), 0.5, m, 0), W.masked_fill(mask, 0))
 
 
@@ -66,7 +77,10 @@ def test_sparsegpt_loses_less_than_wanda_and_wanda_less_than_magnitude():
     def error(Q):
         return float((x @ (Q - W).T).norm())
 
-    ours, wanda = error(sparsegpt(W, moment(x), 0.5, None, 0.01)), error(W.masked_fill(wanda_mask(W, x.norm(dim=0), 0.5), 0))
+    ours, wanda = (
+        error(sparsegpt(W, moment(x), 0.5, None, 0.01)),
+        error(W.masked_fill(wanda_mask(W, x.norm(dim=0), 0.5), 0)),
+    )
     assert ours < 0.85 * wanda
     assert wanda < 0.9 * error(W.masked_fill(lowest(W.abs(), W.numel() // 2), 0))
     assert ours < error(sparsegpt(W, moment(x), 0.5, 4, 0.01))

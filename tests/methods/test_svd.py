@@ -59,11 +59,18 @@ def test_a_linear_of_low_rank_becomes_two_layers_that_compute_the_same():
 @pytest.mark.parametrize("padding", [0, (1, 2)])
 @pytest.mark.parametrize("dilation", [1, (1, 2)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_convolution_of_low_rank_becomes_two_layers_that_compute_the_same(stride, padding, dilation, bias):
-    layer, x = nn.Conv2d(8, 10, (3, 5), stride, padding, dilation, bias=bias), torch.randn(2, 8, 12, 13)
+def test_a_convolution_of_low_rank_becomes_two_layers_that_compute_the_same(
+    stride, padding, dilation, bias
+):
+    layer, x = (
+        nn.Conv2d(8, 10, (3, 5), stride, padding, dilation, bias=bias),
+        torch.randn(2, 8, 12, 13),
+    )
     layer.weight.data = (matrix(10, 2) @ matrix(2, 120, seed=1)).view(10, 8, 3, 5)
     torch.testing.assert_close(channel(layer, 0.4)(x), layer(x), atol=1e-3, rtol=1e-4)
-    layer.weight.data = (matrix(50, 2) @ matrix(2, 24, seed=1)).view(10, 5, 8, 3).permute(0, 2, 3, 1)
+    layer.weight.data = (
+        (matrix(50, 2) @ matrix(2, 24, seed=1)).view(10, 5, 8, 3).permute(0, 2, 3, 1)
+    )
     torch.testing.assert_close(spatial(layer, 0.4)(x), layer(x), atol=1e-3, rtol=1e-4)
 
 
@@ -71,7 +78,8 @@ def test_a_convolution_of_low_rank_becomes_two_layers_that_compute_the_same(stri
 def test_a_pair_has_at_most_its_share_of_the_weights(scheme):
     layer = nn.Conv2d(16, 24, 3)
     for rho in (0.1, 0.5, 0.9):
-        assert rho * 3456 - 168 < weights(scheme(layer, rho)) <= rho * 3456  # one rank costs 24 + 144, or 72 + 48
+        # one rank costs 24 + 144, or 72 + 48
+        assert rho * 3456 - 168 < weights(scheme(layer, rho)) <= rho * 3456
     assert torch.equal(scheme(layer, 0.5)[1].bias, layer.bias)
 
 
@@ -83,7 +91,9 @@ def test_svd_that_keeps_all_leaves_the_model_as_it_is(make_model, make_data, nam
 
 
 @pytest.mark.parametrize("scheme", ["channel", "spatial"])
-def test_svd_shrinks_all_but_stem_and_classifier_and_needs_images_only_for_batch_norms(make_model, make_data, scheme):
+def test_svd_shrinks_all_but_stem_and_classifier_and_needs_images_only_for_batch_norms(
+    make_model, make_data, scheme
+):
     for name, seen in (("resnet", 64), ("mobilenet", 64), ("vit", 0), ("mixer", 0)):
         data, dense = make_data(name), make_model(name)
         model = Svd(0.5, scheme).compress(make_model(name), data)
@@ -97,7 +107,10 @@ def test_svd_shrinks_all_but_stem_and_classifier_and_needs_images_only_for_batch
 def test_keeping_nearly_all_changes_the_output_less_than_keeping_a_tenth(make_model, make_data):
     data = make_data("vit")
     x = data.calibration
-    error = {rho: (Svd(rho).compress(make_model("vit"), data)(x) - make_model("vit")(x)).norm().item() for rho in (0.1, 0.95)}
+    error = {
+        rho: (Svd(rho).compress(make_model("vit"), data)(x) - make_model("vit")(x)).norm().item()
+        for rho in (0.1, 0.95)
+    }
     assert error[0.95] < 0.8 * error[0.1]
 
 

@@ -43,8 +43,14 @@ def test_of_a_linear_loss_the_score_is_the_change_when_the_unit_goes():
     for unit in range(3):
         pruned = copy.deepcopy(block)
         remove(pruned, [(0, unit)])
-        torch.testing.assert_close(change(block.conv2.weight, 1)[unit], (loss(block) - loss(pruned)).detach(), rtol=1e-4, atol=1e-4)
-    by_norm = change(block.bn1.weight, 0) + change(block.bn1.bias, 0)  # the paper's gate after the norm; ReLU lets it through
+        torch.testing.assert_close(
+            change(block.conv2.weight, 1)[unit],
+            (loss(block) - loss(pruned)).detach(),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+    # the paper's gate after the norm; ReLU lets it through
+    by_norm = change(block.bn1.weight, 0) + change(block.bn1.bias, 0)
     torch.testing.assert_close(by_norm, change(block.conv2.weight, 1), rtol=1e-4, atol=1e-4)
 
 
@@ -70,7 +76,9 @@ def test_scores_are_squared_per_batch_and_leave_the_model_as_it_was(make_model, 
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_removing_units_of_low_score_raises_the_loss_less_than_removing_those_of_small_weights(make_model, make_data):
+def test_removing_units_of_low_score_raises_the_loss_less_than_removing_those_of_small_weights(
+    make_model, make_data
+):
     model, data = make_model("resnet"), make_data("resnet")
     split = data.train
     images, labels = split.images[:256], split.labels[:256]
@@ -81,13 +89,21 @@ def test_removing_units_of_low_score_raises_the_loss_less_than_removing_those_of
     def harm(scores):
         pruned = copy.deepcopy(model)
         prune_to_macs(pruned, global_order(scores), 0.8, data)
-        return (functional.cross_entropy(pruned(images), labels) - functional.cross_entropy(model(images), labels)).abs()
+        return (
+            functional.cross_entropy(pruned(images), labels)
+            - functional.cross_entropy(model(images), labels)
+        ).abs()
 
     assert harm(taylor) < 0.5 * harm(magnitude)
 
 
-@pytest.mark.parametrize(("steps", "between", "epochs"), [(1, 0.2, 6), (3, 0.2, 6), (4, 1.0, 1), (20, 0.5, 6), (100, 0.2, 1)])
-def test_all_fine_tuning_together_takes_the_gradient_steps_of_the_budget(make_data, steps, between, epochs):
+@pytest.mark.parametrize(
+    ("steps", "between", "epochs"),
+    [(1, 0.2, 6), (3, 0.2, 6), (4, 1.0, 1), (20, 0.5, 6), (100, 0.2, 1)],
+)
+def test_all_fine_tuning_together_takes_the_gradient_steps_of_the_budget(
+    make_data, steps, between, epochs
+):
     data = make_data("resnet", epochs=epochs)
     counts = [data.steps(part) for part in parts(data, steps, between)]
     assert len(counts) == steps and sum(counts) == data.steps(data.fine_tune)

@@ -7,7 +7,17 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.point import counter, store
-from methods.parts.tokens import ReducingBlock, ReducingBlocks, add_at, heads, nearest, reduce_tokens, take, token_count, unfit
+from methods.parts.tokens import (
+    ReducingBlock,
+    ReducingBlocks,
+    add_at,
+    heads,
+    nearest,
+    reduce_tokens,
+    take,
+    token_count,
+    unfit,
+)
 
 
 def halve(x, size, q, k, to):
@@ -18,20 +28,30 @@ def halve(x, size, q, k, to):
 
 
 def reduced(model, counts):
-    return reduce_tokens(model, list(model.blocks), [partial(halve, to=count) if count else None for count in counts])
+    return reduce_tokens(
+        model, list(model.blocks), [partial(halve, to=count) if count else None for count in counts]
+    )
 
 
 def test_tokens_are_taken_and_added_by_index():
     x = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
     index = torch.tensor([[2, 0], [1, 1]])
     assert take(x, index).tolist() == [[3, 1], [5, 5]]
-    assert add_at(x, index, torch.tensor([[10.0, 20.0], [30.0, 40.0]])).tolist() == [[21, 2, 13], [4, 75, 6]]
+    assert add_at(x, index, torch.tensor([[10.0, 20.0], [30.0, 40.0]])).tolist() == [
+        [21, 2, 13],
+        [4, 75, 6],
+    ]
     assert take(x[..., None].expand(2, 3, 4), index).shape == (2, 2, 4)
-    assert torch.equal(add_at(x[..., None], index, torch.ones(2, 2, 1))[..., 0], add_at(x, index, torch.ones(2, 2)))
+    assert torch.equal(
+        add_at(x[..., None], index, torch.ones(2, 2, 1))[..., 0], add_at(x, index, torch.ones(2, 2))
+    )
 
 
 def test_the_nearest_token_is_that_of_greatest_cosine_and_the_first_of_equals():
-    best, index = nearest(torch.tensor([[[2.0, 0.0], [1.0, 1.0]]]), torch.tensor([[[0.0, 1.0], [1.0, 0.0], [5.0, 0.0]]]))
+    best, index = nearest(
+        torch.tensor([[[2.0, 0.0], [1.0, 1.0]]]),
+        torch.tensor([[[0.0, 1.0], [1.0, 0.0], [5.0, 0.0]]]),
+    )
     torch.testing.assert_close(best, torch.tensor([[1.0, 0.5**0.5]]))
     assert index.tolist() == [[1, 0]]
 
@@ -51,7 +71,9 @@ def test_a_token_of_size_three_counts_as_three_equal_tokens(make_model):
     size = torch.tensor([1.0, 1, 3, 1, 2]).expand(2, 5)
     repeated = x.repeat_interleave(torch.tensor([1, 1, 3, 1, 2]), 1)
     with torch.no_grad():
-        torch.testing.assert_close(ReducingBlock(block, None)(x, size)[0][:, :2], block(repeated)[:, :2])
+        torch.testing.assert_close(
+            ReducingBlock(block, None)(x, size)[0][:, :2], block(repeated)[:, :2]
+        )
 
 
 def test_a_reduction_sees_keys_and_queries_and_hands_on_tokens_and_sizes(make_model):
@@ -69,7 +91,9 @@ def test_a_reduction_sees_keys_and_queries_and_hands_on_tokens_and_sizes(make_mo
     torch.testing.assert_close(blocks(x), ReducingBlock(block, None)(y, size)[0])
 
 
-def test_fewer_tokens_cost_what_the_formula_says_fused_or_not_exported_or_not(make_model, make_data):
+def test_fewer_tokens_cost_what_the_formula_says_fused_or_not_exported_or_not(
+    make_model, make_data
+):
     model, data = make_model("vit"), make_data("vit")
     tokens = [17, 9, 9, 4, 4, 4, 4]  # before each block, and after the last
     C, images = 48, data.calibration[:2]
@@ -102,4 +126,6 @@ def test_the_exported_program_takes_any_batch(make_model, make_data):
     program = store.export(copy.deepcopy(small), images[:2]).module()
     with torch.no_grad():
         for batch in (1, 3, 7):
-            torch.testing.assert_close(program(images[:batch]), small(images[:batch]), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                program(images[:batch]), small(images[:batch]), rtol=1e-5, atol=1e-5
+            )

@@ -11,7 +11,11 @@ from methods.tome import Tome, bipartite_matching, merge, schedule
 
 
 def left(tokens, blocks, r, inflect=0.0):
-    return list(accumulate(schedule(tokens, blocks, r, inflect), lambda n, merged: n - merged, initial=tokens))[1:]
+    return list(
+        accumulate(
+            schedule(tokens, blocks, r, inflect), lambda n, merged: n - merged, initial=tokens
+        )
+    )[1:]
 
 
 def test_the_schedules_are_those_of_the_sheet():
@@ -23,7 +27,8 @@ def test_the_schedules_are_those_of_the_sheet():
 
 
 def test_the_best_pair_merges_by_hand():
-    # patches 1 (B), 2 (A), 3 (B), 4 (A): 2 is nearly 3's double, 4 is closer to 1 than to 3
+    # patches 1 (B), 2 (A), 3 (B), 4 (A): 2 is nearly 3's double, 4 is closer to 1 than
+    # to 3
     k = torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.1, 2.0], [0.0, 1.0], [1.0, 0.5]])[None]
     kept, merged, partner = bipartite_matching(k, 1)
     assert (kept.tolist(), merged.tolist(), partner.tolist()) == ([[1]], [[0]], [[1]])
@@ -41,7 +46,9 @@ def test_several_tokens_may_merge_into_one_and_the_class_token_never_does():
 
 
 def test_merging_twins_changes_nothing_when_attention_is_proportional(make_model):
-    """The sheet's oracle: merging every patch with its copy gives the class token that the whole sequence gives."""
+    """The sheet's oracle: merging every patch with its copy gives the class token that
+    the whole sequence gives.
+    """
     blocks = list(make_model("vit").blocks)
     cls, patches = torch.randn(3, 1, 48), torch.randn(3, 8, 48)
     x = torch.cat([cls, patches.repeat_interleave(2, 1)], 1)
@@ -53,7 +60,9 @@ def test_merging_twins_changes_nothing_when_attention_is_proportional(make_model
     torch.testing.assert_close(found[:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("r", "inflect", "tokens"), [(1, 0.0, 11), (2, 0.0, 5), (2, -1.0, 7), (8, 0.0, 2)])
+@pytest.mark.parametrize(
+    ("r", "inflect", "tokens"), [(1, 0.0, 11), (2, 0.0, 5), (2, -1.0, 7), (8, 0.0, 2)]
+)
 def test_sizes_add_up_to_the_first_number_of_tokens(make_model, make_data, r, inflect, tokens):
     model = Tome(r=r, inflect=inflect).compress(make_model("vit"), make_data("vit"))
     x, size = torch.randn(2, 17, 48), None
@@ -68,7 +77,9 @@ def test_what_an_image_gives_does_not_depend_on_the_others(make_model, make_data
     data = make_data("vit")
     model, images = Tome(r=r).compress(make_model("vit"), data), data.calibration
     with torch.no_grad():
-        torch.testing.assert_close(torch.cat([model(image[None]) for image in images]), model(images), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            torch.cat([model(image[None]) for image in images]), model(images), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_merging_by_keys_changes_the_logits_less_than_merging_at_random(make_model, make_data):
@@ -81,7 +92,14 @@ def test_merging_by_keys_changes_the_logits_less_than_merging_at_random(make_mod
     with torch.no_grad():
         dense = model(images)
         errors = [
-            (reduce_tokens(copy.deepcopy(model), list(model.blocks), [reduction] * 4 + [None] * 2)(images) - dense).norm().item()
+            (
+                reduce_tokens(
+                    copy.deepcopy(model), list(model.blocks), [reduction] * 4 + [None] * 2
+                )(images)
+                - dense
+            )
+            .norm()
+            .item()
             for reduction in (partial(merge, r=3), at_random)
         ]
     assert errors[0] < 0.8 * errors[1]

@@ -16,7 +16,10 @@ def test_no_epochs_change_nothing(make_model, make_data):
     model, seen = make_model("resnet"), make_data("resnet")
     before = copy.deepcopy(model.state_dict())
     train(model, seen, replace(seen.fine_tune, epochs=0))
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items()) and seen.images_seen == 0
+    assert (
+        all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+        and seen.images_seen == 0
+    )
 
 
 def test_rates_warm_up_to_the_given_one_and_fall_to_zero_once_per_batch(make_model, make_data):
@@ -34,7 +37,10 @@ def test_only_tensors_of_two_or_more_dimensions_are_decayed(make_data):
 
         def __init__(self):
             super().__init__()
-            self.matrix, self.vector = torch.nn.Parameter(torch.ones(3, 3)), torch.nn.Parameter(torch.ones(3))
+            self.matrix, self.vector = (
+                torch.nn.Parameter(torch.ones(3, 3)),
+                torch.nn.Parameter(torch.ones(3)),
+            )
 
         def forward(self, x):
             return x.flatten(1)[:, :10] + 0 * (self.matrix.sum() + self.vector.sum())
@@ -52,7 +58,10 @@ def test_four_epochs_lower_the_loss_on_validation(make_model, make_data, track_d
             return float(torch.nn.functional.cross_entropy(model(split.images), split.labels))
 
     before = loss()
-    assert loss() == before and (train(model, seen, replace(seen.fine_tune, epochs=4)), loss())[1] < 0.8 * before
+    assert (
+        loss() == before
+        and (train(model, seen, replace(seen.fine_tune, epochs=4)), loss())[1] < 0.8 * before
+    )
 
 
 def test_sgd_is_nesterov_momentum_by_the_recurrence(make_data):
@@ -72,7 +81,9 @@ def test_sgd_is_nesterov_momentum_by_the_recurrence(make_data):
         model.weight.grad.fill_(1.0)
         rates.append(rate)
 
-    train(model, seen, replace(seen.fine_tune, optimiser="sgd", weight_decay=0.0), constant_gradient)
+    train(
+        model, seen, replace(seen.fine_tune, optimiser="sgd", weight_decay=0.0), constant_gradient
+    )
     wanted, momentum = 0.0, 0.0
     for rate in rates:
         momentum = 0.9 * momentum + 1.0
@@ -84,12 +95,16 @@ def test_bf16_is_the_precision_of_the_passes_and_not_of_the_weights(make_model, 
     model, seen, seen_types = make_model("resnet"), make_data("resnet"), set()
     model.fc.register_forward_hook(lambda module, args, output: seen_types.add(output.dtype))
     train(model, seen, replace(seen.fine_tune, precision="bf16"))
-    assert seen_types == {torch.bfloat16} and {tensor.dtype for tensor in model.parameters()} == {torch.float32}
+    assert seen_types == {torch.bfloat16} and {tensor.dtype for tensor in model.parameters()} == {
+        torch.float32
+    }
     assert all(torch.isfinite(tensor).all() for tensor in model.parameters())
 
 
 class FakeGraph:
-    """What CUDA does with a graph, as far as Python sees it: capturing runs nothing, replaying runs what was captured."""
+    """What CUDA does with a graph, as far as Python sees it: capturing runs nothing,
+    replaying runs what was captured.
+    """
 
     def replay(self):
         self.captured()
@@ -127,12 +142,18 @@ def test_a_captured_step_runs_once_a_call_on_the_images_of_that_call(monkeypatch
     for images, labels in batches:
         graph(images, labels)
     assert len(seen) == cuda_graph.WARM + 2
-    assert all(torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1]) for found, wanted in zip(seen[-2:], batches, strict=True))
+    assert all(
+        torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])
+        for found, wanted in zip(seen[-2:], batches, strict=True)
+    )
     plain = make_model("resnet").train()
     plain.load_state_dict({**plain.state_dict(), **before})
     for images, _ in batches:
         plain(images)
-    assert all(torch.equal(tensor, dict(plain.named_buffers())[name]) for name, tensor in model.named_buffers())
+    assert all(
+        torch.equal(tensor, dict(plain.named_buffers())[name])
+        for name, tensor in model.named_buffers()
+    )
 
 
 def test_on_a_cpu_nothing_is_captured(make_model):

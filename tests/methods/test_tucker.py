@@ -23,7 +23,9 @@ def product(G, U_o, U_i):
 
 
 def hosvd(K, R_o, R_i):
-    """The truncated HOSVD by hand: the left singular vectors of both unfoldings, and K in their coordinates."""
+    """The truncated HOSVD by hand: the left singular vectors of both unfoldings, and K
+    in their coordinates.
+    """
     U_o = torch.linalg.svd(K.flatten(1), full_matrices=False)[0][:, :R_o]
     U_i = torch.linalg.svd(K.transpose(0, 1).flatten(1), full_matrices=False)[0][:, :R_i]
     return torch.einsum("oixy,oa,ib->abxy", K, U_o, U_i), U_o, U_i
@@ -41,7 +43,8 @@ def test_ranks_of_16_make_of_the_sheets_64_channels_4352_weights():
 
 
 def test_ranks_keep_the_proportion_of_the_channels_and_are_at_least_one():
-    assert ranks(48, 32, 9, 0.5) == (28, 19)  # 19 * 32 + 19 * 28 * 9 + 28 * 48 = 6740 of 6912; (29, 19) would be 6959
+    # 19 * 32 + 19 * 28 * 9 + 28 * 48 = 6740 of 6912; (29, 19) would be 6959
+    assert ranks(48, 32, 9, 0.5) == (28, 19)
     assert ranks(48, 32, 9, 0.001) == (1, 1)
     assert ranks(2, 2, 2, 0.9) == (1, 1)  # 2 + 2 + 2 < 8
     assert ranks(2, 1, 3, 0.9) == (0, 0)  # 1 + 3 + 2 = 2 * 1 * 3
@@ -66,7 +69,9 @@ def test_full_ranks_are_exact_and_a_kernel_made_of_factors_is_recovered_at_its_r
 
 
 @pytest.mark.parametrize("R", [(1, 1), (4, 3), (9, 2), (5, 7)])
-def test_factors_are_orthonormal_and_the_error_is_below_that_of_hosvd_which_is_below_the_energies_dropped(R):
+def test_factors_are_orthonormal_and_the_error_is_below_that_of_hosvd_which_is_below_the_energies_dropped(
+    R,
+):
     K = tensor(10, 8, 3, 3)
     G, U_o, U_i = tucker2(K, *R)
     torch.testing.assert_close(U_o.T @ U_o, torch.eye(R[0]), atol=1e-5, rtol=0)
@@ -83,7 +88,9 @@ def test_factors_are_orthonormal_and_the_error_is_below_that_of_hosvd_which_is_b
 @pytest.mark.parametrize("padding", [0, (1, 2)])
 @pytest.mark.parametrize("dilation", [1, (1, 2)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_convolution_of_low_ranks_becomes_three_layers_that_compute_the_same(stride, padding, dilation, bias):
+def test_a_convolution_of_low_ranks_becomes_three_layers_that_compute_the_same(
+    stride, padding, dilation, bias
+):
     layer, x = nn.Conv2d(8, 10, (3, 5), stride, padding, dilation, bias=bias), tensor(2, 8, 12, 13)
     layer.weight.data = product(tensor(4, 3, 3, 5), orthonormal(10, 4, 1), orthonormal(8, 3, 2))
     after = triple(layer, 4, 3)
@@ -92,16 +99,24 @@ def test_a_convolution_of_low_ranks_becomes_three_layers_that_compute_the_same(s
 
 
 def test_a_kernel_of_low_rank_in_its_channels_costs_tucker_fewer_weights_than_a_pair_needs():
-    """The paper's claim in miniature: where both channel modes are redundant, two factors beat one."""
-    K = product(tensor(4, 4, 3, 3), orthonormal(32, 4, 1), orthonormal(32, 4, 2)) + 0.01 * tensor(32, 32, 3, 3, seed=3)
+    """The paper's claim in miniature: where both channel modes are redundant, two
+    factors beat one.
+    """
+    K = product(tensor(4, 4, 3, 3), orthonormal(32, 4, 1), orthonormal(32, 4, 2)) + 0.01 * tensor(
+        32, 32, 3, 3, seed=3
+    )
     error, s = (product(*tucker2(K, 4, 4)) - K).norm(), torch.linalg.svdvals(K.flatten(1))
-    r = int((s.square().flip(0).cumsum(0).flip(0).sqrt() > error).sum())  # of the smallest pair as good
+    # of the smallest pair as good
+    r = int((s.square().flip(0).cumsum(0).flip(0).sqrt() > error).sum())
     assert size(32, 32, 9, 4, 4) < 0.4 * r * (32 + 32 * 9)
 
 
 def test_every_layer_keeps_its_share_and_one_by_one_convolutions_are_pairs(make_model, make_data):
     data, dense = make_data("resnet"), make_model("resnet")
-    model, pairs = Tucker(0.5, share=0.0).compress(make_model("resnet"), data), Svd(0.5).compress(make_model("resnet"), make_data("resnet"))
+    model, pairs = (
+        Tucker(0.5, share=0.0).compress(make_model("resnet"), data),
+        Svd(0.5).compress(make_model("resnet"), make_data("resnet")),
+    )
     assert data.images_seen == 64
     for key, layer in prunable(dense).items():
         after = model.get_submodule(key)
@@ -118,7 +133,9 @@ def test_a_linear_becomes_a_pair_and_a_layer_that_would_not_shrink_stays():
     assert smaller(thin, 0.2) is not thin and smaller(nn.Linear(1, 5), 0.5).weight.shape == (5, 1)
 
 
-def test_tucker_that_keeps_all_leaves_the_model_as_it_is_and_share_sets_the_steps(make_model, make_data):
+def test_tucker_that_keeps_all_leaves_the_model_as_it_is_and_share_sets_the_steps(
+    make_model, make_data
+):
     data, model = make_data("resnet"), make_model("resnet")
     assert Tucker(1.0).compress(model, data) is model
     assert data.images_seen == 0

@@ -1,4 +1,6 @@
-"""Each stage's inputs are what its module gets in the model as it is by then, and no block is run again for each that follows it."""
+"""Each stage's inputs are what its module gets in the model as it is by then, and no
+block is run again for each that follows it.
+"""
 
 import pytest
 import torch
@@ -34,7 +36,11 @@ def test_inputs_come_from_the_stages_before_as_they_were_left(make_model, track_
 
 def test_layers_asked_for_alone_get_their_inputs_through_the_blocks_between(make_model, track_data):
     model, images = make_model("resnet"), track_data.calibration[:20]
-    layers = {name: layer for name, layer in prunable(model).items() if name.startswith(("layer1.0", "layer3.1"))}
+    layers = {
+        name: layer
+        for name, layer in prunable(model).items()
+        if name.startswith(("layer1.0", "layer3.1"))
+    }
     for stage in stages(model, layers, images):
         torch.testing.assert_close(stage.inputs, inputs_of(model, stage.module, images))
         for layer in stage.layers.values():
@@ -49,7 +55,8 @@ def test_the_first_block_is_run_no_more_often_in_a_deep_model(make_model, track_
     first.register_forward_hook(lambda *_: calls.append(1))
     for _ in stages(model, prunable(model), images):
         pass
-    assert len(calls) == 3  # to find the order, to find who feeds whom, and to make the second block's inputs
+    # to find the order, to find who feeds whom, and to make the second block's inputs
+    assert len(calls) == 3
 
 
 def test_what_is_changed_in_place_between_two_layers_is_not_taken_for_the_first_one_s_output():

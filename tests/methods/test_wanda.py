@@ -1,4 +1,6 @@
-"""The sheet's example, its limiting cases, and the paper's claim on the layer's output."""
+"""The sheet's example, its limiting cases, and the paper's claim on the layer's
+output.
+"""
 
 from math import floor
 
@@ -13,17 +15,24 @@ from methods.parts.pruning.row_masks import wanda_mask
 
 
 def test_the_sheet_s_worked_example_removes_the_larger_weight():
-    assert wanda_mask(torch.tensor([[3.0, 1.0]]), torch.tensor([1.0, 4.0]), 0.5).tolist() == [[True, False]]
+    assert wanda_mask(torch.tensor([[3.0, 1.0]]), torch.tensor([1.0, 4.0]), 0.5).tolist() == [
+        [True, False]
+    ]
 
 
 def test_constant_norms_give_magnitude_within_each_row():
     W = torch.tensor([[1.0, -2.0, 3.0, 4.0], [40.0, 30.0, -10.0, 20.0]])
-    assert wanda_mask(W, torch.full((4,), 7.0), 0.5).tolist() == [[True, True, False, False], [False, False, True, True]]
+    assert wanda_mask(W, torch.full((4,), 7.0), 0.5).tolist() == [
+        [True, True, False, False],
+        [False, False, True, True],
+    ]
 
 
 @pytest.mark.parametrize("s", [0.0, 0.3, 0.77])
 def test_every_row_of_every_layer_has_exactly_its_floor_of_zeros(make_model, make_data, s):
-    model = registry.configure("wanda", {"sparsity": s, "bn_passes": 0}).compress(make_model("mobilenet"), make_data("mobilenet"))
+    model = registry.configure("wanda", {"sparsity": s, "bn_passes": 0}).compress(
+        make_model("mobilenet"), make_data("mobilenet")
+    )
     for layer in prunable(model).values():
         rows = layer.weight.flatten(1)
         assert ((rows == 0).sum(1) == floor(s * rows.shape[1])).all()

@@ -21,7 +21,10 @@ class OfOnnx(Runtime):
     """A runtime that takes an artefact as its ONNX model; `package` must be said."""
 
     serves: ClassVar[frozenset[tuple[str, str]]] = frozenset({("cpu", "fp32")})
-    place: ClassVar[str] = "is measured on device cpu in precision fp32 (8-bit layers run on integers whatever it says)"
+    place: ClassVar[str] = (
+        "is measured on device cpu in precision fp32 (8-bit layers run on integers whatever it "
+        "says)"
+    )
     package: ClassVar[str]
 
     def lacks(self, profile: HardwareParams) -> str | None:
@@ -30,16 +33,24 @@ class OfOnnx(Runtime):
 
     def prepare(self, folder: Path, image: Tensor) -> Path:
         """Export one artefact, in this process."""
-        from harness.latency.onnx_export import to_onnx  # here, for it needs what a machine may lack
+        # here, for it needs what a machine may lack
+        from harness.latency.onnx_export import to_onnx
 
         files.write_bytes(folder / "model.onnx", to_onnx(folder, image))
         return folder / "model.onnx"
 
-    def prepare_track(self, params: Params, paths: Paths, track: str, folders: Iterable[Path]) -> dict[Path, Path | str]:
+    def prepare_track(
+        self, params: Params, paths: Paths, track: str, folders: Iterable[Path]
+    ) -> dict[Path, Path | str]:
         """Export what is not exported yet, in workers."""
         models = exported(params, paths, track, folders)
-        return {folder: model if isinstance(model, Path) else f"not exported to ONNX: {model}" for folder, model in models.items()}
+        return {
+            folder: model if isinstance(model, Path) else f"not exported to ONNX: {model}"
+            for folder, model in models.items()
+        }
 
     def alone(self, folder: Path, operators: Collection[str]) -> bool:
-        """Where activations are rounded, the runtime has kernels for integers, and which of them it takes depends on the weights."""
+        """Where activations are rounded, the runtime has kernels for integers, and
+        which of them it takes depends on the weights.
+        """
         return ROUND in operators

@@ -25,7 +25,9 @@ class OnnxRuntime(OfOnnx):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = profile.threads, 1
         options.log_severity_level = 3  # errors
-        session = onnxruntime.InferenceSession(artefact, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            artefact, options, providers=["CPUExecutionProvider"]
+        )
         name = session.get_inputs()[0].name
 
         def run(images: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
-"""Weights with two zeros in every four neighbours (2:4), which sparse tensor cores multiply at twice the rate: found on disk, and handed to torch's kernels.
+"""Weights with two zeros in every four neighbours (2:4), which sparse tensor cores
+multiply at twice the rate: found on disk, and handed to torch's kernels.
 
-Mishra et al. 2021, arXiv 2104.08378; torch.sparse.to_sparse_semi_structured, whose kernels take bfloat16 matrices of 32 n rows and 64 n columns.
+Mishra et al. 2021, arXiv 2104.08378; torch.sparse.to_sparse_semi_structured, whose
+kernels take bfloat16 matrices of 32 n rows and 64 n columns.
 """
 
 from __future__ import annotations
@@ -33,11 +35,15 @@ class SemiStructured(Runtime):
 
     def load(self, profile: HardwareParams, artefact: Path) -> Program:
         """Read the program and hand its weights to the kernels."""
-        return called(profile, with_sparse_weights(store.read(artefact).on(torch.device(profile.device))))
+        return called(
+            profile, with_sparse_weights(store.read(artefact).on(torch.device(profile.device)))
+        )
 
 
 def fits(weight: Tensor) -> bool:
-    """Say whether the kernels take `weight` (rows, columns): at most two of every four neighbours in a row are not zero."""
+    """Say whether the kernels take `weight` (rows, columns): at most two of every four
+    neighbours in a row are not zero.
+    """
     if weight.ndim != 2 or weight.shape[0] % ROWS or weight.shape[1] % COLUMNS:
         return False
     return bool((weight.reshape(-1, 4) != 0).sum(1).max() <= 2)
@@ -49,7 +55,9 @@ def has_fitting(folder: Path) -> bool:
 
 
 def with_sparse_weights(program: nn.Module) -> nn.Module:
-    """Return `program`, on a GPU, with every linear layer's weight that fits as a sparse bfloat16 matrix; the layer runs under autocast."""
+    """Return `program`, on a GPU, with every linear layer's weight that fits as a
+    sparse bfloat16 matrix; the layer runs under autocast.
+    """
     assert isinstance(program, torch.fx.GraphModule)
     for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default):
         owner, _, name = node.args[1].target.rpartition(".")

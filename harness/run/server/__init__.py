@@ -1,1 +1,3 @@
-"""What the server that workers are forked from imports, beside the code that they run."""
+"""What the server that workers are forked from imports, beside the code that they
+run.
+"""

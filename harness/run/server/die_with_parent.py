@@ -1,6 +1,8 @@
-"""Imported by the server that workers are forked from, where whoever started it may be killed: it and its workers then end at once.
+"""Imported by the server that workers are forked from, where whoever started it may be
+killed: it and its workers then end at once.
 
-Ray kills its worker processes with SIGKILL (a lost node, too little memory), which would leave a point running on the device for as long as it takes.
+Ray kills its worker processes with SIGKILL (a lost node, too little memory), which
+would leave a point running on the device for as long as it takes.
 """
 
 from __future__ import annotations

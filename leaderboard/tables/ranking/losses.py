@@ -1,4 +1,6 @@
-"""Where a method is known to lose: to dense at its mildest setting, and to the controls that any method must beat."""
+"""Where a method is known to lose: to dense at its mildest setting, and to the controls
+that any method must beat.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,19 @@ from leaderboard.tables.rows import Measurement, Row
 
 CONTROLS = ("random_pruning", "slim", "finetune_only")
 RULE = (
-    "A method is listed as losing on a model where its mildest setting (the one that saves least, by the larger of the bytes and MACs ratios) is "
-    "significantly below dense (adjusted p < 0.05), and where one of the controls random_pruning, slim or finetune_only has no more bytes, no more MACs "
+    "A method is listed as losing on a model where its mildest setting (the one that saves least, "
+    "by the larger of the bytes and MACs ratios) is "
+    "significantly below dense (adjusted p < 0.05), and where one of the controls random_pruning, "
+    "slim or finetune_only has no more bytes, no more MACs "
     "and more accuracy, by more than both 95 % intervals."
 )
 
 
 @dataclass(frozen=True)
 class MildLoss:
-    """The mildest setting of a method on a model, which is significantly below dense by `points`."""
+    """The mildest setting of a method on a model, which is significantly below dense by
+    `points`.
+    """
 
     model: str
     setting: str
@@ -28,7 +34,9 @@ class MildLoss:
 
 @dataclass(frozen=True)
 class ControlLoss:
-    """A control that beats `rows` of a method's settings on a model, and the widest of these defeats in points."""
+    """A control that beats `rows` of a method's settings on a model, and the widest of
+    these defeats in points.
+    """
 
     model: str
     control: str
@@ -39,33 +47,63 @@ class ControlLoss:
 
 
 def mild_losses(rows: Sequence[Row]) -> tuple[MildLoss, ...]:
-    """Return the models on which the mildest of one method's rows is significantly below dense."""
+    """Return the models on which the mildest of one method's rows is significantly
+    below dense.
+    """
     losses = []
     for model in dict.fromkeys(row.model for row in rows):
-        measured = [row for row in rows if row.model == model and row.measured is not None and row.measured.quality.delta is not None]
+        measured = [
+            row
+            for row in rows
+            if row.model == model
+            and row.measured is not None
+            and row.measured.quality.delta is not None
+        ]
         row = min(measured, key=_saving, default=None)
-        if row is not None and row.measured is not None and row.measured.quality.delta is not None and not lossless(row):
+        if (
+            row is not None
+            and row.measured is not None
+            and row.measured.quality.delta is not None
+            and not lossless(row)
+        ):
             losses.append(MildLoss(model, row.setting, 100 * row.measured.quality.delta.value))
     return tuple(losses)
 
 
 def control_losses(rows: Sequence[Row], table: Sequence[Row]) -> tuple[ControlLoss, ...]:
-    """Return which controls of `table` beat rows of one method, per model and control."""
+    """Return which controls of `table` beat rows of one method, per model and
+    control.
+    """
     if any(row.method.name in (*CONTROLS, DENSE) for row in rows):
         return ()
     losses = []
     for model in dict.fromkeys(row.model for row in rows):
         for control in CONTROLS:
             others = [row for row in table if row.model == model and row.method.name == control]
-            beaten = {row.setting: margin for row in rows if row.model == model and (margin := _margin(row, others)) is not None}
+            beaten = {
+                row.setting: margin
+                for row in rows
+                if row.model == model and (margin := _margin(row, others)) is not None
+            }
             if beaten:
                 worst = max(beaten, key=lambda setting: beaten[setting])
-                losses.append(ControlLoss(model, control, others[0].method.needs, len(beaten), worst, 100 * beaten[worst]))
+                losses.append(
+                    ControlLoss(
+                        model,
+                        control,
+                        others[0].method.needs,
+                        len(beaten),
+                        worst,
+                        100 * beaten[worst],
+                    )
+                )
     return tuple(losses)
 
 
 def _margin(row: Row, controls: Sequence[Row]) -> float | None:
-    """Return by how much the best control that costs no more is above the row, or None if none is beyond both intervals."""
+    """Return by how much the best control that costs no more is above the row, or None
+    if none is beyond both intervals.
+    """
     mine = row.measured
     if mine is None:
         return None

@@ -1,6 +1,8 @@
-"""One option for each layer, of least total error within a budget of total cost: the dynamic program of allocators, exact over whole numbers.
+"""One option for each layer, of least total error within a budget of total cost: the
+dynamic program of allocators, exact over whole numbers.
 
-D[l, j] = min over options v of D[l-1, j - e(l, v)] + size(l, v), as in L-GreCo (Alimohammadi et al. 2024, arXiv 2210.17357).
+D[l, j] = min over options v of D[l-1, j - e(l, v)] + size(l, v), as in L-GreCo
+(Alimohammadi et al. 2024, arXiv 2210.17357).
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ BUCKETS = 100_000
 
 
 def least(e: Sequence[Sequence[int]], size: Sequence[Sequence[float]], E: int) -> list[int]:
-    """Return the option of each layer for the least sum of size[l][v] with e[l][v] >= 0 adding up to at most E; ties go to the first option."""
+    """Return the option of each layer for the least sum of size[l][v] with e[l][v] >= 0
+    adding up to at most E; ties go to the first option.
+    """
     D, taken = np.zeros(E + 1), []
     for e_l, size_l in zip(e, size, strict=True):
         D_l, option = np.full(E + 1, np.inf), np.full(E + 1, -1)
@@ -35,15 +39,26 @@ def least(e: Sequence[Sequence[int]], size: Sequence[Sequence[float]], E: int) -
 
 
 def buckets(cost: Sequence[Sequence[int]], limit: int) -> tuple[list[list[int]], int]:
-    """Return what each option costs beyond its layer's cheapest, and what the limit leaves for that, in whole buckets; rounded against us."""
-    extra, left = [[c - min(options) for c in options] for options in cost], limit - sum(map(min, cost))
+    """Return what each option costs beyond its layer's cheapest, and what the limit
+    leaves for that, in whole buckets; rounded against us.
+    """
+    extra, left = (
+        [[c - min(options) for c in options] for options in cost],
+        limit - sum(map(min, cost)),
+    )
     if left < 0:
-        raise ValueError(f"the cheapest options cost {limit - left}, {limit} allowed: raise the budget")
+        raise ValueError(
+            f"the cheapest options cost {limit - left}, {limit} allowed: raise the budget"
+        )
     size = max(gcd(*(c for options in extra for c in options)), -(-left // BUCKETS), 1)
     return [[-(-c // size) for c in options] for options in extra], left // size
 
 
-def choose(cost: Sequence[Sequence[int]], error: Sequence[Sequence[float]], limit: int) -> list[int]:
-    """Return the option of each layer for the least total `error` at a total `cost` of at most `limit`; raise ValueError if none fits."""
+def choose(
+    cost: Sequence[Sequence[int]], error: Sequence[Sequence[float]], limit: int
+) -> list[int]:
+    """Return the option of each layer for the least total `error` at a total `cost` of
+    at most `limit`; raise ValueError if none fits.
+    """
     sizes, left = buckets(cost, limit)
     return least(sizes, error, left)

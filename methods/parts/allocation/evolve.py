@@ -1,4 +1,6 @@
-"""EvoPress's evolution of one level a unit within a budget (Sieberling et al., arXiv 2410.14649), whatever the levels are; see `methods/evopress.py`."""
+"""EvoPress's evolution of one level a unit within a budget (Sieberling et al., arXiv
+2410.14649), whatever the levels are; see `methods/evopress.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ CHANGES, RETURN, TRIES = 10, 0.8, 20
 State = tuple[int, ...]  # the level of each unit
 Cost = Sequence[Sequence[int]]  # of each unit at each level
 Stages = Sequence[tuple[int, int]]  # survivors, and images that judge
-Fitness = Callable[[Sequence[State], int], list[float]]  # of each state, all on the same so many images; the lower the fitter
+# of each state, all on the same so many images; the lower the fitter
+Fitness = Callable[[Sequence[State], int], list[float]]
 
 
 def draw(n: int, generator: torch.Generator) -> int:
@@ -20,7 +23,9 @@ def draw(n: int, generator: torch.Generator) -> int:
 
 
 def move(levels: list[int], by: int, cost: Cost, generator: torch.Generator) -> int:
-    """Move a random unit of `levels` up (1) or down (-1) a level, in place, if any can; return by how much the cost rises."""
+    """Move a random unit of `levels` up (1) or down (-1) a level, in place, if any can;
+    return by how much the cost rises.
+    """
     movable = [u for u, v in enumerate(levels) if 0 <= v + by < len(cost[u])]
     if not movable:
         return 0
@@ -35,7 +40,9 @@ def price(levels: Sequence[int], cost: Cost) -> int:
 
 
 def child(parent: State, cost: Cost, limit: int, generator: torch.Generator) -> State:
-    """Return `parent` with one to three random moves up and as many down as `limit` asks for; `parent` itself if those were too many or took too much."""
+    """Return `parent` with one to three random moves up and as many down as `limit`
+    asks for; `parent` itself if those were too many or took too much.
+    """
     levels, moves = list(parent), 1 + min(draw(3, generator), draw(3, generator))
     added = sum(move(levels, 1, cost, generator) for _ in range(moves))
     total, removed = price(levels, cost), 0
@@ -45,8 +52,12 @@ def child(parent: State, cost: Cost, limit: int, generator: torch.Generator) -> 
     return parent if moves > CHANGES or added < RETURN * removed else tuple(levels)
 
 
-def children(parent: State, count: int, cost: Cost, limit: int, generator: torch.Generator) -> list[State]:
-    """Return `count` distinct children of `parent`, or as many as turn up in 20 times that many tries."""
+def children(
+    parent: State, count: int, cost: Cost, limit: int, generator: torch.Generator
+) -> list[State]:
+    """Return `count` distinct children of `parent`, or as many as turn up in 20 times
+    that many tries.
+    """
     found: dict[State, None] = {}
     for _ in range(TRIES * count):
         found |= {child(parent, cost, limit, generator): None}
@@ -64,13 +75,23 @@ def under(cost: Cost, level: int, limit: int, generator: torch.Generator) -> Sta
 
 
 def fittest(states: Sequence[State], survivors: int, images: int, fitness: Fitness) -> list[State]:
-    """Return the `survivors` states of lowest fitness, fittest first; ties go to the earlier."""
+    """Return the `survivors` states of lowest fitness, fittest first; ties go to the
+    earlier.
+    """
     values = fitness(states, images)
     return [states[i] for i in sorted(range(len(states)), key=values.__getitem__)[:survivors]]
 
 
-def evolve(parent: State, generations: int, stages: Stages, breed: Callable[[State], list[State]], fitness: Fitness) -> State:
-    """Return the parent after so many generations: of its children and itself, the one that survives all stages."""
+def evolve(
+    parent: State,
+    generations: int,
+    stages: Stages,
+    breed: Callable[[State], list[State]],
+    fitness: Fitness,
+) -> State:
+    """Return the parent after so many generations: of its children and itself, the one
+    that survives all stages.
+    """
     for _ in range(generations):
         states = breed(parent)
         for survivors, images in stages[:-1]:

@@ -1,4 +1,6 @@
-"""Which residual units of a timm model can be left out, and transformer and mixer blocks as two units each."""
+"""Which residual units of a timm model can be left out, and transformer and mixer
+blocks as two units each.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Transposed(nn.Module):
 
 
 def halves(block: Any) -> nn.Sequential:
-    """Return a transformer or mixer block as its two residual units in series, `attention` and `mlp`; the same function."""
+    """Return a transformer or mixer block as its two residual units in series,
+    `attention` and `mlp`; the same function.
+    """
     if isinstance(block, MixerBlock):
         attention = Residual(block.norm1, Transposed(block.mlp_tokens), block.drop_path)
         mlp = Residual(block.norm2, block.mlp_channels, block.drop_path)
@@ -47,29 +51,47 @@ def halves(block: Any) -> nn.Sequential:
 
 
 def droppable(module: Any) -> bool:
-    """Say whether `module` is a block that may be left out whole: its shortcut is the identity."""
+    """Say whether `module` is a block that may be left out whole: its shortcut is the
+    identity.
+    """
     if isinstance(module, (BasicBlock, Bottleneck)):
         return module.downsample is None
-    return isinstance(module, (Block, MixerBlock)) or (isinstance(module, InvertedResidual) and bool(module.has_skip))
+    return isinstance(module, (Block, MixerBlock)) or (
+        isinstance(module, InvertedResidual) and bool(module.has_skip)
+    )
 
 
 def units(model: nn.Module, kind: Kind) -> list[str]:
-    """Return the names of the units of a kind, first to last; sub-layers are named as `halved` will name them."""
+    """Return the names of the units of a kind, first to last; sub-layers are named as
+    `halved` will name them.
+    """
     if kind == "block":
         return [name for name, module in model.named_modules() if droppable(module)]
-    blocks = [name for name, module in model.named_modules() if isinstance(module, (Block, MixerBlock))]
+    blocks = [
+        name for name, module in model.named_modules() if isinstance(module, (Block, MixerBlock))
+    ]
     return [f"{name}.{part}" for name in blocks for part in SUBLAYERS[kind]]
 
 
 def halved(model: nn.Module, names: list[str], kind: Kind) -> None:
-    """Split the blocks that the units `names` stand in, in place, unless those are blocks themselves."""
+    """Split the blocks that the units `names` stand in, in place, unless those are
+    blocks themselves.
+    """
     for name in dict.fromkeys(unit.rpartition(".")[0] for unit in names if kind != "block"):
         model.set_submodule(name, halves(model.get_submodule(name)))
 
 
 def too_few(model: nn.Module, kind: Kind, count: int) -> str | None:
-    """Say why `count` units of a kind cannot be dropped from `model`, or None if they can."""
+    """Say why `count` units of a kind cannot be dropped from `model`, or None if they
+    can.
+    """
     found = len(units(model, kind))
     if not found:
-        return f"no unit of kind '{kind}' that can be dropped" + ("" if kind == "block" else ": drop 'block' in a CNN")
-    return f"{count} units of kind '{kind}' asked for, but only {found} can be dropped" if count > found else None
+        return f"no unit of kind '{kind}' that can be dropped" + (
+            "" if kind == "block" else ": drop 'block' in a CNN"
+        )
+    return (
+        f"{count} units of kind '{kind}' asked for, but only {found} can be dropped"
+        if count > found
+        else None
+    )

@@ -1,4 +1,6 @@
-"""Merging affine maps y = W x + b: two in a row into one, and a diagonal one (batch normalisation, LayerScale) into the one before it."""
+"""Merging affine maps y = W x + b: two in a row into one, and a diagonal one (batch
+normalisation, LayerScale) into the one before it.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,17 @@ def merge(first: Affine, second: Affine) -> Affine:
 
 
 def scaled(first: Affine, s: Tensor, t: Tensor) -> Affine:
-    """Return s (W x + b) + t, row by row, as one map: W' = diag(s) W, b' = s b + t. A LayerScale has s = gamma and t = 0."""
+    """Return s (W x + b) + t, row by row, as one map: W' = diag(s) W, b' = s b + t. A
+    LayerScale has s = gamma and t = 0.
+    """
     W, b = first
     return s.double()[:, None] * W, s.double() * b + t.double()
 
 
 def normalisation(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Return (s, t) of `norm` in eval mode: s = gamma / sqrt(var + eps), t = beta - s mean, in float64."""
+    """Return (s, t) of `norm` in eval mode: s = gamma / sqrt(var + eps), t = beta - s
+    mean, in float64.
+    """
     assert norm.running_mean is not None and norm.running_var is not None
     s = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
     return s, norm.bias.detach().double() - s * norm.running_mean.double()

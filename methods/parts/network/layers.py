@@ -1,4 +1,6 @@
-"""Which layers and blocks of a timm model a method works on: the one definition that all methods share."""
+"""Which layers and blocks of a timm model a method works on: the one definition that
+all methods share.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def weighted(model: nn.Module) -> dict[str, Layer]:
 
 
 def classifier(model: nn.Module) -> set[str]:
-    """Return the names of the layers of the classifier: timm's `get_classifier()`, else the last Linear."""
+    """Return the names of the layers of the classifier: timm's `get_classifier()`, else
+    the last Linear.
+    """
     layers = weighted(model)
     if not hasattr(model, "get_classifier"):
         return {[name for name, layer in layers.items() if isinstance(layer, nn.Linear)][-1]}
@@ -32,7 +36,9 @@ def classifier(model: nn.Module) -> set[str]:
 
 
 def stem(model: nn.Module) -> set[str]:
-    """Return the names of the layers of the stem: those in the top-level child that holds the first layer."""
+    """Return the names of the layers of the stem: those in the top-level child that
+    holds the first layer.
+    """
     layers = weighted(model)
     top = next(iter(layers)).split(".")[0]
     return {name for name in layers if name.split(".")[0] == top}
@@ -44,9 +50,15 @@ def depthwise(layer: Layer) -> bool:
 
 
 def prunable(model: nn.Module) -> dict[str, Layer]:
-    """Return the layers that post-training methods work on: all but stem, classifier and depth-wise convolutions."""
+    """Return the layers that post-training methods work on: all but stem, classifier
+    and depth-wise convolutions.
+    """
     left_out = stem(model) | classifier(model)
-    return {name: layer for name, layer in weighted(model).items() if name not in left_out and not depthwise(layer)}
+    return {
+        name: layer
+        for name, layer in weighted(model).items()
+        if name not in left_out and not depthwise(layer)
+    }
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -55,7 +67,9 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def by_block(model: nn.Module, layers: Mapping[str, Layer]) -> list[dict[str, Layer]]:
-    """Group `layers` by the residual block they stand in, in order; a layer outside of any block is a group of its own."""
+    """Group `layers` by the residual block they stand in, in order; a layer outside of
+    any block is a group of its own.
+    """
     groups: dict[str, dict[str, Layer]] = {}
     names = list(blocks(model))
     for name, layer in layers.items():
@@ -65,7 +79,9 @@ def by_block(model: nn.Module, layers: Mapping[str, Layer]) -> list[dict[str, La
 
 
 def feature_rows(layer: Layer, x: Tensor) -> Tensor:
-    """Return the input `x` of `layer` as rows (samples, weight.flatten(1).shape[1]): tokens, or unfolded windows of an ungrouped convolution."""
+    """Return the input `x` of `layer` as rows (samples, weight.flatten(1).shape[1]):
+    tokens, or unfolded windows of an ungrouped convolution.
+    """
     if isinstance(layer, nn.Linear):
         return x.flatten(0, -2)
     windows = nn.functional.unfold(
@@ -79,12 +95,21 @@ def feature_rows(layer: Layer, x: Tensor) -> Tensor:
 
 
 class _AllSeen(Exception):
-    """Every layer asked for has had its input: the rest of the forward pass is not needed."""
+    """Every layer asked for has had its input: the rest of the forward pass is not
+    needed.
+    """
 
 
 @torch.no_grad()
-def visit_raw(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, visit: Callable[[str, Tensor], None]) -> None:
-    """Run `images` through `model` in batches of 128, as far as needed, and call `visit(name, x)` with the input x of each of `layers` as it comes."""
+def visit_raw(
+    model: nn.Module,
+    layers: Mapping[str, Layer],
+    images: Tensor,
+    visit: Callable[[str, Tensor], None],
+) -> None:
+    """Run `images` through `model` in batches of 128, as far as needed, and call
+    `visit(name, x)` with the input x of each of `layers` as it comes.
+    """
     missing: set[str] = set()
 
     def seen(name: str, x: Tensor) -> None:
@@ -93,7 +118,10 @@ def visit_raw(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, vis
         if not missing:
             raise _AllSeen
 
-    handles = [layer.register_forward_pre_hook(lambda _layer, args, name=name: seen(name, args[0])) for name, layer in layers.items()]
+    handles = [
+        layer.register_forward_pre_hook(lambda _layer, args, name=name: seen(name, args[0]))
+        for name, layer in layers.items()
+    ]
     try:
         for batch in images.split(128):
             missing.update(layers)
@@ -104,6 +132,13 @@ def visit_raw(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, vis
             handle.remove()
 
 
-def visit_inputs(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, visit: Callable[[str, Tensor], None]) -> None:
-    """As `visit_raw`, the input as rows (samples, weight.flatten(1).shape[1]); see `feature_rows`."""
+def visit_inputs(
+    model: nn.Module,
+    layers: Mapping[str, Layer],
+    images: Tensor,
+    visit: Callable[[str, Tensor], None],
+) -> None:
+    """As `visit_raw`, the input as rows (samples, weight.flatten(1).shape[1]); see
+    `feature_rows`.
+    """
     visit_raw(model, layers, images, lambda name, x: visit(name, feature_rows(layers[name], x)))

@@ -1,4 +1,6 @@
-"""The residual blocks of a model one after another, each with the inputs that it gets from everything before it as that is by then."""
+"""The residual blocks of a model one after another, each with the inputs that it gets
+from everything before it as that is by then.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ BATCH = 128
 class Stage:
     """A residual block, or a layer outside of any.
 
-    layers: those of the layers asked for that stand in it, by their name in the model, in order of execution. inputs: (N, ...) what `module` gets, so that
+    layers: those of the layers asked for that stand in it, by their name in the model,
+    in order of execution. inputs: (N, ...) what `module` gets, so that
     `visit_inputs(module, layers, inputs, visit)` sees the input rows of each layer.
     """
 
@@ -28,13 +31,21 @@ class Stage:
 
 @torch.no_grad()
 def stages(model: nn.Module, layers: Mapping[str, Layer], images: Tensor) -> Iterator[Stage]:
-    """Yield the stages of `model` (eval mode) that hold `layers`, in order of execution, on `images` (N, C, H, W).
+    """Yield the stages of `model` (eval mode) that hold `layers`, in order of
+    execution, on `images` (N, C, H, W).
 
-    A stage is made when it is asked for, from the stages before it as they were left: changed weights and replaced layers count. Where one block's
-    output is the next one's input, as it mostly is, only that block is run. Raises ValueError for a block that takes more than one tensor.
+    A stage is made when it is asked for, from the stages before it as they were left:
+    changed weights and replaced layers count. Where one block's output is the next
+    one's input, as it mostly is, only that block is run. Raises ValueError for a block
+    that takes more than one tensor.
     """
     homes: dict[str, dict[str, Layer]] = {}
-    visit_inputs(model, layers, images[:1], lambda name, _rows: homes.setdefault(_home(model, name), {}).update({name: layers[name]}))
+    visit_inputs(
+        model,
+        layers,
+        images[:1],
+        lambda name, _rows: homes.setdefault(_home(model, name), {}).update({name: layers[name]}),
+    )
     follows = _follows(model, list(homes), images[:1])
     previous, inputs = "", images
     for name, inside in homes.items():
@@ -53,15 +64,29 @@ def _home(model: nn.Module, name: str) -> str:
 
 
 def _follows(model: nn.Module, names: list[str], image: Tensor) -> dict[str, str]:
-    """Return which of the modules `names` made the very tensor, unchanged since, that each of them takes; "" if none did."""
+    """Return which of the modules `names` made the very tensor, unchanged since, that
+    each of them takes; "" if none did.
+    """
     outputs: list[tuple[Tensor, int, str]] = []
     found: dict[str, str] = {}
 
     def seen(name: str, args: tuple[Tensor, ...], output: Tensor) -> None:
-        found[name] = next((maker for tensor, version, maker in outputs if tensor is args[0] and tensor._version == version), "")
+        found[name] = next(
+            (
+                maker
+                for tensor, version, maker in outputs
+                if tensor is args[0] and tensor._version == version
+            ),
+            "",
+        )
         outputs.append((output, output._version, name))
 
-    handles = [model.get_submodule(name).register_forward_hook(lambda _m, args, output, name=name: seen(name, args, output)) for name in names]
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            lambda _m, args, output, name=name: seen(name, args, output)
+        )
+        for name in names
+    ]
     try:
         model(image)
     finally:
@@ -79,7 +104,9 @@ def _inputs(model: nn.Module, module: nn.Module, images: Tensor) -> Tensor:
 
     def seen(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, object]) -> None:
         if len(args) != 1 or any(value is not None for value in kwargs.values()):
-            raise ValueError(f"{type(module).__name__} takes more than one tensor: its inputs cannot be replayed")
+            raise ValueError(
+                f"{type(module).__name__} takes more than one tensor: its inputs cannot be replayed"
+            )
         found.append(args[0])
         raise _Seen
 

@@ -1,7 +1,10 @@
-"""Quantising activations: what layers get as inputs, and rounding it there to one fixed grid; shared by methods that quantise weights and activations.
+"""Quantising activations: what layers get as inputs, and rounding it there to one fixed
+grid; shared by methods that quantise weights and activations.
 
-Everything is written in elementary operators, q = clamp(round(x / s) + z, 0, top) and (q - z) s, so that it exports, is counted, and can be rewritten as
-QuantizeLinear and DequantizeLinear. What it computes is what integer kernels would; the artefact's arithmetic stays float32.
+Everything is written in elementary operators, q = clamp(round(x / s) + z, 0, top) and
+(q - z) s, so that it exports, is counted, and can be rewritten as QuantizeLinear and
+DequantizeLinear. What it computes is what integer kernels would; the artefact's
+arithmetic stays float32.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ from methods.parts.quantization.quantize import Grid, asymmetric
 
 
 class Static(nn.Module):
-    """Round any x to a fixed grid: q = clamp(round(x / scale) + zero, 0, top), x^ = (q - zero) scale; `scale` and `zero` are scalar buffers."""
+    """Round any x to a fixed grid: q = clamp(round(x / scale) + zero, 0, top), x^ = (q
+    - zero) scale; `scale` and `zero` are scalar buffers.
+    """
 
     scale: Tensor
     zero: Tensor
@@ -34,7 +39,9 @@ class Static(nn.Module):
 
 
 def quantise_input(layer: Layer, quantiser: nn.Module) -> None:
-    """Let `layer` put its input through `quantiser` first: its class becomes one derived from its own, as torch.nn.utils.parametrize does it."""
+    """Let `layer` put its input through `quantiser` first: its class becomes one
+    derived from its own, as torch.nn.utils.parametrize does it.
+    """
     own = type(layer)
 
     def forward(self: Layer, x: Tensor) -> Tensor:
@@ -45,8 +52,15 @@ def quantise_input(layer: Layer, quantiser: nn.Module) -> None:
 
 
 @torch.no_grad()
-def observe(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, see: Callable[[str, Tensor], None]) -> None:
-    """Run `images` through `model` in batches of 128 and call `see(name, x)` with the input x, as it comes, of each of `layers`."""
+def observe(
+    model: nn.Module,
+    layers: Mapping[str, Layer],
+    images: Tensor,
+    see: Callable[[str, Tensor], None],
+) -> None:
+    """Run `images` through `model` in batches of 128 and call `see(name, x)` with the
+    input x, as it comes, of each of `layers`.
+    """
 
     def hook(name: str) -> Callable[..., None]:
         return lambda _module, args: see(name, args[0])
@@ -60,8 +74,12 @@ def observe(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, see: 
             handle.remove()
 
 
-def minmax_grids(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, bits: int) -> dict[str, Grid]:
-    """Return for each of `layers` the asymmetric grid of 2^bits points from the least to the greatest input (and 0) it gets from `images`."""
+def minmax_grids(
+    model: nn.Module, layers: Mapping[str, Layer], images: Tensor, bits: int
+) -> dict[str, Grid]:
+    """Return for each of `layers` the asymmetric grid of 2^bits points from the least
+    to the greatest input (and 0) it gets from `images`.
+    """
     lows: dict[str, list[Tensor]] = {name: [] for name in layers}
     highs: dict[str, list[Tensor]] = {name: [] for name in layers}
 
@@ -71,6 +89,10 @@ def minmax_grids(model: nn.Module, layers: Mapping[str, Layer], images: Tensor, 
 
     observe(model, layers, images, see)
     return {
-        name: asymmetric(torch.stack(lows[name]).min().clamp(max=0).view(1, 1), torch.stack(highs[name]).max().clamp(min=0).view(1, 1), bits)
+        name: asymmetric(
+            torch.stack(lows[name]).min().clamp(max=0).view(1, 1),
+            torch.stack(highs[name]).max().clamp(min=0).view(1, 1),
+            bits,
+        )
         for name in layers
     }

@@ -1,4 +1,6 @@
-"""Weights as indices into a table of pieces: the table under training, how it is stored, and what happens to the layers that get none."""
+"""Weights as indices into a table of pieces: the table under training, how it is
+stored, and what happens to the layers that get none.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ from methods.parts.quantization.quantize import OTHERS, round_to_nearest, rule
 
 
 class Table(nn.Module):
-    """The parametrisation weight.flatten() = table[index].flatten() with `zeros` rows of 0 and the rows of C, or of C P, as table.
+    """The parametrisation weight.flatten() = table[index].flatten() with `zeros` rows
+    of 0 and the rows of C, or of C P, as table.
 
-    C: (k, d), P: (d, m); the gradient of a row of the table is the sum of those of the pieces that share it.
+    C: (k, d), P: (d, m); the gradient of a row of the table is the sum of those of the
+    pieces that share it.
     """
 
     index: Tensor
@@ -37,25 +41,33 @@ class Table(nn.Module):
 
 
 def share(layer: Layer, index: Tensor, start: Sequence[Tensor], zeros: int = 0) -> None:
-    """Let the weight of `layer` be made of the parameters C, or C and P, that begin as `start`."""
+    """Let the weight of `layer` be made of the parameters C, or C and P, that begin as
+    `start`.
+    """
     parametrize.register_parametrization(layer, "weight", Table(index, start, zeros))
 
 
 def table_of(layer: Layer) -> tuple[Table, Sequence[Tensor]]:
     """Return the table of `layer` and its parameters, C or C and P."""
     made = cast(parametrize.ParametrizationList, layer.get_submodule("parametrizations.weight"))
-    return cast(Table, made[0]), [cast(Tensor, getattr(made, f"original{i}")).detach().clone() for i in range(made.ntensors)]
+    return cast(Table, made[0]), [
+        cast(Tensor, getattr(made, f"original{i}")).detach().clone() for i in range(made.ntensors)
+    ]
 
 
 def unshare(layer: Layer) -> tuple[Table, Sequence[Tensor]]:
-    """Give `layer` a plain weight of the same values again; return the table that it had and its parameters."""
+    """Give `layer` a plain weight of the same values again; return the table that it
+    had and its parameters.
+    """
     found = table_of(layer)
     parametrize.remove_parametrizations(layer, "weight")
     return found
 
 
 def store_table(layer: Layer) -> None:
-    """Fix the table of `layer`, rounded to float16, and store the weight as indices into it; a square P is multiplied out, as it saves nothing."""
+    """Fix the table of `layer`, rounded to float16, and store the weight as indices
+    into it; a square P is multiplied out, as it saves nothing.
+    """
     table, (C, *rest) = unshare(layer)
     if rest and rest[0].shape[0] == rest[0].shape[1]:
         C, rest = C @ rest.pop(), []
@@ -64,7 +76,8 @@ def store_table(layer: Layer) -> None:
 
 
 def prepare(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
-    """Fold the batch norms, round stem, classifier and depth-wise convolutions to 8 bits, as `rtn` does, and return the layers that get a table.
+    """Fold the batch norms, round stem, classifier and depth-wise convolutions to 8
+    bits, as `rtn` does, and return the layers that get a table.
 
     The weights that are rounded are kept out of any training.
     """
@@ -72,6 +85,9 @@ def prepare(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
     inner = prunable(model)
     for name, layer in weighted(model).items():
         if name not in inner:
-            store_as_codes(layer, round_to_nearest(layer.weight.flatten(1), rule(OTHERS, layer.weight[0].numel())))
+            store_as_codes(
+                layer,
+                round_to_nearest(layer.weight.flatten(1), rule(OTHERS, layer.weight[0].numel())),
+            )
             layer.weight.requires_grad_(False)
     return list(inner.values())

@@ -1,4 +1,6 @@
-"""Forward and backward pass as a CUDA graph, so that small models on a large device do not wait for the launch of each of their kernels."""
+"""Forward and backward pass as a CUDA graph, so that small models on a large device do
+not wait for the launch of each of their kernels.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,12 @@ WARM = 3  # runs before the capture, in which libraries choose their kernels
 
 
 def captured(step: Step, model: nn.Module) -> Step:
-    """Return `step(images, labels)`, which leaves gradients in `model`, to be replayed as a CUDA graph; `step` itself where `model` is on no CUDA device.
+    """Return `step(images, labels)`, which leaves gradients in `model`, to be replayed
+    as a CUDA graph; `step` itself where `model` is on no CUDA device.
 
-    The graph is captured at the first call and wants images of one shape from then on. Nothing but gradients changes by capturing it: what the warm
-    runs did to buffers (BatchNorm's statistics) is undone.
+    The graph is captured at the first call and wants images of one shape from then on.
+    Nothing but gradients changes by capturing it: what the warm runs did to buffers
+    (BatchNorm's statistics) is undone.
     """
     if next(model.parameters()).device.type != "cuda":
         return step
@@ -23,7 +27,9 @@ def captured(step: Step, model: nn.Module) -> Step:
 
 
 class _Graph:
-    """A step with its graph, its input buffers and the gradients it writes to, once captured."""
+    """A step with its graph, its input buffers and the gradients it writes to, once
+    captured.
+    """
 
     def __init__(self, step: Step, model: nn.Module) -> None:
         self.step, self.model = step, model

@@ -8,7 +8,9 @@ from methods import Data
 
 
 def widest(data: Data, limit: float) -> nn.Module:
-    """Return the widest untrained model of the family with at most `limit` MACs, or the narrowest there is."""
+    """Return the widest untrained model of the family with at most `limit` MACs, or the
+    narrowest there is.
+    """
     low, high = 1, 257  # in 1/256 of the width; low fits or is the narrowest
     while high - low > 1:
         middle = (low + high) // 2

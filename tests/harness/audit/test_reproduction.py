@@ -1,4 +1,6 @@
-"""What is said of results beside those that were committed: byte for byte the same, other code, another instruction set, or a contradiction."""
+"""What is said of results beside those that were committed: byte for byte the same,
+other code, another instruction set, or a contradiction.
+"""
 
 import json
 import subprocess
@@ -22,7 +24,9 @@ def git(folder, *arguments):
 
 @pytest.fixture
 def committed(tmp_path):
-    """Return made-up results that are committed, made with this machine's instructions."""
+    """Return made-up results that are committed, made with this machine's
+    instructions.
+    """
     results = Results(tmp_path)
     results.write_params("digits")
     fill(results)
@@ -47,26 +51,51 @@ def said(results):
 
 
 def rtn_again(results, wrong, **changed):
-    points = [ok("r-r-8", wrong, setting={"bits": 8}, size=250, **changed), ok("r-r-4", range(6), setting={"bits": 4}, size=125)]
-    results.write_method("rtn", [*points, ok("r-r-2", range(60), setting={"bits": 2}, size=80)], realisation="packed", family="quantisation")
+    points = [
+        ok("r-r-8", wrong, setting={"bits": 8}, size=250, **changed),
+        ok("r-r-4", range(6), setting={"bits": 4}, size=125),
+    ]
+    results.write_method(
+        "rtn",
+        [*points, ok("r-r-2", range(60), setting={"bits": 2}, size=80)],
+        realisation="packed",
+        family="quantisation",
+    )
 
 
 def test_files_that_are_those_committed_are_said_to_be_so_whatever_the_machine_took(committed):
     committed.write_costs({"rtn": {"r-r-8": 99.0}}, machine="cafe")
     (track,) = said(committed)
-    assert track.line == "digits: 9 files of dense models, points and predictions are those committed, byte for byte" and not track.contradicted
+    assert (
+        track.line
+        == (
+            "digits: 9 files of dense models, points and predictions are those committed, byte for "
+            "byte"
+        )
+        and not track.contradicted
+    )
 
 
-def test_another_result_under_the_same_fingerprint_on_the_same_instructions_is_a_contradiction(committed):
+def test_another_result_under_the_same_fingerprint_on_the_same_instructions_is_a_contradiction(
+    committed,
+):
     rtn_again(committed, range(50))
     (track,) = said(committed)
-    assert track.contradicted and "1 different" in track.line and f"although this machine computes with {OWN}" in track.line
+    assert (
+        track.contradicted
+        and "1 different" in track.line
+        and f"although this machine computes with {OWN}" in track.line
+    )
 
 
 def test_another_result_under_another_fingerprint_is_other_code(committed):
     rtn_again(committed, range(50), fingerprint="y")
     (track,) = said(committed)
-    assert not track.contradicted and "1 different" in track.line and "code, params or data have changed" in track.line
+    assert (
+        not track.contradicted
+        and "1 different" in track.line
+        and "code, params or data have changed" in track.line
+    )
 
 
 def test_another_instruction_set_is_named_and_compared_within_tolerance(committed):
@@ -75,7 +104,10 @@ def test_another_instruction_set_is_named_and_compared_within_tolerance(committe
     rtn_again(committed, range(1, 6), fingerprint="y")
     (track,) = said(committed)
     assert not track.contradicted and "1 within tolerance" in track.line
-    assert f"this machine computes with {OWN}, they were made with ANOTHER, by which training takes other paths" in track.line
+    assert (
+        f"this machine computes with {OWN}, they were made with ANOTHER, by which training takes "
+        "other paths"
+    ) in track.line
 
 
 def test_without_git_there_is_nothing_to_compare_with(tmp_path):
@@ -87,18 +119,31 @@ def test_without_git_there_is_nothing_to_compare_with(tmp_path):
 @pytest.mark.parametrize(
     ("lock", "line"),
     [
-        ("stages:\n  code: {}\n  compress@digits-rtn: {}\n  site: {}\n", "dvc.lock names 2 stages that there are not, e.g. code, as version 2 did"),
+        (
+            "stages:\n  code: {}\n  compress@digits-rtn: {}\n  site: {}\n",
+            "dvc.lock names 2 stages that there are not, e.g. code, as version 2 did",
+        ),
         ("stages: [", "dvc.lock cannot be read as DVC's"),
-        ("stages:\n  train@digits: {}\n  compress@digits: {}\n  measure@digits-cpu: {}\n  leaderboard@digits: {}\n  site: {}\n", None),
+        (
+            "stages:\n  train@digits: {}\n  compress@digits: {}\n  measure@digits-cpu: {}\n  "
+            "leaderboard@digits: {}\n  site: {}\n",
+            None,
+        ),
     ],
 )
 def test_a_lock_of_version_2_is_one_line(results, lock, line):
     fill(results)
     (results.root.parent / "dvc.lock").write_text(lock)
     params = load_params(results.params)
-    found = [finding for finding in check_results(params, Paths(results.root.parent, params.version)) if finding.startswith("dvc.lock")]
+    found = [
+        finding
+        for finding in check_results(params, Paths(results.root.parent, params.version))
+        if finding.startswith("dvc.lock")
+    ]
     assert [finding[: len(line)] for finding in found] == [line] if line else not found
-    assert all("delete it and run dvc repro" in finding and "\n" not in finding for finding in found)
+    assert all(
+        "delete it and run dvc repro" in finding and "\n" not in finding for finding in found
+    )
 
 
 @pytest.fixture

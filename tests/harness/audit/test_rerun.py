@@ -1,4 +1,6 @@
-"""Running recorded points again: the sample, and what a stranger's numbers are worth."""
+"""Running recorded points again: the sample, and what a stranger's numbers are
+worth.
+"""
 
 import json
 import os
@@ -25,7 +27,13 @@ from leaderboard.records.results import read_records
 from leaderboard.records.schema import Measured
 from tests.conftest import ROOT
 
-NUMBERS = {"bytes": 1000, "parameters": 100, "macs": 1000, "effective_macs": 1000, "bit_operations": 1000}
+NUMBERS = {
+    "bytes": 1000,
+    "parameters": 100,
+    "macs": 1000,
+    "effective_macs": 1000,
+    "bit_operations": 1000,
+}
 IMAGES = 128  # of each split
 LABELS = np.arange(200) % 10
 WORK = {"images": 1, "steps": 1}
@@ -34,7 +42,17 @@ WORK = {"images": 1, "steps": 1}
 def measured(wrong=0, **changed):
     """Return a point that gets the first `wrong` images wrong, and its predictions."""
     predictions = np.where(np.arange(200) < wrong, (LABELS + 1) % 10, LABELS)
-    about = {"id": "x", "model": "m", "setting": {}, "seed": 0, "status": "ok", "accuracy": 1, "correct": 200 - wrong, "images": 200, "work": WORK}
+    about = {
+        "id": "x",
+        "model": "m",
+        "setting": {},
+        "seed": 0,
+        "status": "ok",
+        "accuracy": 1,
+        "correct": 200 - wrong,
+        "images": 200,
+        "work": WORK,
+    }
     return Measured(**(about | NUMBERS | changed)), predictions
 
 
@@ -58,7 +76,12 @@ def test_two_runs_are_compared_by_the_rule(again, verdict, said):
 
 
 def test_a_sample_is_reproducible_and_of_the_size_asked_for():
-    points = [Recorded("m", Measured.model_validate(measured()[0].model_dump() | {"id": str(index)}), LABELS) for index in range(40)]
+    points = [
+        Recorded(
+            "m", Measured.model_validate(measured()[0].model_dump() | {"id": str(index)}), LABELS
+        )
+        for index in range(40)
+    ]
 
     def ids(share, seed=0):
         return [recorded.point.id for recorded in drawn(points, Sample(Selection(), share, seed))]
@@ -70,9 +93,15 @@ def test_a_sample_is_reproducible_and_of_the_size_asked_for():
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """Return (params, paths) of three methods run on one model that saw a few images, in a folder of their own."""
+    """Return (params, paths) of three methods run on one model that saw a few images,
+    in a folder of their own.
+    """
     root = tmp_path_factory.mktemp("recorded")
-    content = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"chains": {}, "hardware": {}, "hardware_on_request": {}}
+    content = yaml.safe_load((ROOT / "params.yaml").read_text()) | {
+        "chains": {},
+        "hardware": {},
+        "hardware_on_request": {},
+    }
     track = content["tracks"]["digits"]
     schedule = track["scratch"] | {"epochs": 1}
     track |= {
@@ -84,7 +113,10 @@ def recorded(tmp_path_factory):
         "methods": {},
     }
     settings = {"dense": {}, "magnitude": {"sparsity": 0.5}, "rtn": {"bits": 8}}
-    content |= {"tracks": {"digits": track}, "methods": {name: {"settings": [setting]} for name, setting in settings.items()}}
+    content |= {
+        "tracks": {"digits": track},
+        "methods": {name: {"settings": [setting]} for name, setting in settings.items()},
+    }
     (root / "params.yaml").write_text(yaml.safe_dump(content))
     params = load_params(root / "params.yaml")
     paths = Paths(root, params.version)
@@ -118,12 +150,32 @@ def test_points_run_again_are_reproduced_and_a_tampered_one_is_contradicted(reco
     tamper(theirs, "rtn")
     bundle, file = tmp_path / "theirs.zip", paths.root / "params.yaml"
     write_bundle(params, theirs, file, "digits", bundle)
-    command = ["check", "bundle", str(bundle), "--rerun", "1", "--results", str(tmp_path / "none"), "--params", str(file)]
+    command = [
+        "check",
+        "bundle",
+        str(bundle),
+        "--rerun",
+        "1",
+        "--results",
+        str(tmp_path / "none"),
+        "--params",
+        str(file),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "shrinkmark", *command], env=environment, capture_output=True, text=True)
-    assert done.returncode == 1 and "2 reproduced, 1 contradicted" in done.stdout, done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "shrinkmark", *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "2 reproduced, 1 contradicted" in done.stdout, (
+        done.stdout + done.stderr
+    )
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert line.startswith("error: rtn mobilenet_bits=8_seed=0 is contradicted: ") and f"correct, recorded are {IMAGES}" in line
+    assert (
+        line.startswith("error: rtn mobilenet_bits=8_seed=0 is contradicted: ")
+        and f"correct, recorded are {IMAGES}" in line
+    )
     assert json.loads((tmp_path / "theirs.zip.labels.json").read_text())["points"] == {
         "dense": {"mobilenet_seed=0": "reproduced"},
         "magnitude": {"mobilenet_sparsity=0.5_seed=0": "reproduced"},
@@ -134,18 +186,34 @@ def test_points_run_again_are_reproduced_and_a_tampered_one_is_contradicted(reco
 def test_only_points_that_params_can_run_are_run_again(recorded):
     params, paths = recorded
     found = read_records(paths.records("digits"), params.version, "digits")
-    assert {one.method for one in candidates(params, "digits", found, Selection())} == {"dense", "magnitude", "rtn"}
-    assert {one.method for one in candidates(params, "digits", found, Selection(("rtn",), ("mobilenet",)))} == {"rtn"}
-    without = params.model_copy(update={"methods": {name: plan for name, plan in params.methods.items() if name == "dense"}})
+    assert {one.method for one in candidates(params, "digits", found, Selection())} == {
+        "dense",
+        "magnitude",
+        "rtn",
+    }
+    assert {
+        one.method
+        for one in candidates(params, "digits", found, Selection(("rtn",), ("mobilenet",)))
+    } == {"rtn"}
+    without = params.model_copy(
+        update={"methods": {name: plan for name, plan in params.methods.items() if name == "dense"}}
+    )
     assert {one.method for one in candidates(without, "digits", found, Selection())} == {"dense"}
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"), [({"version": "v0"}, "version 'v0'"), ({"track": "other"}, "track 'other'"), ({"test_labels": []}, "0 test labels")]
+    ("changed", "said"),
+    [
+        ({"version": "v0"}, "version 'v0'"),
+        ({"track": "other"}, "track 'other'"),
+        ({"test_labels": []}, "0 test labels"),
+    ],
 )
 def test_records_that_cannot_be_compared_are_one_line(recorded, tmp_path, changed, said):
     params, paths = recorded
-    files.write_json(tmp_path / "track.json", files.read_json(paths.records("digits") / "track.json") | changed)
+    files.write_json(
+        tmp_path / "track.json", files.read_json(paths.records("digits") / "track.json") | changed
+    )
     with pytest.raises(UserError, match=said) as caught:
         rerun(params, tmp_path, "digits", Sample(Selection(), 1, 0))
     assert "\n" not in str(caught.value)

@@ -1,4 +1,6 @@
-"""The command line: help with examples, and one line with a non-zero exit for bad input."""
+"""The command line: help with examples, and one line with a non-zero exit for bad
+input.
+"""
 
 import os
 import re
@@ -42,7 +44,8 @@ COMMANDS = [
 ]
 VERSION_2 = {
     "harness": [
-        *"train code compress commit measure run sweep hardware export new macs methods bundle verify".split(),
+        *"train code compress commit measure run sweep hardware export new macs methods bundle "
+        "verify".split(),
         "check params",
         "check results",
     ],
@@ -52,12 +55,20 @@ VERSION_2 = {
 
 def run(*arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-m", "shrinkmark", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "shrinkmark", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture
 def run_here(capsys, monkeypatch):
-    """Run a command in this process, which has imported torch already, from the root of the repository; return exit code, stdout and stderr."""
+    """Run a command in this process, which has imported torch already, from the root of
+    the repository; return exit code, stdout and stderr.
+    """
 
     def command(*arguments):
         monkeypatch.chdir(ROOT)
@@ -72,22 +83,38 @@ def run_here(capsys, monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_has_help_with_an_example_and_its_exit_codes(command):
     done = CliRunner().invoke(app, [*command, "--help"])
-    assert done.exit_code == 0 and f"Example: shrinkmark {' '.join(command)}" in done.stdout and "Exit codes: 0 done; " in done.stdout
+    assert (
+        done.exit_code == 0
+        and f"Example: shrinkmark {' '.join(command)}" in done.stdout
+        and "Exit codes: 0 done; " in done.stdout
+    )
 
 
 def test_docs_name_every_command_and_what_it_was_called():
     root = typer.main.get_command(app)
     verbs = {name for name, command in root.commands.items() if not hasattr(command, "commands")}
-    verbs |= {f"{group} {name}" for group, of in root.commands.items() for name in getattr(of, "commands", {})}
-    rows = [line.split("|")[1:4] for line in (ROOT / "docs" / "commands.md").read_text().splitlines() if line.startswith("| `")]
+    verbs |= {
+        f"{group} {name}"
+        for group, of in root.commands.items()
+        for name in getattr(of, "commands", {})
+    }
+    rows = [
+        line.split("|")[1:4]
+        for line in (ROOT / "docs" / "commands.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
     told = {re.match(r" `([a-z ]+[a-z])", command)[1]: former for command, _, former in rows}
     assert set(told) == verbs == {" ".join(command) for command in COMMANDS}
     former = {name for cell in told.values() for name in re.findall(r"`(.+?)`", cell)}
-    assert former == {f"{package} {name}" for package, names in VERSION_2.items() for name in names} - {"harness code"}
+    assert former == {
+        f"{package} {name}" for package, names in VERSION_2.items() for name in names
+    } - {"harness code"}
 
 
 def test_the_command_can_be_called_by_the_package_and_by_its_script():
-    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"] == {"shrinkmark": "harness.cli.command:main"}
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"] == {
+        "shrinkmark": "harness.cli.command:main"
+    }
     done = run("--help")
     assert done.returncode == 0 and "Usage: shrinkmark [OPTIONS] COMMAND" in done.stdout
 
@@ -102,7 +129,10 @@ def test_the_command_can_be_called_by_the_package_and_by_its_script():
         (["sweep", "digit"], "did you mean 'digits'"),
         (["sweep", "digits", "--method", "wnda"], "did you mean 'wanda'"),
         (["sweep", "digits", "--remote", "/shared"], "are for a cluster: name it with --address"),
-        (["export", "digits", "rtn", "resnet_bits=5"], "unknown point of rtn with an artefact here 'resnet_bits=5'"),
+        (
+            ["export", "digits", "rtn", "resnet_bits=5"],
+            "unknown point of rtn with an artefact here 'resnet_bits=5'",
+        ),
         (["export", "digits", "rnt", "x"], "did you mean 'rtn'"),
         (["run", "cifar10_ful"], "did you mean 'cifar10_full'"),
         (["macs", "resnet_50"], "did you mean"),
@@ -120,22 +150,37 @@ def test_bad_input_is_one_line_and_a_non_zero_exit(arguments, said, run_here):
 
 def test_a_process_of_its_own_ends_as_the_command_does():
     done = run("compress", "digits", "wnda")
-    assert done.returncode == 2 and done.stdout == "" and done.stderr == "error: unknown method in params.yaml 'wnda': did you mean 'wanda'?\n"
+    assert (
+        done.returncode == 2
+        and done.stdout == ""
+        and done.stderr == "error: unknown method in params.yaml 'wnda': did you mean 'wanda'?\n"
+    )
 
 
-def test_a_track_without_its_data_and_without_a_network_says_in_one_line_what_to_put_where(tmp_path, monkeypatch, run_here):
+def test_a_track_without_its_data_and_without_a_network_says_in_one_line_what_to_put_where(
+    tmp_path, monkeypatch, run_here
+):
     monkeypatch.setenv("SHRINKMARK_DATA", str(tmp_path))
     for name in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there: no network, wherever the test runs
+        # nothing listens there: no network, wherever the test runs
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     code, _, stderr = run_here("train", "cifar10_cpu")
-    assert code == 2 and f"CIFAR-10 not found in {tmp_path}" in stderr and "cifar-10-batches-py/" in stderr
+    assert (
+        code == 2
+        and f"CIFAR-10 not found in {tmp_path}" in stderr
+        and "cifar-10-batches-py/" in stderr
+    )
     assert stderr.startswith("error: ") and stderr.count("\n") == 1, stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_track_for_a_gpu_is_refused_at_once_where_there_is_none(run_here):
     code, _, stderr = run_here("train", "cifar10_full")
-    assert (code, stderr) == (2, "error: the track asks for device 'cuda' and torch finds none here: run it on a machine with a GPU\n")
+    assert (code, stderr) == (
+        2,
+        "error: the track asks for device 'cuda' and torch finds none here: run it on a machine "
+        "with a GPU\n",
+    )
 
 
 def test_a_sweep_on_a_cluster_says_how_to_install_ray_where_it_is_not(run_here, monkeypatch):
@@ -172,26 +217,42 @@ def test_new_writes_a_skeleton_a_test_and_one_line_of_params(checkout):
     written = new_method.create(checkout, "my_method")
     assert [path.name for path in written] == ["my_method.py", "test_my_method.py", "params.yaml"]
     before, after = load_params(ROOT / "params.yaml"), load_params(checkout / "params.yaml")
-    assert list(after.methods) == [*before.methods, "my_method"] and after.hardware == before.hardware
-    kept = [line for line in (checkout / "params.yaml").read_text().splitlines() if "my_method" not in line and "strength" not in line]
+    assert (
+        list(after.methods) == [*before.methods, "my_method"] and after.hardware == before.hardware
+    )
+    kept = [
+        line
+        for line in (checkout / "params.yaml").read_text().splitlines()
+        if "my_method" not in line and "strength" not in line
+    ]
     assert kept == (ROOT / "params.yaml").read_text().splitlines()
 
 
 def test_new_refuses_the_name_of_a_chain_and_writes_nothing(checkout):
     before = sorted(checkout.rglob("*"))
-    with pytest.raises(UserError, match="'a__b' cannot name a method: '__' stands between the methods of a chain"):
+    with pytest.raises(
+        UserError, match="'a__b' cannot name a method: '__' stands between the methods of a chain"
+    ):
         new_method.create(checkout, "a__b")
     assert sorted(checkout.rglob("*")) == before
 
 
-def test_the_skeleton_is_clean_keeps_the_contract_s_form_and_says_that_it_is_to_be_written(checkout, make_model, make_data):
+def test_the_skeleton_is_clean_keeps_the_contract_s_form_and_says_that_it_is_to_be_written(
+    checkout, make_model, make_data
+):
     new_method.create(checkout, "my_method")
     code = (checkout / "methods" / "my_method.py").read_text()
     lint = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml"), "-"], input=code, capture_output=True, text=True
+        [sys.executable, "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml"), "-"],
+        input=code,
+        capture_output=True,
+        text=True,
     )
     assert lint.returncode == 0, lint.stdout
     space = {"__name__": "my_method"}
-    exec(compile(code.replace("from __future__ import annotations\n", ""), "my_method.py", "exec"), space)
+    exec(
+        compile(code.replace("from __future__ import annotations\n", ""), "my_method.py", "exec"),
+        space,
+    )
     with pytest.raises(NotImplementedError, match="yet to be written"):
         space["MyMethod"]().compress(make_model("vit"), make_data("vit"))

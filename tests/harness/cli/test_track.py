@@ -17,7 +17,8 @@ from leaderboard.records.errors import UserError
 from leaderboard.records.params import load_params
 from tests.conftest import ROOT
 
-WITHOUT_DVC = "import sys; sys.modules['dvc'] = None; from harness.cli.command import main; main()"  # importing it would raise
+# importing it would raise
+WITHOUT_DVC = "import sys; sys.modules['dvc'] = None; from harness.cli.command import main; main()"
 
 
 @pytest.fixture
@@ -34,7 +35,10 @@ def experiment(small, tmp_path):
     """A part of the small experiment's params in a folder of its own."""
     params, paths = small
     content = yaml.safe_load((paths.root / "params.yaml").read_text())
-    content["methods"] = {name: content["methods"][name] for name in ("dense", "magnitude", "rtn", "random_pruning", "slim")}
+    content["methods"] = {
+        name: content["methods"][name]
+        for name in ("dense", "magnitude", "rtn", "random_pruning", "slim")
+    }
     content["methods"]["magnitude"]["settings"] = content["methods"]["magnitude"]["settings"][:1]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     return load_params(tmp_path / "params.yaml"), Paths(tmp_path, params.version)
@@ -42,23 +46,45 @@ def experiment(small, tmp_path):
 
 def run_alone(paths, *options):
     """Run the track in a process of its own: pytest does not nest."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", WITHOUT_DVC, "run", "digits", "--params", str(paths.root / "params.yaml"), *options]
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST")
+    } | {"PYTHONPATH": str(ROOT)}
+    command = [
+        sys.executable,
+        "-c",
+        WITHOUT_DVC,
+        "run",
+        "digits",
+        "--params",
+        str(paths.root / "params.yaml"),
+        *options,
+    ]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.slow
-def test_one_command_without_dvc_makes_every_record_of_a_track_and_does_nothing_the_second_time(experiment):
+def test_one_command_without_dvc_makes_every_record_of_a_track_and_does_nothing_the_second_time(
+    experiment,
+):
     params, paths = experiment
     done = run_alone(paths)
     assert done.returncode == 0, done.stderr
-    assert "digits mobilenet: own recipe, 1 epochs, test accuracy" in done.stdout and "digits on cpu: latency measured, 0 failed" in done.stdout
+    assert (
+        "digits mobilenet: own recipe, 1 epochs, test accuracy" in done.stdout
+        and "digits on cpu: latency measured, 0 failed" in done.stdout
+    )
     for method in params.plans:
         content = files.read_json(paths.points("digits", method))
-        assert content["points"] and "failed" not in {point["status"] for point in content["points"]}
+        assert content["points"] and "failed" not in {
+            point["status"] for point in content["points"]
+        }
     assert list(paths.latency("digits", "cpu").glob("*.json"))
-    again = list(run_track(params.model_copy(update={"hardware": {}}), paths, "digits"))  # timing runs pytest, which does not nest
-    assert any(line.startswith("digits, all methods: 0 run, ") and line.endswith(" 0 failed") for line in again)
+    # timing runs pytest, which does not nest
+    again = list(run_track(params.model_copy(update={"hardware": {}}), paths, "digits"))
+    assert any(
+        line.startswith("digits, all methods: 0 run, ") and line.endswith(" 0 failed")
+        for line in again
+    )
 
 
 @pytest.mark.slow
@@ -67,7 +93,10 @@ def test_a_rehearsal_of_some_methods_runs_them_alone_and_leaves_nothing_behind(u
     before = sorted(paths.root.rglob("*"))
     done = run_alone(paths, "--rehearse", "--method", "rtn", "--method", "slim")
     assert done.returncode == 0, done.stderr
-    assert all(f"digits {method}: " in done.stdout for method in ("rtn", "slim")) and "digits magnitude: " not in done.stdout
+    assert (
+        all(f"digits {method}: " in done.stdout for method in ("rtn", "slim"))
+        and "digits magnitude: " not in done.stdout
+    )
     assert sorted(paths.root.rglob("*")) == before
 
 
@@ -75,15 +104,24 @@ def test_a_rehearsal_is_short_on_every_track_of_params(params):
     for track in params.tracks:
         short = shortened(params, track, "cpu")
         about = short.tracks[track]
-        assert list(short.tracks) == [track] and about.device == "cpu" and about.first == IMAGES and about.calibration <= IMAGES
+        assert (
+            list(short.tracks) == [track]
+            and about.device == "cpu"
+            and about.first == IMAGES
+            and about.calibration <= IMAGES
+        )
         for model in about.models:
             for schedule in (about.scratch_of(model), about.fine_tune_of(model)):
                 assert int(schedule.epochs * (IMAGES // BATCH)) == STEPS
-        assert list(short.plans) == list(params.plans) and all(len(method.settings) == 1 for method in short.plans.values())
+        assert list(short.plans) == list(params.plans) and all(
+            len(method.settings) == 1 for method in short.plans.values()
+        )
         assert yaml.safe_dump(short.model_dump())
 
 
-def test_a_track_that_another_command_works_on_is_left_alone_and_can_be_rehearsed(unmeasured, monkeypatch, capsys):
+def test_a_track_that_another_command_works_on_is_left_alone_and_can_be_rehearsed(
+    unmeasured, monkeypatch, capsys
+):
     _, paths = unmeasured
     before = sorted(paths.root.rglob("*"))
     monkeypatch.setattr("harness.cli.whole_track.rehearse_track", lambda *_: ["rehearsed"])
@@ -99,11 +137,17 @@ def test_a_part_of_a_track_goes_into_a_folder_of_its_own(unmeasured, tmp_path):
     params, paths = unmeasured
     before = sorted(paths.root.rglob("*"))
     refused = run_alone(paths, "--method", "rtn")
-    assert refused.returncode == 2 and "name a folder for it with --into FOLDER" in refused.stderr and sorted(paths.root.rglob("*")) == before
+    assert (
+        refused.returncode == 2
+        and "name a folder for it with --into FOLDER" in refused.stderr
+        and sorted(paths.root.rglob("*")) == before
+    )
     done = run_alone(paths, "--method", "rtn", "--seeds", "1", "--into", str(tmp_path / "part"))
     assert done.returncode == 0, done.stderr
     records = Paths(tmp_path / "part", params.version).records("digits")
-    assert {path.stem for path in (records / "points").iterdir()} == {"dense", "rtn"} and not (paths.root / "results").exists()
+    assert {path.stem for path in (records / "points").iterdir()} == {"dense", "rtn"} and not (
+        paths.root / "results"
+    ).exists()
 
 
 def test_a_selection_keeps_dense_and_the_order_of_params(params):
@@ -113,6 +157,9 @@ def test_a_selection_keeps_dense_and_the_order_of_params(params):
     assert list(part.plans) == ["dense", "wanda", "rtn", "taylor__rtn"]
     assert list(part.track("digits").models) == ["vit"] and part.track("digits").seeds == [0, 1]
     assert selected(params, "digits", Selection()) == params
-    for wrong, said in ((Selection(("wnda",)), "did you mean 'wanda'"), (Selection((), ("vitt",)), "did you mean 'vit'")):
+    for wrong, said in (
+        (Selection(("wnda",)), "did you mean 'wanda'"),
+        (Selection((), ("vitt",)), "did you mean 'vit'"),
+    ):
         with pytest.raises(UserError, match=said):
             selected(params, "digits", wrong)

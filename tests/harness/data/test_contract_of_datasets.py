@@ -1,4 +1,6 @@
-"""A new dataset is one file: a track with its name loads it, and the kernel closes to methods what it says that its test images lie in."""
+"""A new dataset is one file: a track with its name loads it, and the kernel closes to
+methods what it says that its test images lie in.
+"""
 
 import os
 import subprocess
@@ -59,11 +61,15 @@ for file in files:
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with the dataset `noise` in one file, which is looked into for datasets; it is the data folder too, and holds what noise reads."""
+    """A folder with the dataset `noise` in one file, which is looked into for datasets;
+    it is the data folder too, and holds what noise reads.
+    """
     (tmp_path / "noise.py").write_text(NOISE)
     (tmp_path / "noise.txt").write_text("beside it")
     (tmp_path / "noise").mkdir()
-    subprocess.run([sys.executable, "-c", WRITE, str(tmp_path / "noise" / "images.npy")], check=True)
+    subprocess.run(
+        [sys.executable, "-c", WRITE, str(tmp_path / "noise" / "images.npy")], check=True
+    )
     monkeypatch.setattr(data, "__path__", [*data.__path__, str(tmp_path)])
     monkeypatch.delitem(sys.modules, "harness.data.noise", raising=False)
     monkeypatch.setenv("SHRINKMARK_DATA", str(tmp_path))
@@ -77,7 +83,12 @@ def test_the_datasets_are_the_files_that_hold_one():
 def test_a_track_on_a_new_dataset_is_loaded_by_the_name_of_its_file(place, track):
     assert data.names() == ["cifar10", "digits", "noise"]
     loaded = splits.load(track.model_copy(update={"dataset": "noise", "calibration": 4}))
-    assert loaded.title == "Noise" and loaded.test.images.shape == (10, 1, track.image_size, track.image_size)
+    assert loaded.title == "Noise" and loaded.test.images.shape == (
+        10,
+        1,
+        track.image_size,
+        track.image_size,
+    )
     assert {place / "noise", place / "noise.txt", place / "cifar10"} <= set(data.closed())
 
 
@@ -85,7 +96,12 @@ def test_a_track_on_a_new_dataset_is_loaded_by_the_name_of_its_file(place, track
 def test_no_guarded_process_reads_what_a_new_dataset_closes(place):
     (place / "open.txt").write_text("for all")
     files = [place / "noise" / "images.npy", place / "noise.txt", place / "open.txt"]
-    done = subprocess.run([sys.executable, "-c", GUARDED, str(place), *map(str, files)], capture_output=True, text=True, env=os.environ)
+    done = subprocess.run(
+        [sys.executable, "-c", GUARDED, str(place), *map(str, files)],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
     assert done.stdout.split() == ["closed", "closed", "True"], done.stderr
 
 
@@ -93,13 +109,25 @@ def test_without_a_data_folder_what_lies_in_packages_is_closed_all_the_same(plac
     monkeypatch.setenv("SHRINKMARK_DATA", str(place / "misspelt"))
     found = data.closed()
     assert place / "noise.txt" in found and all(path.is_absolute() for path in found)
-    assert any(path.parts[-3:] == ("sklearn", "datasets", "data") and path.is_dir() for path in found)
+    assert any(
+        path.parts[-3:] == ("sklearn", "datasets", "data") and path.is_dir() for path in found
+    )
 
 
 WRONG = [
-    ("import gone_for_good", "dataset 'noise' cannot be imported: ModuleNotFoundError: No module named 'gone_for_good'"),
-    ("", "dataset 'noise' must be one class derived from Dataset with methods load and closed, found 0"),
-    (NOISE.replace("def load", "def lead"), "dataset 'noise' must be one class derived from Dataset with methods load and closed"),
+    (
+        "import gone_for_good",
+        "dataset 'noise' cannot be imported: ModuleNotFoundError: No module named 'gone_for_good'",
+    ),
+    (
+        "",
+        "dataset 'noise' must be one class derived from Dataset with methods load and closed, "
+        "found 0",
+    ),
+    (
+        NOISE.replace("def load", "def lead"),
+        "dataset 'noise' must be one class derived from Dataset with methods load and closed",
+    ),
     (NOISE + "\n\nclass More(Noise):\n    pass\n", "found 2"),
 ]
 

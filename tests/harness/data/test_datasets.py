@@ -1,4 +1,6 @@
-"""Datasets: found in one of two layouts or downloaded, checked to the last image, named by what they are, and split once and for all."""
+"""Datasets: found in one of two layouts or downloaded, checked to the last image, named
+by what they are, and split once and for all.
+"""
 
 import hashlib
 import io
@@ -49,9 +51,13 @@ def png(pixels):
 
 
 def pixels_of(split):
-    """Random images (N, 32, 32, 3) and balanced, shuffled labels (N,) of a small CIFAR-10."""
+    """Random images (N, 32, 32, 3) and balanced, shuffled labels (N,) of a small
+    CIFAR-10.
+    """
     rng = np.random.default_rng(list(COUNTS).index(split))
-    return rng.integers(0, 256, (COUNTS[split], 32, 32, 3), np.uint8), rng.permutation(np.arange(COUNTS[split]) % 10)
+    return rng.integers(0, 256, (COUNTS[split], 32, 32, 3), np.uint8), rng.permutation(
+        np.arange(COUNTS[split]) % 10
+    )
 
 
 def table_of(split):
@@ -77,7 +83,9 @@ def message():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder that SHRINKMARK_DATA names, for a CIFAR-10 of 100 + 20 images; nothing can be downloaded into it."""
+    """An empty folder that SHRINKMARK_DATA names, for a CIFAR-10 of 100 + 20 images;
+    nothing can be downloaded into it.
+    """
     monkeypatch.setattr(_cifar10_files, "COUNTS", COUNTS)
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:1/cifar-10-python.tar.gz")
     monkeypatch.setenv("no_proxy", "*")
@@ -95,13 +103,20 @@ def either_place(folder, request):
 def shards(folder):
     """A CIFAR-10 of two train shards and one test shard; returns their paths."""
     train = table_of("train")
-    paths = [write(train.slice(50 * index, 50), folder / "cifar10" / f"train-0000{index}-of-00002.parquet") for index in (0, 1)]
+    paths = [
+        write(
+            train.slice(50 * index, 50), folder / "cifar10" / f"train-0000{index}-of-00002.parquet"
+        )
+        for index in (0, 1)
+    ]
     return [*paths, write(table_of("test"), folder / "cifar10" / "test-00000-of-00001.parquet")]
 
 
 @pytest.fixture
 def archive(folder, tmp_path_factory, monkeypatch):
-    """A small archive in the original layout, unpacked outside of `folder`, whose md5 sums torchvision is told; returns its folder."""
+    """A small archive in the original layout, unpacked outside of `folder`, whose md5
+    sums torchvision is told; returns its folder.
+    """
     place = tmp_path_factory.mktemp("archive") / CIFAR10.base_folder
     place.mkdir()
 
@@ -110,13 +125,29 @@ def archive(folder, tmp_path_factory, monkeypatch):
         return hashlib.md5((place / name).read_bytes()).hexdigest()
 
     def batch(name, images, labels):
-        return [name, dump(name, {"data": images.transpose(0, 3, 1, 2).reshape(len(images), -1), "labels": labels.tolist()})]
+        return [
+            name,
+            dump(
+                name,
+                {
+                    "data": images.transpose(0, 3, 1, 2).reshape(len(images), -1),
+                    "labels": labels.tolist(),
+                },
+            ),
+        ]
 
     images, labels = pixels_of("train")
-    batches = [batch(f"data_batch_{index + 1}", images[20 * index :][:20], labels[20 * index :][:20]) for index in range(5)]
+    batches = [
+        batch(f"data_batch_{index + 1}", images[20 * index :][:20], labels[20 * index :][:20])
+        for index in range(5)
+    ]
     monkeypatch.setattr(CIFAR10, "train_list", batches)
     monkeypatch.setattr(CIFAR10, "test_list", [batch("test_batch", *pixels_of("test"))])
-    meta = {"filename": "batches.meta", "key": "label_names", "md5": dump("batches.meta", {"label_names": list("abcdefghij")})}
+    meta = {
+        "filename": "batches.meta",
+        "key": "label_names",
+        "md5": dump("batches.meta", {"label_names": list("abcdefghij")}),
+    }
     monkeypatch.setattr(CIFAR10, "meta", meta)
     return place
 
@@ -128,13 +159,16 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def remote(archive, monkeypatch):
-    """The archive packed, behind an address on this machine that torchvision downloads from; returns the packed file."""
+    """The archive packed, behind an address on this machine that torchvision downloads
+    from; returns the packed file.
+    """
     packed = archive.parent / "remote.tar.gz"
     with tarfile.open(packed, "w:gz") as tar:
         tar.add(archive, CIFAR10.base_folder)
     monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(packed.read_bytes()).hexdigest())
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=packed.parent)) as server:
-        Thread(target=server.serve_forever, args=(0.01,)).start()  # seconds until it notices its end
+        # seconds until it notices its end
+        Thread(target=server.serve_forever, args=(0.01,)).start()
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/{packed.name}")
         yield packed
         server.shutdown()
@@ -142,15 +176,24 @@ def remote(archive, monkeypatch):
 
 def assert_is_the_small_one(source):
     (images, labels), (test_images, test_labels) = pixels_of("train"), pixels_of("test")
-    assert source.images.shape == (120, 3, 32, 32) and source.images.dtype == np.uint8 and source.images.flags.c_contiguous
-    assert np.array_equal(source.images[:100].transpose(0, 2, 3, 1), images) and np.array_equal(source.images[100:, 1], test_images[..., 1])
+    assert (
+        source.images.shape == (120, 3, 32, 32)
+        and source.images.dtype == np.uint8
+        and source.images.flags.c_contiguous
+    )
+    assert np.array_equal(source.images[:100].transpose(0, 2, 3, 1), images) and np.array_equal(
+        source.images[100:, 1], test_images[..., 1]
+    )
     assert source.labels.dtype == np.int64 and source.labels.tolist() == [*labels, *test_labels]
     raw = {"train images": images, "train labels": labels.astype(np.uint8)}
     raw |= {"test images": test_images, "test labels": test_labels.astype(np.uint8)}
     assert source.sha256 == {name: sha256(array) for name, array in raw.items()}
     assert source.test.tolist() == list(range(100, 120))
     assert sorted([*source.train, *source.validation]) == list(range(100))
-    assert per_class(source, source.train) == [9] * 10 and per_class(source, source.validation) == [1] * 10
+    assert (
+        per_class(source, source.train) == [9] * 10
+        and per_class(source, source.validation) == [1] * 10
+    )
 
 
 # digits
@@ -159,10 +202,24 @@ def assert_is_the_small_one(source):
 def test_digits_are_cut_into_disjoint_stratified_parts_of_60_10_30_percent():
     source = data.dataset("digits").load()
     assert source.title == "scikit-learn digits (UCI, 1,797 images of 8x8)"
-    assert [len(part) for part in (source.train, source.validation, source.test)] == [1077, 180, 540]
+    assert [len(part) for part in (source.train, source.validation, source.test)] == [
+        1077,
+        180,
+        540,
+    ]
     assert sorted([*source.train, *source.validation, *source.test]) == list(range(1797))
-    assert all(abs(count - 0.3 * whole) < 1 for count, whole in zip(per_class(source, source.test), np.bincount(source.labels), strict=True))
-    assert all(abs(count - 0.1 * whole) < 1 for count, whole in zip(per_class(source, source.validation), np.bincount(source.labels), strict=True))
+    assert all(
+        abs(count - 0.3 * whole) < 1
+        for count, whole in zip(
+            per_class(source, source.test), np.bincount(source.labels), strict=True
+        )
+    )
+    assert all(
+        abs(count - 0.1 * whole) < 1
+        for count, whole in zip(
+            per_class(source, source.validation), np.bincount(source.labels), strict=True
+        )
+    )
 
 
 def test_the_split_of_digits_is_the_one_of_version_1_in_its_order():
@@ -176,11 +233,21 @@ def test_the_split_of_digits_is_the_one_of_version_1_in_its_order():
 
 def test_digits_are_float32_in_0_to_1_and_known_by_the_hash_of_their_pixels():
     source = data.dataset("digits").load()
-    assert source.images.shape == (1797, 1, 8, 8) and source.images.dtype == np.float32 and source.labels.dtype == np.int64
+    assert (
+        source.images.shape == (1797, 1, 8, 8)
+        and source.images.dtype == np.float32
+        and source.labels.dtype == np.int64
+    )
     assert source.images.min() == 0 and source.images.max() == 1
-    raw = {"images": (source.images[:, 0] * 16).astype(np.uint8), "labels": source.labels.astype(np.uint8)}
+    raw = {
+        "images": (source.images[:, 0] * 16).astype(np.uint8),
+        "labels": source.labels.astype(np.uint8),
+    }
     assert source.sha256 == {name: sha256(array) for name, array in raw.items()}
-    assert source.sha256["images"] == "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"
+    assert (
+        source.sha256["images"]
+        == "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"
+    )
 
 
 def test_unknown_names_get_the_nearest():
@@ -212,7 +279,9 @@ def test_the_unpacked_archive_is_read_and_preferred_to_shards(folder, archive, s
 
 def test_the_users_cache_is_where_to_look_without_the_variable(shards, folder, monkeypatch):
     monkeypatch.delenv("SHRINKMARK_DATA")
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: folder if name == "shrinkmark" else None)
+    monkeypatch.setattr(
+        platformdirs, "user_cache_path", lambda name: folder if name == "shrinkmark" else None
+    )
     assert_is_the_small_one(data.dataset("cifar10").load())
     monkeypatch.setenv("SHRINKMARK_DATA", "")
     assert_is_the_small_one(data.dataset("cifar10").load())
@@ -220,8 +289,13 @@ def test_the_users_cache_is_where_to_look_without_the_variable(shards, folder, m
 
 def test_the_split_is_the_same_every_time_and_changes_with_the_seed(shards, monkeypatch):
     first, again = data.dataset("cifar10").load(), data.dataset("cifar10").load()
-    assert index_hash(first.train) == index_hash(again.train) and index_hash(first.validation) == index_hash(again.validation)
-    assert index_hash(first.validation) == "2a7542f7250da63dad09a13fe82a98538270e0e86a6882bc9248ff35acb16fff"
+    assert index_hash(first.train) == index_hash(again.train) and index_hash(
+        first.validation
+    ) == index_hash(again.validation)
+    assert (
+        index_hash(first.validation)
+        == "2a7542f7250da63dad09a13fe82a98538270e0e86a6882bc9248ff35acb16fff"
+    )
     monkeypatch.setattr(cifar10, "SPLIT_SEED", 1)
     assert set(data.dataset("cifar10").load().validation) != set(first.validation)
 
@@ -229,7 +303,12 @@ def test_the_split_is_the_same_every_time_and_changes_with_the_seed(shards, monk
 def test_a_reconstruction_says_how_many_images_are_not_original(shards):
     for path, count in zip(shards, (2, 0, 3), strict=True):
         table = parquet.read_table(path)
-        write(table.append_column("original", pyarrow.array([row >= count for row in range(len(table))])), path)
+        write(
+            table.append_column(
+                "original", pyarrow.array([row >= count for row in range(len(table))])
+            ),
+            path,
+        )
     assert data.dataset("cifar10").load().title == "CIFAR-10 (reconstruction, 5 images from JPEG)"
 
 
@@ -256,7 +335,11 @@ def test_a_damaged_archive_is_refused_with_what_to_do(folder, archive):
     for name in ("data_batch_3", "test_batch", "batches.meta"):
         shutil.copytree(archive, place, dirs_exist_ok=True)
         (place / name).write_bytes((place / name).read_bytes()[:-1])
-        assert str(place) in message() and "incomplete or damaged" in message() and "delete this folder" in message()
+        assert (
+            str(place) in message()
+            and "incomplete or damaged" in message()
+            and "delete this folder" in message()
+        )
     (place / "batches.meta").unlink()
     assert "incomplete or damaged" in message()
 
@@ -264,7 +347,11 @@ def test_a_damaged_archive_is_refused_with_what_to_do(folder, archive):
 @pytest.mark.parametrize("which", range(3))
 def test_a_missing_shard_is_named(shards, which):
     shards[which].unlink()
-    assert str(shards[which]) in message() and "is missing" in message() and "put it there" in message()
+    assert (
+        str(shards[which]) in message()
+        and "is missing" in message()
+        and "put it there" in message()
+    )
 
 
 def test_a_shard_of_another_numbering_is_named(shards):
@@ -293,7 +380,12 @@ def bytes_column(values):
         ("img", pyarrow.array([b"png"] * 50), "has no binary column img.bytes"),
         ("img", bytes_column(["text"] * 50), "has no binary column img.bytes"),
         ("label", None, "has no integer column label"),
-        ("label", pyarrow.array(["cat"] * 50), "has no integer column label (found img.bytes: binary, img.path: string, label: string)"),
+        (
+            "label",
+            pyarrow.array(["cat"] * 50),
+            "has no integer column label (found img.bytes: binary, img.path: string, label: "
+            "string)",
+        ),
         ("original", pyarrow.array([1] * 50), "has no boolean column original"),
     ],
 )
@@ -332,11 +424,18 @@ def test_a_label_outside_0_to_9_is_named(shards, label):
     table = parquet.read_table(shards[0])
     labels = pyarrow.array([*table["label"].to_pylist()[:-1], label])
     write(table.set_column(1, "label", labels), shards[0])
-    assert f"{shards[0]} has the label" in message() and "in row 49 instead of one in 0..9" in message()
+    assert (
+        f"{shards[0]} has the label" in message()
+        and "in row 49 instead of one in 0..9" in message()
+    )
 
 
 @pytest.mark.parametrize(
-    ("which", "files"), [(1, "train-*.parquet hold 99 images instead of 100"), (2, "test-*.parquet hold 19 images instead of 20")]
+    ("which", "files"),
+    [
+        (1, "train-*.parquet hold 99 images instead of 100"),
+        (2, "test-*.parquet hold 19 images instead of 20"),
+    ],
 )
 def test_too_few_images_are_counted(shards, which, files):
     table = parquet.read_table(shards[which])
@@ -350,14 +449,18 @@ def test_too_few_images_are_counted(shards, which, files):
 def test_without_network_one_line_says_what_to_put_where(folder, capsys):
     line = message()
     assert f"CIFAR-10 not found in {folder}" in line and "URLError" in line and "refused" in line
-    assert "cifar-10-batches-py/" in line and "cifar10/*.parquet" in line and "SHRINKMARK_DATA" in line
+    assert (
+        "cifar-10-batches-py/" in line and "cifar10/*.parquet" in line and "SHRINKMARK_DATA" in line
+    )
     assert capsys.readouterr().err == ""
 
 
 def test_without_the_variable_the_line_names_the_users_cache(folder, monkeypatch):
     monkeypatch.delenv("SHRINKMARK_DATA")
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: folder / "cache" / name)
-    assert f"CIFAR-10 not found in {folder / 'cache' / 'shrinkmark'} and not downloaded" in message()
+    assert (
+        f"CIFAR-10 not found in {folder / 'cache' / 'shrinkmark'} and not downloaded" in message()
+    )
 
 
 @pytest.fixture
@@ -369,8 +472,18 @@ def silence():
     socket.setdefaulttimeout(before)
 
 
-@pytest.mark.parametrize("error", [URLError("no\nroute"), IncompleteRead(b""), TimeoutError("timed out"), RuntimeError("corrupted.")])
-def test_a_download_fails_in_one_line_and_after_a_limited_silence(folder, silence, monkeypatch, error):
+@pytest.mark.parametrize(
+    "error",
+    [
+        URLError("no\nroute"),
+        IncompleteRead(b""),
+        TimeoutError("timed out"),
+        RuntimeError("corrupted."),
+    ],
+)
+def test_a_download_fails_in_one_line_and_after_a_limited_silence(
+    folder, silence, monkeypatch, error
+):
     seen = []
 
     def download(self):
@@ -413,7 +526,10 @@ def test_half_an_unpacked_download_does_not_count_as_found(folder, remote):
 @pytest.fixture(scope="module")
 def real():
     """The real CIFAR-10, if the environment names a folder that has its shards."""
-    if not REAL or not any(any((Path(REAL) / place).glob("train-*.parquet")) for place in ("cifar10", "cifar10/plain_text")):
+    if not REAL or not any(
+        any((Path(REAL) / place).glob("train-*.parquet"))
+        for place in ("cifar10", "cifar10/plain_text")
+    ):
         pytest.skip("SHRINKMARK_DATA names no folder with cifar10/train-*.parquet")
     return data.dataset("cifar10").load()
 
@@ -433,7 +549,9 @@ def test_the_real_images_are_those_whose_hashes_are_published(real):
 def test_the_real_split_has_4500_500_and_1000_images_of_each_class(real):
     assert per_class(real, real.train) == [4500] * 10
     assert per_class(real, real.validation) == [500] * 10
-    assert per_class(real, real.test) == [1000] * 10 and real.test.tolist() == list(range(50_000, 60_000))
+    assert per_class(real, real.test) == [1000] * 10 and real.test.tolist() == list(
+        range(50_000, 60_000)
+    )
     assert sorted([*real.train, *real.validation]) == list(range(50_000))
 
 
@@ -447,4 +565,6 @@ def test_the_real_split_is_the_one_of_this_version(real):
 def test_the_real_images_have_the_published_mean_and_deviation(real):
     pixels = real.images[:50_000].transpose(1, 0, 2, 3).reshape(3, -1)
     np.testing.assert_allclose(pixels.mean(1) / 255, [0.4914, 0.4822, 0.4465], atol=1e-4)
-    np.testing.assert_allclose([channel.std() / 255 for channel in pixels], [0.2470, 0.2435, 0.2616], atol=1e-4)
+    np.testing.assert_allclose(
+        [channel.std() / 255 for channel in pixels], [0.2470, 0.2435, 0.2616], atol=1e-4
+    )

@@ -1,4 +1,6 @@
-"""Artefacts as ONNX models: the same numbers in another runtime, and integers where there are kernels for them."""
+"""Artefacts as ONNX models: the same numbers in another runtime, and integers where
+there are kernels for them.
+"""
 
 from collections import Counter
 from copy import deepcopy
@@ -18,7 +20,9 @@ INTEGER = {"QLinearConv", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm"}
 
 
 def artefact(model, images, folder):
-    """Write the artefact of `model` as the worker does and return what was read back."""
+    """Write the artefact of `model` as the worker does and return what was read
+    back.
+    """
     codes = store.codes_of(model)
     store.write(folder, store.export(deepcopy(model), images[:2]), codes)
     return store.read(folder).module
@@ -34,7 +38,9 @@ def session(content, optimised=None):
 
 
 def outputs(content, images):
-    return torch.from_numpy(session(content).run(None, {session(content).get_inputs()[0].name: images.numpy()})[0])
+    return torch.from_numpy(
+        session(content).run(None, {session(content).get_inputs()[0].name: images.numpy()})[0]
+    )
 
 
 # one method of each way to change a program
@@ -53,11 +59,17 @@ def test_an_exported_program_gives_the_artefacts_logits_at_any_batch_size(
     name, model_name, setting, make_brief_model, make_brief_data, track_data, tmp_path
 ):
     images = track_data.validation.images[:8]
-    model = registry.configure(name, setting).compress(make_brief_model(model_name), make_brief_data(model_name)).eval()
+    model = (
+        registry.configure(name, setting)
+        .compress(make_brief_model(model_name), make_brief_data(model_name))
+        .eval()
+    )
     module, content = artefact(model, images, tmp_path), to_onnx(tmp_path, images[:1])
     with torch.no_grad():
         torch.testing.assert_close(outputs(content, images), module(images), rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(outputs(content, images[:1]), module(images[:1]), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            outputs(content, images[:1]), module(images[:1]), rtol=1e-3, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("model_name", ["resnet", "mobilenet", "vit", "mixer"])
@@ -72,7 +84,8 @@ def test_every_layer_of_int8_static_runs_on_integers_and_predicts_what_the_artef
     module, content = artefact(model, images, tmp_path), to_onnx(tmp_path, images[:1])
     session(content, tmp_path / "optimised.onnx")
     found = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
-    assert sum(found[kind] for kind in INTEGER) >= layers - 1, found  # the classifier may stay Gemm: no kernel of it gives floats
+    # the classifier may stay Gemm: no kernel of it gives floats
+    assert sum(found[kind] for kind in INTEGER) >= layers - 1, found
     with torch.no_grad():
         expected = module(images)
     found_logits = outputs(content, images)
@@ -80,7 +93,9 @@ def test_every_layer_of_int8_static_runs_on_integers_and_predicts_what_the_artef
     assert (found_logits - expected).norm() < 0.05 * expected.norm()
 
 
-def test_a_channel_without_weights_keeps_its_bias(make_brief_model, make_data, track_data, tmp_path):
+def test_a_channel_without_weights_keeps_its_bias(
+    make_brief_model, make_data, track_data, tmp_path
+):
     images, dense = track_data.validation.images[:8], make_brief_model("resnet")
     for norm in (module for module in dense.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.weight.data[0], norm.bias.data[0] = 0.0, 3.0  # folded: a row of zeros, and a bias
@@ -91,29 +106,50 @@ def test_a_channel_without_weights_keeps_its_bias(make_brief_model, make_data, t
     assert (outputs(content, images) - expected).norm() < 0.05 * expected.norm()
 
 
-def test_an_integer_model_is_about_as_long_as_its_weights_file(make_brief_model, make_data, track_data, tmp_path):
+def test_an_integer_model_is_about_as_long_as_its_weights_file(
+    make_brief_model, make_data, track_data, tmp_path
+):
     images = track_data.validation.images[:2]
-    model = registry.configure("int8_static", {}).compress(make_brief_model("resnet"), make_data("resnet")).eval()
+    model = (
+        registry.configure("int8_static", {})
+        .compress(make_brief_model("resnet"), make_data("resnet"))
+        .eval()
+    )
     artefact(model, images, tmp_path)
     assert len(to_onnx(tmp_path, images[:1])) < 1.5 * (tmp_path / store.WEIGHTS).stat().st_size
 
 
 def test_grids_of_fewer_points_stay_float(make_brief_model, make_data, track_data, tmp_path):
     images = track_data.validation.images[:2]
-    model = registry.configure("smoothquant", {"activation_bits": 3}).compress(make_brief_model("resnet"), make_data("resnet")).eval()
+    model = (
+        registry.configure("smoothquant", {"activation_bits": 3})
+        .compress(make_brief_model("resnet"), make_data("resnet"))
+        .eval()
+    )
     artefact(model, images, tmp_path)
-    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in onnx.load_from_string(to_onnx(tmp_path, images[:1])).graph.node}
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {
+        node.op_type for node in onnx.load_from_string(to_onnx(tmp_path, images[:1])).graph.node
+    }
 
 
 def test_sorting_is_stable_and_goes_both_ways():
     class Sorted(nn.Module):
         def forward(self, x):
-            up, down = torch.sort(x, dim=1, stable=True), torch.sort(x, dim=1, stable=True, descending=True)
+            up, down = (
+                torch.sort(x, dim=1, stable=True),
+                torch.sort(x, dim=1, stable=True, descending=True),
+            )
             return torch.stack([up.values, up.indices.float(), down.values, down.indices.float()])
 
     x = torch.tensor([[3.0, 1.0, 3.0, 1.0, 2.0], [0.0, 0.0, 0.0, -1.0, 0.0]])
     program = torch.export.export(Sorted(), (x,))
-    made = torch.onnx.export(program, (x,), dynamo=True, verbose=False, custom_translation_table={torch.ops.aten.sort.stable: sort_stable})
+    made = torch.onnx.export(
+        program,
+        (x,),
+        dynamo=True,
+        verbose=False,
+        custom_translation_table={torch.ops.aten.sort.stable: sort_stable},
+    )
     found = session(made.model_proto.SerializeToString()).run(None, {"x": x.numpy()})[0]
     np.testing.assert_array_equal(found, Sorted()(x).numpy())
 

@@ -1,4 +1,6 @@
-"""What a runtime decides beside the clock: the fingerprint under which it is measured, and which points need no run of their own."""
+"""What a runtime decides beside the clock: the fingerprint under which it is measured,
+and which points need no run of their own.
+"""
 
 import csv
 import importlib.metadata
@@ -30,7 +32,11 @@ def graph_of(*operators):
     return json.dumps([{"target": operator} for operator in operators]).encode()
 
 
-PLAIN, ROUNDS, BRANCHES = graph_of("linear"), graph_of("torch.ops.aten.round.default"), graph_of("torch.ops.higher_order.cond")
+PLAIN, ROUNDS, BRANCHES = (
+    graph_of("linear"),
+    graph_of("torch.ops.aten.round.default"),
+    graph_of("torch.ops.higher_order.cond"),
+)
 TWICE = graph_of("linear", "linear")
 TWO_OF_FOUR = torch.tensor([0.0, 1.0, 0.0, 2.0]).repeat(32, 16)
 METHODS = {  # method: its realisation, its graph and its weights
@@ -46,11 +52,29 @@ METHODS = {  # method: its realisation, its graph and its weights
     "q_exit": ("dynamic", BRANCHES, torch.ones(32, 64)),
 }
 # the first that runs dense's own program is timed all the same, as a control
-IN_TORCH = (["dense", "rtn", "svd", "smoothquant", "q_exit"], {"gptq": "dense", "tucker": "svd", "int8_static": "smoothquant"})
-IN_ONNX = (["dense", "rtn", "svd", "int8_static", "smoothquant", "q_exit"], {"gptq": "dense", "tucker": "svd"})
+IN_TORCH = (
+    ["dense", "rtn", "svd", "smoothquant", "q_exit"],
+    {"gptq": "dense", "tucker": "svd", "int8_static": "smoothquant"},
+)
+IN_ONNX = (
+    ["dense", "rtn", "svd", "int8_static", "smoothquant", "q_exit"],
+    {"gptq": "dense", "tucker": "svd"},
+)
 KERNELS = (["dense", "int8_static", "smoothquant"], {})  # all that the profile asks for
-IN_SPARSE = (["dense", "random_pruning", "magnitude", "svd", "smoothquant", "q_exit"], {**IN_TORCH[1], "rtn": "dense"})
-NUMBERS = {"accuracy": 1.0, "correct": 1, "images": 1, "bytes": 1, "parameters": 1, "macs": 1, "effective_macs": 1, "bit_operations": 1}
+IN_SPARSE = (
+    ["dense", "random_pruning", "magnitude", "svd", "smoothquant", "q_exit"],
+    {**IN_TORCH[1], "rtn": "dense"},
+)
+NUMBERS = {
+    "accuracy": 1.0,
+    "correct": 1,
+    "images": 1,
+    "bytes": 1,
+    "parameters": 1,
+    "macs": 1,
+    "effective_macs": 1,
+    "bit_operations": 1,
+}
 NUMBERS |= {"work": {"images": 0, "steps": 0}}
 BASE = {
     "cpu": "a processor",
@@ -69,7 +93,9 @@ GPU = {"gpu": "a GPU", "cuda": "12.8"}
 @pytest.fixture
 def some_machine(monkeypatch, tmp_path):
     """A machine whose every answer is known."""
-    monkeypatch.setattr(cpuinfo, "get_cpu_info", lambda: {"brand_raw": "a processor", "flags": ["sse", "avx2"]})
+    monkeypatch.setattr(
+        cpuinfo, "get_cpu_info", lambda: {"brand_raw": "a processor", "flags": ["sse", "avx2"]}
+    )
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 1, 2})
     monkeypatch.setattr(machine, "GOVERNOR", tmp_path / "none")
     monkeypatch.setattr(torch, "__version__", "2.13.0")
@@ -79,7 +105,11 @@ def some_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(platform, "python_version", lambda: "3.12.1")
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: {"onnxruntime": "1.31.1", "openvino": "2026.4.1"}[name])
+    monkeypatch.setattr(
+        importlib.metadata,
+        "version",
+        lambda name: {"onnxruntime": "1.31.1", "openvino": "2026.4.1"}[name],
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,17 +123,31 @@ def some_machine(monkeypatch, tmp_path):
         ("cuda_sparse", GPU | {"sparse": "2:4"}, "e0e656e57ede5190"),
     ],
 )
-def test_the_fingerprint_of_every_profile_is_what_it_was(params, some_machine, hardware, own, hashed):
+def test_the_fingerprint_of_every_profile_is_what_it_was(
+    params, some_machine, hardware, own, hashed
+):
     assert machine.fingerprint(params.profiles[hardware]) == {**BASE, **own, "fingerprint": hashed}
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory, params):
-    """Return (params, paths) of an experiment with one row a method of `METHODS`, of which only graphs and weights were written."""
+    """Return (params, paths) of an experiment with one row a method of `METHODS`, of
+    which only graphs and weights were written.
+    """
     plans = {name: plan for name, plan in params.methods.items() if name in METHODS}
-    params, paths = params.model_copy(update={"methods": plans, "chains": {}}), Paths(tmp_path_factory.mktemp("written"), params.version)
+    params, paths = (
+        params.model_copy(update={"methods": plans, "chains": {}}),
+        Paths(tmp_path_factory.mktemp("written"), params.version),
+    )
     for method, (realisation, graph, weight) in METHODS.items():
-        row = {"id": "resnet_seed=0", "model": "resnet", "setting": {}, "seed": 0, "fingerprint": method, "status": "ok"} | NUMBERS
+        row = {
+            "id": "resnet_seed=0",
+            "model": "resnet",
+            "setting": {},
+            "seed": 0,
+            "fingerprint": method,
+            "status": "ok",
+        } | NUMBERS
         who = {"name": method, "family": "f", "needs": "data-free", "realisation": realisation}
         about = {"version": params.version, "track": "digits", "content_hash": "c"}
         files.write_json(paths.points("digits", method), {**about, "method": who, "points": [row]})
@@ -130,7 +174,10 @@ def test_under_every_profile_the_same_points_are_timed_as_ever(written, hardware
     params, paths = written
     plan = plan_of(params, paths, "digits", params.profiles[hardware])
     same = {row["method"]: row["timed"]["method"] for row in plan.same_program}
-    assert (sorted(point.method for point in plan.timed), same) == (sorted(expected[0]), expected[1])
+    assert (sorted(point.method for point in plan.timed), same) == (
+        sorted(expected[0]),
+        expected[1],
+    )
     assert plan.timed[0].method == "dense"
 
 
@@ -150,12 +197,18 @@ class Fresh(Runtime):
     def load(self, profile, artefact):
         return lambda _images: store.read(artefact).module
 """
-WITH = "import sys, harness.latency.runtimes; harness.latency.runtimes.__path__.append(sys.argv.pop(1)); from harness.cli.command import main; main()"
+WITH = (
+    "import sys, harness.latency.runtimes; "
+    "harness.latency.runtimes.__path__.append(sys.argv.pop(1)); from harness.cli.command import "
+    "main; main()"
+)
 
 
 @pytest.fixture
 def dropped_in(tmp_path, monkeypatch):
-    """Return a function that puts one file into the folder of runtimes, or rather into one that is looked through as well."""
+    """Return a function that puts one file into the folder of runtimes, or rather into
+    one that is looked through as well.
+    """
     monkeypatch.setattr(runtimes, "__path__", [*runtimes.__path__, str(tmp_path)])
 
     def put(name, text):
@@ -176,10 +229,14 @@ def test_a_new_runtime_is_one_file_and_a_profile(tiny_project, tmp_path, dropped
     content["hardware"]["new"] = content["hardware"]["cpu"] | {"runtime": "fresh"}
     (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     folder = dropped_in("fresh", FRESH)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {"PYTHONPATH": str(ROOT)}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST")
+    } | {"PYTHONPATH": str(ROOT)}
 
     def output(*command):
-        done = subprocess.run([sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -189,14 +246,29 @@ def test_a_new_runtime_is_one_file_and_a_profile(tiny_project, tmp_path, dropped
     (file,) = (root / "results" / "v1" / "digits" / "latency" / "new").iterdir()
     report = files.read_json(file)
     about = report["machine_info"]["shrinkmark"]
-    assert (about["runtime"], about["sparse"]) == (f"numpy {importlib.metadata.version('numpy')}", "any")
-    assert [row["extra_info"]["method"] for row in report["benchmarks"]] == ["dense", "magnitude", "rtn", "rtn"] and report["same_program"] == []
-    assert all(row["extra_info"]["agreement"]["same"] == row["extra_info"]["agreement"]["images"] > 0 for row in report["benchmarks"])
-    assert [(row["method"], row["reason"]) for row in report["failed"]] == [("magnitude__rtn", "not taken: masked twice")]
+    assert (about["runtime"], about["sparse"]) == (
+        f"numpy {importlib.metadata.version('numpy')}",
+        "any",
+    )
+    assert [row["extra_info"]["method"] for row in report["benchmarks"]] == [
+        "dense",
+        "magnitude",
+        "rtn",
+        "rtn",
+    ] and report["same_program"] == []
+    assert all(
+        row["extra_info"]["agreement"]["same"] == row["extra_info"]["agreement"]["images"] > 0
+        for row in report["benchmarks"]
+    )
+    assert [(row["method"], row["reason"]) for row in report["failed"]] == [
+        ("magnitude__rtn", "not taken: masked twice")
+    ]
     output("-m", "shrinkmark", "tables")
     with (root / "results" / "v1" / "digits" / "tables" / "new.csv").open() as table:
         shown = {row["method"]: row for row in csv.DictReader(table)}
-    assert {row["hardware"] for row in shown.values()} == {"new"} and shown["magnitude__rtn"]["latency_reason"] == "not taken: masked twice"
+    assert {row["hardware"] for row in shown.values()} == {"new"} and shown["magnitude__rtn"][
+        "latency_reason"
+    ] == "not taken: masked twice"
     assert float(shown["magnitude"]["speedup_b1"]) > 0
 
 
@@ -205,10 +277,25 @@ def test_a_new_runtime_is_one_file_and_a_profile(tiny_project, tmp_path, dropped
     [
         ("", "runtime 'odd' must be one class derived from Runtime with a method load, found 0"),
         ("from harness.latency.runtimes.eager import Eager\n", "found 0"),
-        ("from harness.latency.runtimes import Runtime\nclass A(Runtime):\n    package = 'numpy'\n", "with a method load, found 1"),
-        ("from harness.latency.runtimes.eager import Eager\nclass A(Eager): pass\nclass B(Eager): pass\n", "found 2"),
-        ("import no_such_package\n", "runtime 'odd' cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
-        ("raise ValueError('one\\ntwo')\n", "runtime 'odd' cannot be imported: ValueError: one two"),
+        (
+            "from harness.latency.runtimes import Runtime\nclass A(Runtime):\n    package = "
+            "'numpy'\n",
+            "with a method load, found 1",
+        ),
+        (
+            "from harness.latency.runtimes.eager import Eager\nclass A(Eager): pass\nclass "
+            "B(Eager): pass\n",
+            "found 2",
+        ),
+        (
+            "import no_such_package\n",
+            "runtime 'odd' cannot be imported: ModuleNotFoundError: No module named "
+            "'no_such_package'",
+        ),
+        (
+            "raise ValueError('one\\ntwo')\n",
+            "runtime 'odd' cannot be imported: ValueError: one two",
+        ),
     ],
 )
 def test_a_file_that_is_no_runtime_is_refused_on_one_line(dropped_in, text, said):
@@ -225,10 +312,17 @@ def test_every_runtime_is_complete_and_known_by_its_file():
 
 
 def test_whether_predictions_are_compared_is_as_it_was(params):
-    assert [name for name, profile in params.profiles.items() if runtimes.of(profile).as_evaluated(profile)] == ["cpu"]
+    assert [
+        name
+        for name, profile in params.profiles.items()
+        if runtimes.of(profile).as_evaluated(profile)
+    ] == ["cpu"]
 
 
 def test_a_profile_that_asks_for_rows_that_there_cannot_be_is_one_line(params):
     profile = params.profiles["cpu_ort"].model_copy(update={"realisations": ["kernal"]})
-    with pytest.raises(UserError, match=r"hardware 'cpu_ort': unknown realisation 'kernal': did you mean 'kernel'\?"):
+    with pytest.raises(
+        UserError,
+        match=r"hardware 'cpu_ort': unknown realisation 'kernal': did you mean 'kernel'\?",
+    ):
         runtimes.check({"cpu_ort": profile})

@@ -1,4 +1,6 @@
-"""The ResNets for CIFAR: sizes and costs as published, and reference weights that fit or are refused."""
+"""The ResNets for CIFAR: sizes and costs as published, and reference weights that fit
+or are refused.
+"""
 
 import hashlib
 import os
@@ -15,12 +17,19 @@ from leaderboard.records.errors import UserError
 from leaderboard.records.params import ModelParams
 
 RIGHT = 915  # of the first 1,000 test images, by ResNet-20; 91.73 % of all 10,000
-SIZES = {"resnet20_cifar": 269_722, "resnet32_cifar": 464_154, "resnet44_cifar": 658_586, "resnet56_cifar": 853_018}
+SIZES = {
+    "resnet20_cifar": 269_722,
+    "resnet32_cifar": 464_154,
+    "resnet44_cifar": 658_586,
+    "resnet56_cifar": 853_018,
+}
 register()
 
 
 def closed_form(blocks, classes=10):
-    """MACs of 6n + 2 layers by hand: stem, 2n convolutions a stage at 32, 16 and 8 pixels, classifier."""
+    """MACs of 6n + 2 layers by hand: stem, 2n convolutions a stage at 32, 16 and 8
+    pixels, classifier.
+    """
     stem, first = 32 * 32 * 3 * 16 * 9, 2 * blocks * 32 * 32 * 16 * 16 * 9
     second = 16 * 16 * 9 * (16 * 32 + (2 * blocks - 1) * 32 * 32)
     third = 8 * 8 * 9 * (32 * 64 + (2 * blocks - 1) * 64 * 64)
@@ -36,14 +45,21 @@ def test_timm_creates_them_with_the_published_numbers_of_parameters(name, parame
 
 @pytest.mark.parametrize(("name", "blocks"), [("resnet20_cifar", 3), ("resnet56_cifar", 9)])
 def test_the_counter_gives_their_macs_in_closed_form(name, blocks):
-    assert counter.count(timm.create_model(name).eval(), torch.zeros(1, 3, 32, 32)).macs == closed_form(blocks)
+    assert counter.count(
+        timm.create_model(name).eval(), torch.zeros(1, 3, 32, 32)
+    ).macs == closed_form(blocks)
 
 
 def test_the_shortcut_of_option_a_subsamples_and_pads_with_zeros():
     shortcut = timm.create_model("resnet20_cifar").layer2[0].downsample
     x = torch.rand(1, 16, 4, 4)
     y = shortcut(x)
-    assert y.shape == (1, 32, 2, 2) and torch.equal(y[:, 8:24], x[:, :, ::2, ::2]) and not y[:, :8].any() and not y[:, 24:].any()
+    assert (
+        y.shape == (1, 32, 2, 2)
+        and torch.equal(y[:, 8:24], x[:, :, ::2, ::2])
+        and not y[:, :8].any()
+        and not y[:, 24:].any()
+    )
     assert not list(shortcut.parameters())
 
 
@@ -51,7 +67,9 @@ def test_the_mobilenet_for_32_pixels_ends_at_4x4_and_has_the_published_parameter
     model = timm.create_model("mobilenetv2_cifar", num_classes=10)
     assert model.forward_features(torch.zeros(1, 3, 32, 32)).shape == (1, 1280, 4, 4)
     reference = timm.create_model("mobilenetv2_100", num_classes=10)
-    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in reference.parameters())
+    assert sum(p.numel() for p in model.parameters()) == sum(
+        p.numel() for p in reference.parameters()
+    )
 
 
 @pytest.fixture
@@ -62,9 +80,14 @@ def folder(tmp_path, monkeypatch):
 
 
 def checkpoint(folder, monkeypatch, change=lambda state: None):
-    """Write a checkpoint as the reference's author writes it, and have timm's registry name it."""
+    """Write a checkpoint as the reference's author writes it, and have timm's registry
+    name it.
+    """
     model = timm.create_model("resnet20_cifar")
-    state = {f"module.{name.replace('fc.', 'linear.')}": tensor for name, tensor in model.state_dict().items()}
+    state = {
+        f"module.{name.replace('fc.', 'linear.')}": tensor
+        for name, tensor in model.state_dict().items()
+    }
     change(state)
     torch.save({"state_dict": state, "best_prec1": 10.0}, folder / "new.th")
     content = (folder / "new.th").read_bytes()
@@ -76,17 +99,26 @@ def checkpoint(folder, monkeypatch, change=lambda state: None):
     return model, folder / name
 
 
-PARAMS = ModelParams(timm="resnet20_cifar", args={"channels": [16, 32, 64]}, narrow={"channels": 1}, pretrained=True)
+PARAMS = ModelParams(
+    timm="resnet20_cifar", args={"channels": [16, 32, 64]}, narrow={"channels": 1}, pretrained=True
+)
 
 
 def test_a_reference_checkpoint_is_loaded_whole_by_name_and_hash(folder, monkeypatch):
     saved, file = checkpoint(folder, monkeypatch)
     loaded, name = pretrained.load_reference(PARAMS, 3, 10)
-    assert name == file.name and all(torch.equal(loaded.state_dict()[key], tensor) for key, tensor in saved.state_dict().items())
+    assert name == file.name and all(
+        torch.equal(loaded.state_dict()[key], tensor) for key, tensor in saved.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize(
-    "change", [lambda state: state.pop("module.bn1.weight"), lambda state: state.update(extra=torch.zeros(1))], ids=["missing", "surplus"]
+    "change",
+    [
+        lambda state: state.pop("module.bn1.weight"),
+        lambda state: state.update(extra=torch.zeros(1)),
+    ],
+    ids=["missing", "surplus"],
 )
 def test_a_checkpoint_with_a_tensor_too_few_or_too_many_is_refused(folder, monkeypatch, change):
     checkpoint(folder, monkeypatch, change)
@@ -114,7 +146,10 @@ def test_a_model_without_reference_weights_says_so():
         pretrained.load_reference(ModelParams(timm="resnet_small", pretrained=True), 3, 10)
 
 
-@pytest.mark.skipif(not os.environ.get(FOLDER_VARIABLE), reason=f"{FOLDER_VARIABLE} is not set: no data and no reference weights")
+@pytest.mark.skipif(
+    not os.environ.get(FOLDER_VARIABLE),
+    reason=f"{FOLDER_VARIABLE} is not set: no data and no reference weights",
+)
 def test_the_real_reference_weights_classify_the_real_test_images(params):
     loaded = splits.load(params.tracks["cifar10_cpu"])
     images = splits.normalised(loaded.test.images[:1000], loaded.mean, loaded.std)
@@ -126,4 +161,8 @@ def test_the_real_reference_weights_classify_the_real_test_images(params):
 
 def test_narrower_ones_are_built_by_their_channels():
     narrow = build.build(PARAMS, 3, 10, width=0.5)
-    assert narrow.conv1.out_channels == 8 and narrow.fc.in_features == 32 and narrow(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert (
+        narrow.conv1.out_channels == 8
+        and narrow.fc.in_features == 32
+        and narrow(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    )

@@ -1,4 +1,6 @@
-"""Models of ours: a file of the folder is enough for timm to know one, and it decides the points of its own models alone."""
+"""Models of ours: a file of the folder is enough for timm to know one, and it decides
+the points of its own models alone.
+"""
 
 import shutil
 import sys
@@ -57,13 +59,20 @@ def test_a_file_in_the_folder_is_a_model(tmp_path, monkeypatch):
 
 def test_what_makes_models_does_not_rest_on_any_of_them():
     closure = fingerprint.sources().closure("harness.point.worker")
-    assert "harness.models.build" in closure and not closure.keys() & {"harness.models.small", "harness.models.cifar_resnet"}
+    assert "harness.models.build" in closure and not closure.keys() & {
+        "harness.models.small",
+        "harness.models.cifar_resnet",
+    }
 
 
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
-    """A copy of the harness whose sources decide in place of the real ones; returns its folder of models."""
-    shutil.copytree(harness.__path__[0], tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    """A copy of the harness whose sources decide in place of the real ones; returns its
+    folder of models.
+    """
+    shutil.copytree(
+        harness.__path__[0], tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__")
+    )
 
     @cache
     def of_copy(package="methods"):
@@ -85,9 +94,26 @@ def found(params):
         ("cifar10_cpu", "resnet56"),
         ("cifar10_full", "mobilenet"),
     ]:
-        trained = Trained(timm="x", dense="own recipe", scratch_epochs=1, fine_tune_epochs=1, parameters=1, test_accuracy=1, weights_sha256="w")
+        trained = Trained(
+            timm="x",
+            dense="own recipe",
+            scratch_epochs=1,
+            fine_tune_epochs=1,
+            parameters=1,
+            test_accuracy=1,
+            weights_sha256="w",
+        )
         images = Images(train=1, validation=1, test=1, calibration=1)
-        stamp = {"version": "v1", "track": track, "dataset": "x", "title": "x", "sources": {}, "device": "cpu", "seeds": (0,), "test_labels": ()}
+        stamp = {
+            "version": "v1",
+            "track": track,
+            "dataset": "x",
+            "title": "x",
+            "sources": {},
+            "device": "cpu",
+            "seeds": (0,),
+            "test_labels": (),
+        }
         record = TrackInfo(**stamp, content_hash="c", images=images, models={model: trained})
         point = Point(track, "dense", model, {}, 0)
         dense = fingerprint.dense_fingerprint(params, track, model, "c")
@@ -96,18 +122,27 @@ def found(params):
 
 
 CHANGES = [
-    ("cifar_resnet.py", "padding=1, bias=False", "padding=1, bias=True", {("cifar10_cpu", "resnet20"), ("cifar10_cpu", "resnet56")}),
+    (
+        "cifar_resnet.py",
+        "padding=1, bias=False",
+        "padding=1, bias=True",
+        {("cifar10_cpu", "resnet20"), ("cifar10_cpu", "resnet56")},
+    ),
     ("small.py", '"fc"', '"head.fc"', {("digits", "resnet"), ("cifar10_full", "mobilenet")}),
     ("small.py", "ResNet of basic blocks", "A ResNet of basic blocks", set()),
 ]
 
 
 @pytest.mark.parametrize(("file", "before", "after", "stale"), CHANGES)
-def test_a_change_of_a_models_file_makes_stale_what_is_made_of_its_models_and_no_more(params, copied, file, before, after, stale):
+def test_a_change_of_a_models_file_makes_stale_what_is_made_of_its_models_and_no_more(
+    params, copied, file, before, after, stale
+):
     first = found(params)
     text = (copied / file).read_text()
     assert before in text
     (copied / file).write_text(text.replace(before, after, 1))
     second = found(params)
     assert {name for name in first if first[name] != second[name]} == stale
-    assert all(one != other for name in stale for one, other in zip(first[name], second[name], strict=True))
+    assert all(
+        one != other for name in stale for one, other in zip(first[name], second[name], strict=True)
+    )

@@ -1,4 +1,6 @@
-"""Programs that do other work, or give other answers, for one image than for many, or for one image than for another."""
+"""Programs that do other work, or give other answers, for one image than for many, or
+for one image than for another.
+"""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -44,11 +46,18 @@ class OtherAlone(Honest):
 
     def forward(self, images):
         logits = super().forward(images)
-        return torch.cond(torch.scalar_tensor(images.shape[0]) < 2, lambda found: found.roll(1, 1), lambda found: found.clone(), (logits,))
+        return torch.cond(
+            torch.scalar_tensor(images.shape[0]) < 2,
+            lambda found: found.roll(1, 1),
+            lambda found: found.clone(),
+            (logits,),
+        )
 
 
 class OftenOtherAlone(Honest):
-    """Gives the answer of another class where there is one image, but keeps the right one on some images; without a branch."""
+    """Gives the answer of another class where there is one image, but keeps the right
+    one on some images; without a branch.
+    """
 
     def forward(self, images):
         logits = super().forward(images)
@@ -68,7 +77,10 @@ class IdleTogether(Honest):
     """Runs a layer once for every two images, and twice for one."""
 
     def forward(self, images):
-        return super().forward(images) + 1e-9 * (images.new_ones((images.shape[0] + 3) // 2, 16) @ self.first.weight.T).sum()
+        return (
+            super().forward(images)
+            + 1e-9 * (images.new_ones((images.shape[0] + 3) // 2, 16) @ self.first.weight.T).sum()
+        )
 
 
 class ProductOfWeights(Honest):
@@ -83,7 +95,12 @@ class BranchesOnImages(Honest):
 
     def forward(self, images):
         flat = images.flatten(1)
-        more = torch.cond(flat.mean() > 0, lambda flat: flat @ self.first.weight.T, lambda flat: flat.repeat(1, 2), (flat,))
+        more = torch.cond(
+            flat.mean() > 0,
+            lambda flat: flat @ self.first.weight.T,
+            lambda flat: flat.repeat(1, 2),
+            (flat,),
+        )
         return super().forward(images) + 0 * more[:, :CLASSES]
 
 
@@ -92,7 +109,10 @@ def job(folder, model):
     torch.manual_seed(0)
     images = torch.randint(0, 256, (IMAGES, 1, 4, 4), dtype=torch.uint8)
     units = {"mean": torch.full((1, 1, 1), 128.0), "std": torch.full((1, 1, 1), 60.0)}
-    safetensors.torch.save_file({"images": images, "labels": torch.zeros(IMAGES, dtype=torch.long), **units}, folder / splits.TEST)
+    safetensors.torch.save_file(
+        {"images": images, "labels": torch.zeros(IMAGES, dtype=torch.long), **units},
+        folder / splits.TEST,
+    )
     learned = {name: images[:PROBE].clone() for name in splits.LEARNED} | units
     safetensors.torch.save_file(learned, folder / splits.LEARN)
     model = model().eval()
@@ -108,7 +128,10 @@ def test_a_model_that_treats_every_image_alike_passes(tmp_path, monkeypatch):
     read = store.read
     monkeypatch.setattr(store, "read", lambda folder: reads.append(folder) or read(folder))
     found = evaluate_point(job(tmp_path, Honest))
-    assert found["macs"] == 16 * 32 + 32 * 4 and found["images"] == len(predictions.read(tmp_path)["class"]) == IMAGES
+    assert (
+        found["macs"] == 16 * 32 + 32 * 4
+        and found["images"] == len(predictions.read(tmp_path)["class"]) == IMAGES
+    )
     assert reads == [tmp_path], "the artefact is read once"
 
 
@@ -119,17 +142,28 @@ def test_work_that_is_done_once_for_a_batch_is_counted_as_if_it_were_done_for_ea
 def test_a_program_that_branches_is_counted_on_every_image_alone(tmp_path):
     found = evaluate_point(job(tmp_path, BranchesOnImages))
     bright = (splits.TestSplit.read(tmp_path).images(IMAGES).flatten(1).mean(1) > 0).sum()
-    assert 0 < bright < IMAGES and found["macs"] == round(16 * 32 + 32 * 4 + 16 * 32 * float(bright) / IMAGES)
+    assert 0 < bright < IMAGES and found["macs"] == round(
+        16 * 32 + 32 * 4 + 16 * 32 * float(bright) / IMAGES
+    )
 
 
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (IdleAlone, r"an image costs 4,688 MACs in a batch of 64, 1,664 alone"),  # 16 * 32 + 32 * 4, and 16 * 64 for (4 * 64 - 3) / 64 or 1
+        # 16 * 32 + 32 * 4, and 16 * 64 for (4 * 64 - 3) / 64 or 1
+        (IdleAlone, r"an image costs 4,688 MACs in a batch of 64, 1,664 alone"),
         (OtherAlone, r"64 of 64 test images are classified otherwise alone"),
         (OftenOtherAlone, r"1\d of 20 test images are classified otherwise alone"),
-        (IdleTogether, r"an image costs 904 MACs in a batch of 64, 1,664 alone: the work depends on the batch"),  # 640, and 512 for 33 / 64 or 2
-        (LooksAtBright, r"the shape of what aten.index.Tensor returns depends on the image: work may depend on the image only by torch.cond"),
+        # 640, and 512 for 33 / 64 or 2
+        (
+            IdleTogether,
+            r"an image costs 904 MACs in a batch of 64, 1,664 alone: the work depends on the batch",
+        ),
+        (
+            LooksAtBright,
+            r"the shape of what aten.index.Tensor returns depends on the image: work may depend "
+            r"on the image only by torch.cond",
+        ),
     ],
 )
 def test_what_depends_on_the_number_of_images_is_refused(tmp_path, model, said):
@@ -139,5 +173,10 @@ def test_what_depends_on_the_number_of_images_is_refused(tmp_path, model, said):
 
 def test_work_that_depends_on_the_image_is_seen_by_the_counter_too(tmp_path):
     artefact = replace(store.read(job(tmp_path, Honest).folder), module=LooksAtBright().eval())
-    with pytest.raises(BrokenContract, match=r"one test image costs [\d,]+ MACs, another [\d,]+: work may depend on the image only by torch.cond"):
+    with pytest.raises(
+        BrokenContract,
+        match=r"one test image costs [\d,]+ MACs, another [\d,]+: work may depend on the image only "
+        r"by "
+        r"torch.cond",
+    ):
         evaluated(artefact, splits.TestSplit.read(tmp_path), torch.device("cpu"))

@@ -1,4 +1,6 @@
-"""The counter equals closed forms and published counts, sees every form of a model alike, and refuses what it does not know."""
+"""The counter equals closed forms and published counts, sees every form of a model
+alike, and refuses what it does not know.
+"""
 
 import pytest
 import timm
@@ -7,7 +9,9 @@ from torch import nn
 
 from harness.point import counter, store
 
-PUBLISHED = {  # GMACs per image at the default input size; resnet50 4.1, deit_small 4.6 and swin_tiny 4.5 as printed in their papers
+# GMACs per image at the default input size; resnet50 4.1, deit_small 4.6 and swin_tiny
+# 4.5 as printed in their papers
+PUBLISHED = {
     "resnet18": 1.814,
     "resnet50": 4.089,
     "mobilenetv2_100": 0.3008,
@@ -20,7 +24,9 @@ PUBLISHED = {  # GMACs per image at the default input size; resnet50 4.1, deit_s
 
 
 def vit_macs(depth: int, tokens: int, width: int, patch: int, channels: int, classes: int) -> int:
-    """Return the closed form: patch embedding, attention 4 N C^2 + 2 N^2 C and MLP 8 N C^2 per block, head."""
+    """Return the closed form: patch embedding, attention 4 N C^2 + 2 N^2 C and MLP 8 N
+    C^2 per block, head.
+    """
     embed = (tokens - 1) * patch**2 * channels * width
     return embed + depth * (12 * tokens * width**2 + 2 * tokens**2 * width) + width * classes
 
@@ -34,7 +40,9 @@ def test_timm_models_count_as_published(name, gmacs):
 
 def test_vit_equals_its_closed_form_to_the_unit():
     model = timm.create_model("deit_small_patch16_224").eval()
-    assert counter.count(model, torch.zeros(1, 3, 224, 224)).macs == vit_macs(12, 197, 384, 16, 3, 1000)
+    assert counter.count(model, torch.zeros(1, 3, 224, 224)).macs == vit_macs(
+        12, 197, 384, 16, 3, 1000
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -51,7 +59,12 @@ def test_fused_unfused_and_exported_forms_count_the_same(make_model, track_data,
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
-    assert counter.count(model, images[:1]).macs == counter.count(exported, images[:1]).macs == eager > 0
+    assert (
+        counter.count(model, images[:1]).macs
+        == counter.count(exported, images[:1]).macs
+        == eager
+        > 0
+    )
 
 
 def test_inference_mode_and_a_batch_count_the_same_per_image(make_model, track_data):
@@ -71,7 +84,9 @@ def test_effective_macs_skip_zero_weights_and_bit_operations_follow_stored_bits(
 
 def test_attention_by_a_fused_kernel_that_the_counter_does_not_know_is_refused():
     encoder = nn.TransformerEncoderLayer(64, 4, batch_first=True).eval()
-    with pytest.raises(counter.UnknownOperator, match=r"_transformer_encoder_layer_fwd.* in harness\."):
+    with pytest.raises(
+        counter.UnknownOperator, match=r"_transformer_encoder_layer_fwd.* in harness\."
+    ):
         counter.count(encoder, torch.zeros(1, 16, 64))
 
 
@@ -102,5 +117,8 @@ def test_of_a_program_that_branches_the_branch_taken_is_counted():
     model = Branching().eval()
     x = torch.randn(32, 16)
     program = torch.export.export(model, (x[:8],))
-    counts = {bool(model.first(row)[0] > 0): counter.count(program.module(), row.expand(8, 16)).macs for row in x}
+    counts = {
+        bool(model.first(row)[0] > 0): counter.count(program.module(), row.expand(8, 16)).macs
+        for row in x
+    }
     assert counts == {True: 2 * 16 * 16, False: 16 * 16}

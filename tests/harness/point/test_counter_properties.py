@@ -1,4 +1,6 @@
-"""The counter against the definition, on random graphs: the shapes of every layer's output and weight give what it multiplies."""
+"""The counter against the definition, on random graphs: the shapes of every layer's
+output and weight give what it multiplies.
+"""
 
 import torch
 from hypothesis import given, settings
@@ -8,12 +10,20 @@ from torch import nn
 from harness.point import counter
 
 LAYER = st.fixed_dictionaries(
-    {"width": st.integers(1, 6), "kernel": st.sampled_from([1, 3]), "stride": st.integers(1, 2), "grouped": st.booleans(), "twice": st.booleans()}
+    {
+        "width": st.integers(1, 6),
+        "kernel": st.sampled_from([1, 3]),
+        "stride": st.integers(1, 2),
+        "grouped": st.booleans(),
+        "twice": st.booleans(),
+    }
 )
 
 
 class Graph(nn.Module):
-    """Convolutions one after another, some of them run twice with their results added, and a classifier."""
+    """Convolutions one after another, some of them run twice with their results added,
+    and a classifier.
+    """
 
     def __init__(self, layers):
         super().__init__()
@@ -21,7 +31,16 @@ class Graph(nn.Module):
         for layer in layers:
             groups = 2 if layer["grouped"] and channels % 2 == 0 else 1
             width = groups * layer["width"]
-            self.convs.append(nn.Conv2d(channels, width, layer["kernel"], layer["stride"], layer["kernel"] // 2, groups=groups))
+            self.convs.append(
+                nn.Conv2d(
+                    channels,
+                    width,
+                    layer["kernel"],
+                    layer["stride"],
+                    layer["kernel"] // 2,
+                    groups=groups,
+                )
+            )
             channels = width
         self.head = nn.Linear(channels, 3)
 
@@ -36,7 +55,9 @@ class Graph(nn.Module):
 def test_a_random_graph_counts_what_its_layers_multiply(layers):
     model, multiplied = Graph(layers).eval(), []
     for layer in [*model.convs, model.head]:
-        layer.register_forward_hook(lambda layer, _, output: multiplied.append(output.numel() * layer.weight[0].numel()))
+        layer.register_forward_hook(
+            lambda layer, _, output: multiplied.append(output.numel() * layer.weight[0].numel())
+        )
     images = torch.randn(1, 2, 9, 9)
     model(images)
     wanted = sum(multiplied)

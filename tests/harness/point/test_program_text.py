@@ -1,4 +1,6 @@
-"""A program's text is refused wherever torch might run it, and accepted where torch wrote it."""
+"""A program's text is refused wherever torch might run it, and accepted where torch
+wrote it.
+"""
 
 import io
 import json
@@ -24,7 +26,9 @@ RUN = "__import__('pathlib').Path('ran').touch()"
 
 
 class Exits(torch.nn.Module):
-    """Branches on what it sees, as methods with early exits do, and folds tokens into the batch."""
+    """Branches on what it sees, as methods with early exits do, and folds tokens into
+    the batch.
+    """
 
     def __init__(self):
         super().__init__()
@@ -33,7 +37,9 @@ class Exits(torch.nn.Module):
     def forward(self, x):
         x = self.first(x.flatten(1))
         x = torch.cond(x[0, 0] > 0, lambda x: x @ self.second, lambda x: x.clone(), (x,))
-        return torch.nn.functional.gelu(x.reshape(x.shape[0] * 4, 4), approximate="tanh").view(-1, 16)
+        return torch.nn.functional.gelu(x.reshape(x.shape[0] * 4, 4), approximate="tanh").view(
+            -1, 16
+        )
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +47,9 @@ def text():
     """The text of a program for any batch size that branches."""
     program = store.export(Exits().eval(), torch.randn(2, 1, 4, 4))
     with ZipFile(_saved(program)) as archive:
-        return archive.read(next(name for name in archive.namelist() if name.endswith("models/model.json")))
+        return archive.read(
+            next(name for name in archive.namelist() if name.endswith("models/model.json"))
+        )
 
 
 def _saved(program):
@@ -67,7 +75,11 @@ def put(value, path, new):
 
 
 def signature(text):
-    (found,) = [entry["signature"] for entry in text["graph_module"]["module_call_graph"] if entry["signature"]]
+    (found,) = [
+        entry["signature"]
+        for entry in text["graph_module"]["module_call_graph"]
+        if entry["signature"]
+    ]
     return found
 
 
@@ -84,7 +96,11 @@ def in_the_name_of_the_input(text):
     name = f"x={RUN}"
     text["graph_module"]["graph"]["inputs"][0]["as_tensor"]["name"] = name
     values = text["graph_module"]["graph"]["tensor_values"]
-    values[name] = values[text["graph_module"]["signature"]["input_specs"][-1]["user_input"]["arg"]["as_tensor"]["name"]]
+    values[name] = values[
+        text["graph_module"]["signature"]["input_specs"][-1]["user_input"]["arg"]["as_tensor"][
+            "name"
+        ]
+    ]
 
 
 def in_the_names_of_the_arguments(text):
@@ -93,12 +109,17 @@ def in_the_names_of_the_arguments(text):
 
 def in_the_shape_of_the_arguments(text):
     content = json.loads(signature(text)["in_spec"])
-    content[1]["children_spec"][1] |= {"context": json.dumps([RUN]), "children_spec": [{"type": None, "context": None, "children_spec": []}]}
+    content[1]["children_spec"][1] |= {
+        "context": json.dumps([RUN]),
+        "children_spec": [{"type": None, "context": None, "children_spec": []}],
+    }
     signature(text)["in_spec"] = json.dumps(content)
 
 
 def by_another_module(text):
-    signature(text)["out_spec"] = signature(text)["out_spec"].replace("null", '"collections.defaultdict"', 1)
+    signature(text)["out_spec"] = signature(text)["out_spec"].replace(
+        "null", '"collections.defaultdict"', 1
+    )
 
 
 def as_an_operator(text):
@@ -114,7 +135,9 @@ def as_an_operator_that_reads_files(text):
 
 
 def as_an_argument_that_is_an_operator(text):
-    text["graph_module"]["graph"]["nodes"][0]["inputs"][0]["arg"] = {"as_operator": "torch.os.system"}
+    text["graph_module"]["graph"]["nodes"][0]["inputs"][0]["arg"] = {
+        "as_operator": "torch.os.system"
+    }
 
 
 def as_the_name_of_a_file(text):
@@ -193,7 +216,10 @@ def test_an_artefact_whose_shapes_run_code_is_refused_before_it_runs(tmp_path, m
         store.read(tmp_path)
     assert not (tmp_path / "ran").exists()
     torch.export.load(tmp_path / store.PROGRAM)
-    assert (tmp_path / "ran").exists(), "torch itself does not look: if this fails, harness/point/program_text.py is no longer needed"
+    assert (tmp_path / "ran").exists(), (
+        "torch itself does not look: if this fails, harness/point/program_text.py is no longer "
+        "needed"
+    )
 
 
 def test_a_program_that_branches_and_folds_its_batch_is_accepted(tmp_path):
@@ -206,7 +232,11 @@ def test_a_program_that_branches_and_folds_its_batch_is_accepted(tmp_path):
 @given(st.data())
 def test_code_put_in_place_of_any_word_is_refused(text, data):
     content = json.loads(text)
-    put(content, data.draw(st.sampled_from(list(leaves(content)))), data.draw(st.sampled_from([RUN, f"x={RUN}", "lambda: 0", "a;b", "f('x')", "\n"])))
+    put(
+        content,
+        data.draw(st.sampled_from(list(leaves(content)))),
+        data.draw(st.sampled_from([RUN, f"x={RUN}", "lambda: 0", "a;b", "f('x')", "\n"])),
+    )
     with pytest.raises(ValueError, match="which torch would not write"):
         refuse_code(json.dumps(content).encode())
 
@@ -217,7 +247,18 @@ def test_an_expression_is_accepted_only_if_it_calls_nothing_but_sympys_arithmeti
         refuse_code(json.dumps({"expr_str": expression}).encode())
     except ValueError:
         return
-    assert set(re.findall(r"([A-Za-z_]\w*)\(", expression)) <= {"Symbol", "Integer", "Add", "Mul", "Mod", "Max", "Min", "And", "Or", "Not"}
+    assert set(re.findall(r"([A-Za-z_]\w*)\(", expression)) <= {
+        "Symbol",
+        "Integer",
+        "Add",
+        "Mul",
+        "Mod",
+        "Max",
+        "Min",
+        "And",
+        "Or",
+        "Not",
+    }
 
 
 @pytest.mark.parametrize("text", [b"", b"[", b"\xff", b'"\\ud800"', b"[" * 100_000, b"{" * 9])
@@ -265,22 +306,47 @@ class Early(torch.nn.Module):
 
 
 def exported(home, before, seed):
-    """Export two models in a process of its own that works in the folder `home`; return the bytes of their programs."""
+    """Export two models in a process of its own that works in the folder `home`; return
+    the bytes of their programs.
+    """
     (home / "target").mkdir(parents=True)
     (home / "exits.py").write_text("\n" * before + EARLY)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(home)]), "PYTHONHASHSEED": str(seed)}
-    subprocess.run([sys.executable, "-c", EXPORTS, str(ROOT), str(home / "target"), str(before)], cwd=home, env=environment, check=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(home)]),
+        "PYTHONHASHSEED": str(seed),
+    }
+    subprocess.run(
+        [sys.executable, "-c", EXPORTS, str(ROOT), str(home / "target"), str(before)],
+        cwd=home,
+        env=environment,
+        check=True,
+    )
     return [(home / "target" / name / store.PROGRAM).read_bytes() for name in ("exits", "vit")]
 
 
 def test_equal_programs_are_equal_files_that_name_no_file_wherever_they_were_made(tmp_path):
     programs = exported(tmp_path / "here", 0, 1)
     assert programs == exported(tmp_path / "far" / "away", 1, 2)
-    paths = [str(tmp_path), str(ROOT), str(Path(torch.__file__).parents[1]), "site-packages", ".py", "eval_with_key", "forward", "Early", "Linear"]
+    paths = [
+        str(tmp_path),
+        str(ROOT),
+        str(Path(torch.__file__).parents[1]),
+        "site-packages",
+        ".py",
+        "eval_with_key",
+        "forward",
+        "Early",
+        "Linear",
+    ]
     for program in programs:
         with ZipFile(io.BytesIO(program)) as archive:
-            content = b"".join(archive.read(entry) for entry in archive.namelist() if "/weight_" not in entry)
-        assert not [path for path in paths if path.encode() in content.replace(b"forward_arg_names", b"")]
+            content = b"".join(
+                archive.read(entry) for entry in archive.namelist() if "/weight_" not in entry
+            )
+        assert not [
+            path for path in paths if path.encode() in content.replace(b"forward_arg_names", b"")
+        ]
 
 
 def test_a_program_keeps_none_of_the_images_that_it_was_traced_with():

@@ -1,4 +1,6 @@
-"""What is stored is read back bit for bit, in its cheapest form; what is damaged or foreign is refused in one line."""
+"""What is stored is read back bit for bit, in its cheapest form; what is damaged or
+foreign is refused in one line.
+"""
 
 import io
 import json
@@ -16,7 +18,11 @@ from leaderboard.records.errors import UserError
 from methods import Codebook, Codes, store_as_codes
 
 
-@given(st.integers(1, 16).flatmap(lambda bits: st.tuples(st.just(bits), st.lists(st.integers(0, 2**bits - 1), max_size=70))))
+@given(
+    st.integers(1, 16).flatmap(
+        lambda bits: st.tuples(st.just(bits), st.lists(st.integers(0, 2**bits - 1), max_size=70))
+    )
+)
 def test_packing_loses_nothing_and_takes_the_bits_rounded_up_to_bytes(case):
     bits, values = case
     codes = torch.tensor(values, dtype=torch.int64)
@@ -27,14 +33,28 @@ def test_packing_loses_nothing_and_takes_the_bits_rounded_up_to_bytes(case):
 
 def test_four_bits_put_the_lower_code_into_the_lower_half_and_three_bits_put_eight_codes_into_three_bytes():
     assert weights_file.pack(torch.tensor([0x3, 0xA], dtype=torch.uint8), 4).tolist() == [0xA3]
-    assert weights_file.pack(torch.arange(8, dtype=torch.uint8), 3).tolist() == [0b10001000, 0b11000110, 0b11111010]
+    assert weights_file.pack(torch.arange(8, dtype=torch.uint8), 3).tolist() == [
+        0b10001000,
+        0b11000110,
+        0b11111010,
+    ]
 
 
 @settings(deadline=None)
-@given(st.integers(1, 400), st.floats(0, 1), st.sampled_from([torch.float32, torch.float16, torch.float64]))
-def test_sparse_tensors_are_read_back_bit_for_bit_and_never_stored_larger_than_plain(size, density, dtype):
+@given(
+    st.integers(1, 400),
+    st.floats(0, 1),
+    st.sampled_from([torch.float32, torch.float16, torch.float64]),
+)
+def test_sparse_tensors_are_read_back_bit_for_bit_and_never_stored_larger_than_plain(
+    size, density, dtype
+):
     generator = torch.Generator().manual_seed(size)
-    tensor = torch.randn(size, generator=generator).to(dtype) * (torch.rand(size, generator=generator) < density) + 0.0
+    tensor = (
+        torch.randn(size, generator=generator).to(dtype)
+        * (torch.rand(size, generator=generator) < density)
+        + 0.0
+    )
     plain = weights_file.encode({"w": torch.ones_like(tensor)}, {})
     content = weights_file.encode({"w": tensor}, {})
     (back,), _ = weights_file.decode(content)[0].values(), None
@@ -57,11 +77,14 @@ def test_negative_zero_becomes_zero_and_all_other_bits_survive(dtype, size):
     tensor = torch.zeros(size, dtype=dtype)
     tensor[:5] = torch.tensor([-0.0, 0.0, float("inf"), float("-inf"), -1.0])
     bits = tensor.view(integers)
-    bits[1:3] = torch.tensor([payload, 1], dtype=integers)  # a NaN with a payload, and the smallest number above 0
+    # a NaN with a payload, and the smallest number above 0
+    bits[1:3] = torch.tensor([payload, 1], dtype=integers)
     content = weights_file.encode({"w": tensor}, {})
     back = weights_file.decode(content)[0]["w"]
     expected = torch.tensor([0, *bits[1:].tolist()], dtype=integers)
-    assert torch.equal(back.view(integers), expected) and bits[0] != 0, "what was given is not changed"
+    assert torch.equal(back.view(integers), expected) and bits[0] != 0, (
+        "what was given is not changed"
+    )
     assert content == weights_file.encode({"w": expected.view(dtype)}, {})
 
 
@@ -73,7 +96,13 @@ def test_negative_zero_in_a_byte_becomes_zero(dtype):
 
 
 def test_no_codes_decode_to_a_negative_zero():
-    codes = Codes(torch.tensor([[3, 0]], dtype=torch.uint8), torch.tensor([[-0.5]]).half(), torch.tensor([[3]], dtype=torch.uint8), 3, 2)
+    codes = Codes(
+        torch.tensor([[3, 0]], dtype=torch.uint8),
+        torch.tensor([[-0.5]]).half(),
+        torch.tensor([[3]], dtype=torch.uint8),
+        3,
+        2,
+    )
     table = Codebook(torch.tensor([0, 1]), torch.tensor([[-0.0], [2.0]]).half())
     for form in (codes, table):
         weight = form.decode(torch.Size([1, 2]))
@@ -90,12 +119,22 @@ class Zeros(torch.nn.Module):
         self.layer = torch.nn.Linear(16, 16)
         for tensor in self.layer.parameters():
             tensor.data[::2] = zero
-        for name, dtype in {"b16": torch.float16, "b32": torch.float32, "b64": torch.float64}.items():
+        for name, dtype in {
+            "b16": torch.float16,
+            "b32": torch.float32,
+            "b64": torch.float64,
+        }.items():
             self.register_buffer(name, torch.full((16,), zero, dtype=dtype))
         self.zero = zero
 
     def forward(self, images):
-        return self.layer(images.flatten(1)) + self.b16 + self.b32 + self.b64 + torch.tensor([self.zero])
+        return (
+            self.layer(images.flatten(1))
+            + self.b16
+            + self.b32
+            + self.b64
+            + torch.tensor([self.zero])
+        )
 
 
 def test_program_and_weights_file_have_no_negative_zero_and_agree_bit_for_bit(tmp_path):
@@ -110,7 +149,9 @@ def test_program_and_weights_file_have_no_negative_zero_and_agree_bit_for_bit(tm
         found = {**complete.state_dict, **complete.constants}
         assert set(found) == set(tensors) and len(found) == 6
         for name, tensor in found.items():
-            assert torch.equal(weights_file._raw(tensor.detach()), weights_file._raw(tensors[name])), name
+            assert torch.equal(
+                weights_file._raw(tensor.detach()), weights_file._raw(tensors[name])
+            ), name
             assert not torch.signbit(tensor[tensor == 0]).any()
         written.append([(folder / name).read_bytes() for name in (store.WEIGHTS, store.PROGRAM)])
     assert written[0] == written[1]
@@ -143,7 +184,8 @@ def test_codes_are_read_back_as_the_weight_they_stand_for_at_their_bit_width():
     tensors, bits = weights_file.decode(content)
     assert torch.equal(tensors["weight"], layer.weight) and bits == {"weight": 3}
     header = int.from_bytes(content[:8], "little")
-    assert len(content) - 8 - header == 14 + 20 + 10  # ceil(35 * 3 / 8), 10 float16 scales, 10 zero points
+    # ceil(35 * 3 / 8), 10 float16 scales, 10 zero points
+    assert len(content) - 8 - header == 14 + 20 + 10
 
 
 @given(st.lists(st.integers(0, 65535), min_size=1, max_size=200))
@@ -153,29 +195,46 @@ def test_huffman_coding_loses_nothing_and_is_within_a_bit_a_symbol_of_the_entrop
     assert torch.equal(unhuffman(parts, len(values)), symbols)
     shares = torch.unique(symbols, return_counts=True)[1] / len(values)
     entropy = float(-(shares * shares.log2()).sum())
-    assert entropy * len(values) - 1e-3 <= 8 * parts["stream"].numel() < (entropy + 1) * len(values) + 8
+    assert (
+        entropy * len(values) - 1e-3
+        <= 8 * parts["stream"].numel()
+        < (entropy + 1) * len(values) + 8
+    )
 
 
 def test_frequencies_of_five_one_one_and_one_take_thirteen_bits():
     parts = huffman(torch.tensor([0, 0, 0, 0, 0, 1, 2, 3]))
-    assert parts["lengths"].tolist() == [0, 1, 1, 2] and parts["stream"].numel() == 2  # 5 of 1 bit, 1 of 2, 2 of 3
+    # 5 of 1 bit, 1 of 2, 2 of 3
+    assert parts["lengths"].tolist() == [0, 1, 1, 2] and parts["stream"].numel() == 2
 
 
-def indexed(peaked: bool, projection: torch.Tensor | None = None) -> tuple[torch.nn.Linear, Codebook]:
-    index = torch.randint(0, 32, (4096,)) if not peaked else (3 * torch.randn(4096)).abs().long().clamp(max=31)
+def indexed(
+    peaked: bool, projection: torch.Tensor | None = None
+) -> tuple[torch.nn.Linear, Codebook]:
+    index = (
+        torch.randint(0, 32, (4096,))
+        if not peaked
+        else (3 * torch.randn(4096)).abs().long().clamp(max=31)
+    )
     codes = Codebook(index, torch.randn(32, 1).half(), projection)
-    layer = torch.nn.Linear(64, len(index) * (1 if projection is None else projection.shape[1]) // 64)
+    layer = torch.nn.Linear(
+        64, len(index) * (1 if projection is None else projection.shape[1]) // 64
+    )
     store_as_codes(layer, codes)
     return layer, codes
 
 
 @pytest.mark.parametrize("peaked", [False, True])
 @pytest.mark.parametrize("projection", [None, torch.tensor([[0.5, -1.0, 0.1, 3.0]]).half()])
-def test_a_codebook_is_read_back_bit_for_bit_and_huffman_coded_where_that_is_shorter(peaked, projection):
+def test_a_codebook_is_read_back_bit_for_bit_and_huffman_coded_where_that_is_shorter(
+    peaked, projection
+):
     layer, codes = indexed(peaked, projection)
     content = weights_file.encode({"weight": layer.weight}, {"weight": codes})
     tensors, bits = weights_file.decode(content)
-    assert torch.equal(tensors["weight"], layer.weight) and bits == {}, "what is multiplied is not the index"
+    assert torch.equal(tensors["weight"], layer.weight) and bits == {}, (
+        "what is multiplied is not the index"
+    )
     names = set(safetensors.torch.load(content))
     assert ("weight|stream" in names) is peaked and ("weight|index" in names) is not peaked
     packed = 4096 * 5 // 8
@@ -208,7 +267,11 @@ def test_groups_that_do_not_fit_their_codes_are_refused():
     content = weights_file.encode({"weight": layer.weight}, {"weight": codes})
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-    larger = {weights_file.FORMAT: metadata[weights_file.FORMAT].replace('"group":4', '"group":4000000000000')}
+    larger = {
+        weights_file.FORMAT: metadata[weights_file.FORMAT].replace(
+            '"group":4', '"group":4000000000000'
+        )
+    }
     with pytest.raises(ValueError, match="do not fit its groups"):
         weights_file.decode(safetensors.torch.save(safetensors.torch.load(content), larger))
 
@@ -223,7 +286,9 @@ def test_a_weight_changed_after_its_codes_were_attached_is_refused():
 
 def test_the_same_tensors_give_the_same_bytes():
     tensors = {f"t{index}": torch.randn(3, index + 1) for index in range(9)}
-    assert weights_file.encode(tensors, {}) == weights_file.encode(dict(reversed(tensors.items())), {})
+    assert weights_file.encode(tensors, {}) == weights_file.encode(
+        dict(reversed(tensors.items())), {}
+    )
 
 
 @pytest.fixture
@@ -233,11 +298,17 @@ def artefact(make_model, track_data, tmp_path):
     return tmp_path
 
 
-def test_an_artefact_runs_from_the_weights_file_not_from_the_weights_inside_the_program(artefact, track_data):
+def test_an_artefact_runs_from_the_weights_file_not_from_the_weights_inside_the_program(
+    artefact, track_data
+):
     images = track_data.validation.images[:4]
     before = store.read(artefact).module(images)
     tensors, _ = weights_file.decode((artefact / store.WEIGHTS).read_bytes())
-    (artefact / store.WEIGHTS).write_bytes(weights_file.encode({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, {}))
+    (artefact / store.WEIGHTS).write_bytes(
+        weights_file.encode(
+            {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, {}
+        )
+    )
     assert before.abs().max() > 0 and store.read(artefact).module(images).abs().max() == 0
 
 
@@ -246,7 +317,15 @@ def test_logits_of_an_image_do_not_depend_on_its_batch_mates(artefact, track_dat
     torch.testing.assert_close(module(images)[3:4], module(images[3:4]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"", lambda content: content[:100], lambda content: b"\xff" * 64])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-9],
+        lambda content: b"",
+        lambda content: content[:100],
+        lambda content: b"\xff" * 64,
+    ],
+)
 @pytest.mark.parametrize("name", [store.WEIGHTS, store.PROGRAM])
 def test_a_damaged_file_is_one_line_that_says_what_to_do(artefact, name, damage):
     (artefact / name).write_bytes(damage((artefact / name).read_bytes()))
@@ -269,7 +348,9 @@ class Hostile:
 
 
 def rewritten(archive, change):
-    """Write the zip `archive` again with the entries (name to content) that `change` makes of it."""
+    """Write the zip `archive` again with the entries (name to content) that `change`
+    makes of it.
+    """
     with ZipFile(archive) as old:
         entries = {entry.filename: old.read(entry) for entry in old.infolist()}
     change(entries)
@@ -279,7 +360,9 @@ def rewritten(archive, change):
 
 
 def replaced(archive, ending, content):
-    """Write the zip `archive` again with other content for the entry whose name ends so."""
+    """Write the zip `archive` again with other content for the entry whose name ends
+    so.
+    """
 
     def change(entries):
         (name,) = [name for name in entries if name.endswith(ending)]
@@ -292,15 +375,32 @@ def replaced(archive, ending, content):
     ("ending", "content"),
     [
         ("sample_inputs/model.pt", lambda _: pickled(Hostile())),
-        ("model_weights_config.json", lambda old: old.replace(b'"use_pickle": false', b'"use_pickle": true', 1)),
-        ("model_constants_config.json", lambda _: b'{"config": {"custom_obj_0": {"path_name": "custom_obj_0", "use_pickle": true}}}'),
-        ("model_constants_config.json", lambda _: b'{"config": {"c": {"path_name": "opaque_obj_0", "use_pickle": false}}}'),  # torch goes by its name
-        ("model_constants_config.json", lambda _: b'{"config": {"c": {"path_name": "custom_obj_0", "use_pickle": false}}}'),
+        (
+            "model_weights_config.json",
+            lambda old: old.replace(b'"use_pickle": false', b'"use_pickle": true', 1),
+        ),
+        (
+            "model_constants_config.json",
+            lambda _: (
+                b'{"config": {"custom_obj_0": {"path_name": "custom_obj_0", "use_pickle": true}}}'
+            ),
+        ),
+        # torch goes by its name
+        (
+            "model_constants_config.json",
+            lambda _: b'{"config": {"c": {"path_name": "opaque_obj_0", "use_pickle": false}}}',
+        ),
+        (
+            "model_constants_config.json",
+            lambda _: b'{"config": {"c": {"path_name": "custom_obj_0", "use_pickle": false}}}',
+        ),
     ],
 )
 def test_a_program_that_holds_a_pickle_is_refused_before_it_is_loaded(artefact, ending, content):
     replaced(artefact / store.PROGRAM, ending, content)
-    with pytest.raises(UserError, match=r"cannot be read: .*(holds more than tensors|names pickled objects)"):
+    with pytest.raises(
+        UserError, match=r"cannot be read: .*(holds more than tensors|names pickled objects)"
+    ):
         store.read(artefact)
 
 
@@ -313,12 +413,17 @@ def test_a_program_that_holds_a_pickle_is_refused_before_it_is_loaded(artefact, 
     ],
 )
 def test_a_program_with_data_that_are_no_tensors_is_refused(artefact, name, said):
-    rewritten(artefact / store.PROGRAM, lambda entries: entries.update({f"{next(iter(entries)).split('/')[0]}/data/{name}": b"x"}))
+    rewritten(
+        artefact / store.PROGRAM,
+        lambda entries: entries.update({f"{next(iter(entries)).split('/')[0]}/data/{name}": b"x"}),
+    )
     with pytest.raises(UserError, match=f"cannot be read: .*{said}"):
         store.read(artefact)
 
 
-@pytest.mark.parametrize("content", [b"[]", b'{"config": []}', b'{"config": {"c": 1}}', b"{}", b"nothing"])
+@pytest.mark.parametrize(
+    "content", [b"[]", b'{"config": []}', b'{"config": {"c": 1}}', b"{}", b"nothing"]
+)
 def test_a_description_of_tensors_that_is_none_is_refused(artefact, content):
     replaced(artefact / store.PROGRAM, "model_weights_config.json", lambda _: content)
     with pytest.raises(UserError, match="cannot be read"):
@@ -326,7 +431,10 @@ def test_a_description_of_tensors_that_is_none_is_refused(artefact, content):
 
 
 def test_a_program_with_an_entry_twice_is_refused(artefact):
-    with ZipFile(artefact / store.PROGRAM, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+    with (
+        ZipFile(artefact / store.PROGRAM, "a") as archive,
+        pytest.warns(UserWarning, match="Duplicate name"),
+    ):
         archive.writestr(archive.namelist()[0], b"other")
     with pytest.raises(UserError, match="stands in it twice"):
         store.read(artefact)

@@ -1,4 +1,6 @@
-"""What points took: one file a machine, which grows with each run, forgets what there is no more, and leaves other machines' alone."""
+"""What points took: one file a machine, which grows with each run, forgets what there
+is no more, and leaves other machines' alone.
+"""
 
 import pytest
 
@@ -8,7 +10,14 @@ from leaderboard.records import files
 from leaderboard.records.results import read_record
 from leaderboard.records.schema import CostsFile, Maker, Spent, TrainedIn
 
-ABOUT = {"cpu": "a processor", "cores": 2, "instructions": "AVX2", "torch": "2", "python": "3", "system": "Linux x86_64"}
+ABOUT = {
+    "cpu": "a processor",
+    "cores": 2,
+    "instructions": "AVX2",
+    "torch": "2",
+    "python": "3",
+    "system": "Linux x86_64",
+}
 HERE, THERE = (Maker(**ABOUT, fingerprint=name) for name in ("here", "there"))
 DENSE = {"vit": "dense"}
 
@@ -25,7 +34,9 @@ def paths(tmp_path):
 
 @pytest.fixture
 def run(paths):
-    """Have a machine run points, given by method, id, fingerprint and seconds, of an experiment that has the points `wanted`."""
+    """Have a machine run points, given by method, id, fingerprint and seconds, of an
+    experiment that has the points `wanted`.
+    """
 
     def command(wanted, *points, machine=HERE):
         for method, name, fingerprint, seconds in points:
@@ -42,7 +53,10 @@ def known(paths):
     def read(machine=HERE):
         found = read_record(paths.costs("digits") / f"{machine.fingerprint}.json", CostsFile)
         assert found.machine == machine and (found.version, found.track) == ("v1", "digits")
-        return {method: {name: spent.seconds for name, spent in points.items()} for method, points in found.points.items()}
+        return {
+            method: {name: spent.seconds for name, spent in points.items()}
+            for method, points in found.points.items()
+        }
 
     return read
 
@@ -73,7 +87,11 @@ def test_another_machines_file_is_left_alone_and_a_point_is_known_to_both(paths,
     for name in ("a", "b"):
         paths.spent("digits", "rtn", name).unlink()
     run({"rtn": {"a": "1"}}, ("rtn", "a", "1", 11))
-    assert file.read_bytes() == whole and known(THERE) == {"rtn": {"a": 10, "b": 20}} and known(HERE) == {"rtn": {"a": 11}}
+    assert (
+        file.read_bytes() == whole
+        and known(THERE) == {"rtn": {"a": 10, "b": 20}}
+        and known(HERE) == {"rtn": {"a": 11}}
+    )
 
 
 def test_points_that_other_machines_ran_for_this_one_are_in_files_of_theirs(run, known):
@@ -103,7 +121,9 @@ def test_what_training_took_is_known_as_long_as_the_dense_model_stands(paths, ru
     note.unlink()
     run(BOTH, ("rtn", "b", "2", 20))
     file = paths.costs("digits") / "here.json"
-    assert read_record(file, CostsFile).dense == {"vit": TrainedIn(fingerprint="dense", seconds=100)}
+    assert read_record(file, CostsFile).dense == {
+        "vit": TrainedIn(fingerprint="dense", seconds=100)
+    }
     costs.write_costs(paths, "digits", {"vit": "other"}, BOTH)
     assert read_record(file, CostsFile).dense == {}
 
@@ -125,6 +145,12 @@ def test_the_order_of_runs_does_not_show_and_a_note_that_is_damaged_says_nothing
 def test_seconds_are_those_of_all_that_was_done_on_any_machine(paths, run):
     run(BOTH, ("rtn", "a", "1", 10))
     run(BOTH, ("rtn", "b", "2", 20), machine=THERE)
-    assert costs.seconds_of(paths, ["digits", "other"]) == {("digits", "rtn", "a"): 12, ("digits", "rtn", "b"): 22}
-    files.write_json(paths.costs("digits") / "here.json", files.read_json(paths.costs("digits") / "here.json") | {"version": "v0"})
+    assert costs.seconds_of(paths, ["digits", "other"]) == {
+        ("digits", "rtn", "a"): 12,
+        ("digits", "rtn", "b"): 22,
+    }
+    files.write_json(
+        paths.costs("digits") / "here.json",
+        files.read_json(paths.costs("digits") / "here.json") | {"version": "v0"},
+    )
     assert costs.seconds_of(paths, ["digits"]) == {("digits", "rtn", "b"): 22}

@@ -1,4 +1,6 @@
-"""A run that is killed at any moment loses nothing, runs nothing twice and ends as if it had not been; tools/kill_anywhere.py does it a hundred times."""
+"""A run that is killed at any moment loses nothing, runs nothing twice and ends as if
+it had not been; tools/kill_anywhere.py does it a hundred times.
+"""
 
 import random
 
@@ -9,7 +11,10 @@ from tools import kill_anywhere as kill
 
 @pytest.mark.slow
 def test_a_run_killed_three_times_ends_as_one_that_was_not(tmp_path):
-    generator, folders = random.Random(0), [tmp_path / name for name in ("undisturbed", "disturbed")]
+    generator, folders = (
+        random.Random(0),
+        [tmp_path / name for name in ("undisturbed", "disturbed")],
+    )
     for folder in folders:
         folder.mkdir()
         kill.experiment(folder)
@@ -21,7 +26,10 @@ def test_a_run_killed_three_times_ends_as_one_that_was_not(tmp_path):
 
 
 def test_a_point_that_was_run_again_is_noticed(tmp_path):
-    record, note = (tmp_path / "artefacts" / "digits" / name for name in ("points/rtn/x_0.5/record.json", "spent/rtn/x_0.5.json"))
+    record, note = (
+        tmp_path / "artefacts" / "digits" / name
+        for name in ("points/rtn/x_0.5/record.json", "spent/rtn/x_0.5.json")
+    )
     for file in (record, note):
         file.parent.mkdir(parents=True)
     record.write_text('{"status": "ok"}')

@@ -1,4 +1,6 @@
-"""A method that misbehaves is a visible failed row with one line of reason; its neighbours are untouched."""
+"""A method that misbehaves is a visible failed row with one line of reason; its
+neighbours are untouched.
+"""
 
 import sys
 
@@ -22,7 +24,10 @@ CASES = [
     ("outside_no_module", "not a torch.nn.Module"),
     ("outside_changes_dense", "changed the dense model"),
     ("outside_other_when_exported", "differs from the model that the method returned"),
-    ("outside_asks_for_more", 'the method says needs = "data-free" and asks for data.train: say needs = "labels"'),
+    (
+        "outside_asks_for_more",
+        'the method says needs = "data-free" and asks for data.train: say needs = "labels"',
+    ),
     ("outside_eats_memory", "out of memory"),
     ("outside_crashes", "exit code 9"),
     ("outside_segfaults", "exit code -11"),
@@ -45,37 +50,64 @@ def test_a_misbehaving_method_is_a_failed_row_with_its_reason(small, with_method
 
 def test_a_method_that_never_returns_is_stopped_at_its_time_limit(small, with_methods):
     _, paths = small
-    compress(with_methods({"outside_never_returns": [{}]}, seconds=3), paths, "digits", ["outside_never_returns"])
+    compress(
+        with_methods({"outside_never_returns": [{}]}, seconds=3),
+        paths,
+        "digits",
+        ["outside_never_returns"],
+    )
     assert "time limit of 3 s" in only_record(paths, "outside_never_returns")["reason"]
 
 
-def test_a_method_finds_no_test_image_and_no_test_label_in_the_memory_of_its_process(small, with_methods):
+def test_a_method_finds_no_test_image_and_no_test_label_in_the_memory_of_its_process(
+    small, with_methods
+):
     _, paths = small
-    assert compress(with_methods({"outside_searches_memory": [{}]}), paths, "digits", ["outside_searches_memory"]).failed == 0
+    assert (
+        compress(
+            with_methods({"outside_searches_memory": [{}]}),
+            paths,
+            "digits",
+            ["outside_searches_memory"],
+        ).failed
+        == 0
+    )
 
 
-WAYS = "open, a library in Rust, a child process, a link, another name, the dataset, memory, the network, a signal"
+WAYS = (
+    "open, a library in Rust, a child process, a link, another name, the dataset, memory, the "
+    "network, a signal"
+)
 
 
-@pytest.mark.skipif(landlockpy.abi_version() < 6, reason="this kernel has no Landlock, or one that knows no signals")
+@pytest.mark.skipif(
+    landlockpy.abi_version() < 6, reason="this kernel has no Landlock, or one that knows no signals"
+)
 def test_a_method_can_read_no_test_image_by_whatever_way(small, with_methods, monkeypatch):
     _, paths = small
     reaching = with_methods({"outside_reads_the_test_split": [{}]})
     with monkeypatch.context() as unguarded:
         unguarded.setattr("harness.run.compress.guarded_compress", unguarded_compress)
         compress(reaching, paths, "digits", ["outside_reads_the_test_split"])
-    assert only_record(paths, "outside_reads_the_test_split")["reason"] == f"RuntimeError: worked: {WAYS}"
+    assert (
+        only_record(paths, "outside_reads_the_test_split")["reason"]
+        == f"RuntimeError: worked: {WAYS}"
+    )
     assert compress(reaching, paths, "digits", ["outside_reads_the_test_split"]).failed == 0
 
 
 @pytest.mark.parametrize("own", ["artefacts/digits/data", "data/0123"])
-def test_the_test_splits_of_all_tracks_are_closed_and_what_they_were_read_from(own, tmp_path, monkeypatch):
+def test_the_test_splits_of_all_tracks_are_closed_and_what_they_were_read_from(
+    own, tmp_path, monkeypatch
+):
     other = {"artefacts/digits/data": "artefacts/cifar10/data", "data/0123": "data/4567"}[own]
     for folder in (own, other):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / TEST).touch()
     monkeypatch.setenv("SHRINKMARK_DATA", str(tmp_path))
-    closed = set(with_test_images(Job(None, "m", "m", {}, 0, tmp_path / own, tmp_path, tmp_path, 2.0)))
+    closed = set(
+        with_test_images(Job(None, "m", "m", {}, 0, tmp_path / own, tmp_path, tmp_path, 2.0))
+    )
     assert {
         tmp_path / own / TEST,
         tmp_path / other / TEST,
@@ -90,19 +122,37 @@ def test_a_failed_point_is_tried_again_and_finished_ones_are_not(small, with_met
     assert [compress(again, paths, "digits", ["outside_scale"]).run for _ in range(2)] == [1, 0]
 
 
-def test_a_command_with_a_failed_point_exits_1_when_all_were_tried_and_the_next_tries_that_again(small, with_methods, tmp_path, monkeypatch, capsys):
+def test_a_command_with_a_failed_point_exits_1_when_all_were_tried_and_the_next_tries_that_again(
+    small, with_methods, tmp_path, monkeypatch, capsys
+):
     _, paths = small
     there = tmp_path / "there"
     there.touch()
-    failing = with_methods({"outside_fails_while_there": [{"path": str(there)}], "outside_scale": [{"factor": 0.3}]})
+    failing = with_methods(
+        {"outside_fails_while_there": [{"path": str(there)}], "outside_scale": [{"factor": 0.3}]}
+    )
     (paths.root / "failing.yaml").write_text(yaml.safe_dump(failing.model_dump()))
     methods = ["outside_fails_while_there", "outside_scale"]
-    monkeypatch.setattr(sys, "argv", ["shrinkmark", "compress", "digits", *methods, "--params", str(paths.root / "failing.yaml")])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "shrinkmark",
+            "compress",
+            "digits",
+            *methods,
+            "--params",
+            str(paths.root / "failing.yaml"),
+        ],
+    )
 
     def command():
         with pytest.raises(SystemExit) as ended:
             main()
-        states = [(record["status"], record.get("reason")) for record in (only_record(paths, method) for method in methods)]
+        states = [
+            (record["status"], record.get("reason"))
+            for record in (only_record(paths, method) for method in methods)
+        ]
         return ended.value.code, capsys.readouterr().out, states
 
     assert command() == (
@@ -111,14 +161,31 @@ def test_a_command_with_a_failed_point_exits_1_when_all_were_tried_and_the_next_
         [("failed", "RuntimeError: it is still there"), ("ok", None)],
     )
     there.unlink()
-    assert command() == (0, f"digits {' '.join(methods)}: 1 run, 1 stood, 0 skipped, 0 failed\n", [("ok", None)] * 2)
+    assert command() == (
+        0,
+        f"digits {' '.join(methods)}: 1 run, 1 stood, 0 skipped, 0 failed\n",
+        [("ok", None)] * 2,
+    )
 
 
 def test_a_plugin_that_cannot_be_imported_ends_the_run_with_one_line(small, with_methods):
-    with pytest.raises(UserError, match="cannot be imported: ImportError: cannot import name 'a_name_that_is_not_there'"):
-        compress(with_methods({"outside_broken_import": [{}]}), small[1], "digits", ["outside_broken_import"])
+    with pytest.raises(
+        UserError,
+        match="cannot be imported: ImportError: cannot import name 'a_name_that_is_not_there'",
+    ):
+        compress(
+            with_methods({"outside_broken_import": [{}]}),
+            small[1],
+            "digits",
+            ["outside_broken_import"],
+        )
 
 
 def test_an_entry_point_that_is_no_method_ends_the_run_with_one_line(small, with_methods):
     with pytest.raises(UserError, match="not a class derived from"):
-        compress(with_methods({"outside_not_a_method": [{}]}), small[1], "digits", ["outside_not_a_method"])
+        compress(
+            with_methods({"outside_not_a_method": [{}]}),
+            small[1],
+            "digits",
+            ["outside_not_a_method"],
+        )

@@ -1,4 +1,6 @@
-"""Whoever reads a damaged file of ours is told so in one line that names it: the reader itself refuses it, so that no caller can forget to."""
+"""Whoever reads a damaged file of ours is told so in one line that names it: the reader
+itself refuses it, so that no caller can forget to.
+"""
 
 import shutil
 
@@ -17,12 +19,22 @@ from leaderboard.records.errors import UserError
 from leaderboard.records.results import read_predictions, read_record
 from leaderboard.records.schema import CostsFile, MethodPoints, TrackInfo
 
-DATA, POINT, RECORDS = "artefacts/digits/data", "artefacts/digits/points/rtn/mixer_bits=4_seed=0", "results/v1/digits"
+DATA, POINT, RECORDS = (
+    "artefacts/digits/data",
+    "artefacts/digits/points/rtn/mixer_bits=4_seed=0",
+    "results/v1/digits",
+)
 PROGRAM, WEIGHTS = f"{POINT}/program.pt2", f"{POINT}/weights.safetensors"
 READERS = {  # of a file
-    "learn split": (f"{DATA}/learn.safetensors", lambda file: Learn.read(file.parent, torch.device("cpu"))),
+    "learn split": (
+        f"{DATA}/learn.safetensors",
+        lambda file: Learn.read(file.parent, torch.device("cpu")),
+    ),
     "test split": (f"{DATA}/test.safetensors", lambda file: TestSplit.read(file.parent)),
-    "predictions of a point": (f"{POINT}/predictions.safetensors", lambda file: predictions.read(file.parent)),
+    "predictions of a point": (
+        f"{POINT}/predictions.safetensors",
+        lambda file: predictions.read(file.parent),
+    ),
     "record of a point": (f"{POINT}/record.json", lambda file: point_folder.read(file.parent)),
     "artefact by its program": (PROGRAM, lambda file: store.read(file.parent)),
     "artefact by its weights": (WEIGHTS, lambda file: store.read(file.parent)),
@@ -30,11 +42,18 @@ READERS = {  # of a file
     "weights that may be sparse": (WEIGHTS, lambda file: has_fitting(file.parent)),
     "graph": (PROGRAM, lambda file: graph(file.parent)),
     "predictions of a method": (f"{RECORDS}/predictions/rtn.safetensors", read_predictions),
-    "records of a method": (f"{RECORDS}/points/rtn.json", lambda file: read_record(file, MethodPoints)),
+    "records of a method": (
+        f"{RECORDS}/points/rtn.json",
+        lambda file: read_record(file, MethodPoints),
+    ),
     "record of a track": (f"{RECORDS}/track.json", lambda file: read_record(file, TrackInfo)),
     "costs": (f"{RECORDS}/costs/f00d.json", lambda file: read_record(file, CostsFile)),
 }
-FOREIGN = {".safetensors": save({"x": np.zeros(3, np.float32)}), ".json": b'{"x": 1}', ".pt2": b"PK\x05\x06" + bytes(18)}
+FOREIGN = {
+    ".safetensors": save({"x": np.zeros(3, np.float32)}),
+    ".json": b'{"x": 1}',
+    ".pt2": b"PK\x05\x06" + bytes(18),
+}
 
 
 def gone(file):

@@ -1,4 +1,6 @@
-"""Hashes of sources by their meaning: what counts, what does not, and that every supported Python finds the same."""
+"""Hashes of sources by their meaning: what counts, what does not, and that every
+supported Python finds the same.
+"""
 
 import json
 import os
@@ -30,10 +32,14 @@ print(json.dumps({module: sources.hash(module) for module in modules}))
 
 @cache
 def python(version: str) -> str | None:
-    """Return the interpreter of that version, if there is one: what CI installs, or lies on the path."""
+    """Return the interpreter of that version, if there is one: what CI installs, or
+    lies on the path.
+    """
     if sys.version.startswith(f"{version}."):
         return sys.executable
-    found = os.environ.get(f"SHRINKMARK_PYTHON_{version.replace('.', '_')}") or shutil.which(f"python{version}")
+    found = os.environ.get(f"SHRINKMARK_PYTHON_{version.replace('.', '_')}") or shutil.which(
+        f"python{version}"
+    )
     works = found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0
     return found if works else None
 
@@ -45,7 +51,9 @@ def hashes(version: str, root: Path, packages: list[str], modules: list[str]) ->
         assert "CI" not in os.environ, f"CI has no Python {version}: .ci/run installs it"
         pytest.skip(f"no Python {version} here")
     command = [interpreter, "-c", HASHED, str(root), " ".join(packages), " ".join(modules)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -59,7 +67,9 @@ def test_stored_hashes_hold_on_every_supported_python(version):
 def test_every_method_and_the_harness_have_the_same_hash_on_every_supported_python(version):
     methods = [f"methods.{path.stem}" for path in sorted((ROOT / "methods").glob("[a-z]*.py"))]
     modules = [*methods, "harness.point.worker"]
-    assert hashes(version, ROOT, ["methods", "harness", "leaderboard"], modules) == {module: fingerprint.sources().hash(module) for module in modules}
+    assert hashes(version, ROOT, ["methods", "harness", "leaderboard"], modules) == {
+        module: fingerprint.sources().hash(module) for module in modules
+    }
 
 
 @pytest.fixture
@@ -108,7 +118,10 @@ def test_moving_a_shared_file_into_a_folder_changes_no_hash(corpus):
     edited(users, "from corpus.inner import shared", "from corpus.inner.deeper import common")
     edited(users, "shared.scaled(", "common.scaled(")
     found = Sources({"corpus": [corpus]})
-    assert found.hash("corpus.users") == STORED["corpus.users"] and found.hash("corpus.inner.deeper.common") == STORED["corpus.inner.shared"]
+    assert (
+        found.hash("corpus.users") == STORED["corpus.users"]
+        and found.hash("corpus.inner.deeper.common") == STORED["corpus.inner.shared"]
+    )
 
 
 def test_a_relative_import_means_the_same(corpus):
@@ -129,10 +142,26 @@ GAPS = [
         "from corpus.inner.gone import scaled as again",
         "imports corpus.inner.gone, which there is not",
     ),
-    ("from corpus.inner.shared import scaled as again", "from corpus.inner.shared import gone as again", "imports gone from corpus.inner.shared"),
-    ("from corpus.inner import shared", "from corpus import shared", "imports shared from corpus, which has no such name"),
-    ("import math as m", "import math as m\nimport corpus.gone", "imports corpus.gone, which there is not"),
-    ("import math as m", "import math as m\nfrom .gone import *", "imports corpus.gone, which there is not"),
+    (
+        "from corpus.inner.shared import scaled as again",
+        "from corpus.inner.shared import gone as again",
+        "imports gone from corpus.inner.shared",
+    ),
+    (
+        "from corpus.inner import shared",
+        "from corpus import shared",
+        "imports shared from corpus, which has no such name",
+    ),
+    (
+        "import math as m",
+        "import math as m\nimport corpus.gone",
+        "imports corpus.gone, which there is not",
+    ),
+    (
+        "import math as m",
+        "import math as m\nfrom .gone import *",
+        "imports corpus.gone, which there is not",
+    ),
 ]
 
 
@@ -144,8 +173,12 @@ def test_an_import_of_ours_that_does_not_resolve_is_an_error(corpus, before, aft
 
 
 def test_a_circle_of_imports_is_an_error(corpus):
-    edited(corpus / "inner" / "shared.py", "SCALE: float", "from corpus import users\n\nSCALE: float")
-    with pytest.raises(UserError, match=r"corpus.inner.shared → corpus.users → corpus.inner.shared"):
+    edited(
+        corpus / "inner" / "shared.py", "SCALE: float", "from corpus import users\n\nSCALE: float"
+    )
+    with pytest.raises(
+        UserError, match=r"corpus.inner.shared → corpus.users → corpus.inner.shared"
+    ):
         Sources({"corpus": [corpus]}).hash("corpus.inner.shared")
 
 

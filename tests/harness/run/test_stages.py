@@ -1,4 +1,6 @@
-"""Stages on a small experiment: what is stored, what is run again and what is not, and what damage does."""
+"""Stages on a small experiment: what is stored, what is run again and what is not, and
+what damage does.
+"""
 
 import dataclasses
 import json
@@ -36,13 +38,30 @@ from tests.conftest import ROOT
 def ran(small):
     """Run all methods of the small experiment once."""
     params, paths = small
-    return params, paths, {method: compress(params, paths, "digits", [method]) for method in params.plans}
+    return (
+        params,
+        paths,
+        {method: compress(params, paths, "digits", [method]) for method in params.plans},
+    )
 
 
 def measure_alone(paths, hardware="cpu", file="params.yaml"):
-    """Measure in a process of its own, for pytest does not nest, and return the report."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "shrinkmark", "measure", "digits", hardware, "--params", str(paths.root / file)]
+    """Measure in a process of its own, for pytest does not nest, and return the
+    report.
+    """
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST")
+    } | {"PYTHONPATH": str(ROOT)}
+    command = [
+        sys.executable,
+        "-m",
+        "shrinkmark",
+        "measure",
+        "digits",
+        hardware,
+        "--params",
+        str(paths.root / file),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (report,) = paths.latency("digits", hardware).iterdir()
@@ -64,23 +83,47 @@ def test_every_point_is_recorded_with_all_its_costs(ran):
     (dense,) = points(paths, "dense")
     assert summaries["random_pruning"].run == 2 and summaries["magnitude"].run == 2
     for record in points(paths, "magnitude"):
-        assert record["bytes"] < dense["bytes"] and record["macs"] == dense["macs"] > record["effective_macs"]
+        assert (
+            record["bytes"] < dense["bytes"]
+            and record["macs"] == dense["macs"] > record["effective_macs"]
+        )
         assert record["work"]["images"] == 64 and record["work"]["steps"] == 0
     (rtn,) = points(paths, "rtn")
-    assert rtn["bytes"] < dense["bytes"] and rtn["bit_operations"] < dense["bit_operations"] == dense["macs"] * 32 * 32
+    assert (
+        rtn["bytes"] < dense["bytes"]
+        and rtn["bit_operations"] < dense["bit_operations"] == dense["macs"] * 32 * 32
+    )
     (file,) = paths.costs("digits").iterdir()
-    spent = {method: found for method, found in read_record(file, CostsFile).points.items() if method in summaries}  # other tests ran others
-    measured = {method: {point["id"]: point["fingerprint"] for point in points(paths, method) if point["status"] == "ok"} for method in summaries}
-    assert {method: {name: one.fingerprint for name, one in found.items()} for method, found in spent.items()} == {
-        method: found for method, found in measured.items() if found
+    # other tests ran others
+    spent = {
+        method: found
+        for method, found in read_record(file, CostsFile).points.items()
+        if method in summaries
     }
-    assert all(one.seconds > 0 and one.export > 0 and one.evaluate > 0 for one in spent["slim"].values())
+    measured = {
+        method: {
+            point["id"]: point["fingerprint"]
+            for point in points(paths, method)
+            if point["status"] == "ok"
+        }
+        for method in summaries
+    }
+    assert {
+        method: {name: one.fingerprint for name, one in found.items()}
+        for method, found in spent.items()
+    } == {method: found for method, found in measured.items() if found}
+    assert all(
+        one.seconds > 0 and one.export > 0 and one.evaluate > 0 for one in spent["slim"].values()
+    )
 
 
 def test_epochs_of_a_methods_own_are_what_it_trains_and_what_its_file_says(ran):
     _, paths, _ = ran
     (slim,) = points(paths, "slim")
-    assert slim["work"]["steps"] == 4 and files.read_json(paths.points("digits", "slim"))["method"]["scratch_epochs"] == 0.25
+    assert (
+        slim["work"]["steps"] == 4
+        and files.read_json(paths.points("digits", "slim"))["method"]["scratch_epochs"] == 0.25
+    )
 
 
 def test_a_sweep_runs_the_points_of_all_methods_and_the_stages_then_collect_the_same(ran, tmp_path):
@@ -88,14 +131,26 @@ def test_a_sweep_runs_the_points_of_all_methods_and_the_stages_then_collect_the_
     swept = type(paths)(tmp_path, paths.version)
     shutil.copytree(paths.records("digits"), swept.records("digits"))
     for folder in ("data", "dense"):
-        shutil.copytree(paths.root / "artefacts" / "digits" / folder, tmp_path / "artefacts" / "digits" / folder)
+        shutil.copytree(
+            paths.root / "artefacts" / "digits" / folder, tmp_path / "artefacts" / "digits" / folder
+        )
     done = compress(params, swept, "digits")
-    assert done.reused == 0 and done.failed == 0 and done.run == sum(len(points(paths, method)) for method in params.plans)
+    assert (
+        done.reused == 0
+        and done.failed == 0
+        and done.run == sum(len(points(paths, method)) for method in params.plans)
+    )
     for method in params.plans:
         collected = compress(params, swept, "digits", [method])
         assert collected.run == 0, "all stand"
-        assert swept.predictions("digits", method).read_bytes() == paths.predictions("digits", method).read_bytes()
-        assert swept.points("digits", method).read_bytes() == paths.points("digits", method).read_bytes()
+        assert (
+            swept.predictions("digits", method).read_bytes()
+            == paths.predictions("digits", method).read_bytes()
+        )
+        assert (
+            swept.points("digits", method).read_bytes()
+            == paths.points("digits", method).read_bytes()
+        )
     assert compress(params, swept, "digits").run == 0
 
 
@@ -121,11 +176,16 @@ def test_two_machines_on_one_shared_folder_sweep_other_methods_at_the_same_time(
     shutil.copy(paths.root / "params.yaml", shared.root)
     other = tempfile.mkdtemp()  # not in tmp_path, which is too long for the name of a socket
     first = driver(ROOT, shared.root, None, "--method", "magnitude", "--method", "random_pruning")
-    second = driver(ROOT, shared.root, None, "--method", "slim", "--method", "rtn", TMPDIR=other)  # locks are a machine's own
+    # locks are a machine's own
+    second = driver(ROOT, shared.root, None, "--method", "slim", "--method", "rtn", TMPDIR=other)
     assert "4 run, 0 stood, 0 skipped, 0 failed" in first.communicate(timeout=240)[0]
     assert "2 run, 0 stood, 0 skipped, 0 failed" in second.communicate(timeout=240)[0]
     compress(params, shared, "digits")
-    assert all(shared.predictions("digits", method).read_bytes() == paths.predictions("digits", method).read_bytes() for method in params.plans)
+    assert all(
+        shared.predictions("digits", method).read_bytes()
+        == paths.predictions("digits", method).read_bytes()
+        for method in params.plans
+    )
 
 
 def skipped(paths, todo):
@@ -135,7 +195,9 @@ def skipped(paths, todo):
         yield Ran(point, record, costs.this_machine(), temporary(paths, point))
 
 
-def test_a_sweep_begins_with_what_took_longest_and_with_what_was_never_run(ran, tmp_path, monkeypatch):
+def test_a_sweep_begins_with_what_took_longest_and_with_what_was_never_run(
+    ran, tmp_path, monkeypatch
+):
     params, paths, _ = ran
     swept, order = type(paths)(tmp_path, paths.version), []
     shutil.copytree(paths.records("digits"), swept.records("digits"))
@@ -144,18 +206,31 @@ def test_a_sweep_begins_with_what_took_longest_and_with_what_was_never_run(ran, 
     content["points"]["magnitude"]["mobilenet_sparsity=0.9_seed=0"]["seconds"] = 1e6
     del content["points"]["rtn"]
     files.write_json(file, content)
-    monkeypatch.setattr("harness.run.compress._run", lambda params, paths, todo, title: order.extend(todo) or skipped(paths, todo))
-    compress(params, swept, "digits", [method for method in params.plans if method != "layer_collapse"])  # whose points are skipped, and cost nothing
+    monkeypatch.setattr(
+        "harness.run.compress._run",
+        lambda params, paths, todo, title: order.extend(todo) or skipped(paths, todo),
+    )
+    # whose points are skipped, and cost nothing
+    compress(
+        params, swept, "digits", [method for method in params.plans if method != "layer_collapse"]
+    )
     names = [(point.method, point.id) for point, _ in order]
-    assert names[:2] == [("rtn", "mobilenet_bits=4_seed=0"), ("magnitude", "mobilenet_sparsity=0.9_seed=0")]
+    assert names[:2] == [
+        ("rtn", "mobilenet_bits=4_seed=0"),
+        ("magnitude", "mobilenet_sparsity=0.9_seed=0"),
+    ]
     seconds = costs.seconds_of(paths, ["digits"])
-    assert [seconds["digits", *name] for name in names[2:]] == sorted((seconds["digits", *name] for name in names[2:]), reverse=True)
+    assert [seconds["digits", *name] for name in names[2:]] == sorted(
+        (seconds["digits", *name] for name in names[2:]), reverse=True
+    )
 
 
 def test_the_dense_point_repeats_the_accuracy_of_the_train_stage(ran):
     _, paths, _ = ran
     record = files.read_json(paths.records("digits") / "track.json")
-    assert points(paths, "dense")[0]["accuracy"] == pytest.approx(record["models"]["mobilenet"]["test_accuracy"], abs=0.002)
+    assert points(paths, "dense")[0]["accuracy"] == pytest.approx(
+        record["models"]["mobilenet"]["test_accuracy"], abs=0.002
+    )
 
 
 def test_stored_predictions_give_the_recorded_accuracy(ran):
@@ -177,7 +252,9 @@ def test_nothing_is_run_twice(ran):
     params, paths, _ = ran
     before = paths.points("digits", "magnitude").read_bytes()
     summary = compress(params, paths, "digits", ["magnitude"])
-    assert (summary.run, summary.reused) == (0, 2) and paths.points("digits", "magnitude").read_bytes() == before
+    assert (summary.run, summary.reused) == (0, 2) and paths.points(
+        "digits", "magnitude"
+    ).read_bytes() == before
 
 
 def test_a_new_setting_runs_alone_and_a_dropped_one_leaves_nothing_behind(ran, with_methods):
@@ -189,7 +266,9 @@ def test_a_new_setting_runs_alone_and_a_dropped_one_leaves_nothing_behind(ran, w
     assert compress(params, paths, "digits", ["magnitude"]).run == 1
 
 
-@pytest.mark.parametrize("damaged", ["weights.safetensors", "record.json", "predictions.safetensors"])
+@pytest.mark.parametrize(
+    "damaged", ["weights.safetensors", "record.json", "predictions.safetensors"]
+)
 def test_a_truncated_artefact_is_made_again(ran, damaged):
     params, paths, _ = ran
     file = paths.artefacts("digits", "rtn") / "mobilenet_bits=4_seed=0" / damaged
@@ -212,7 +291,10 @@ def test_a_second_train_stage_trains_nothing(ran, capsys):
     params, paths, _ = ran
     before = paths.records("digits").joinpath("track.json").read_bytes()
     train_track(params, paths, "digits")
-    assert paths.records("digits").joinpath("track.json").read_bytes() == before and "train dense" not in capsys.readouterr().err
+    assert (
+        paths.records("digits").joinpath("track.json").read_bytes() == before
+        and "train dense" not in capsys.readouterr().err
+    )
 
 
 def test_other_data_makes_every_result_anew(ran, tmp_path, monkeypatch):
@@ -227,26 +309,44 @@ def test_other_data_makes_every_result_anew(ran, tmp_path, monkeypatch):
         return dataclasses.replace(source, images=source.images[:, :, ::-1].copy())
 
     monkeypatch.setattr(digits.Digits, "load", other)
-    before, after = files.read_json(paths.records("digits") / "track.json"), train_track(params, copied, "digits")
+    before, after = (
+        files.read_json(paths.records("digits") / "track.json"),
+        train_track(params, copied, "digits"),
+    )
     assert after.content_hash != before["content_hash"]
-    assert after.models["mobilenet"].weights_sha256 != before["models"]["mobilenet"]["weights_sha256"]
-    assert any("results are of other data than track.json" in line for line in check_results(params, copied))
+    assert (
+        after.models["mobilenet"].weights_sha256 != before["models"]["mobilenet"]["weights_sha256"]
+    )
+    assert any(
+        "results are of other data than track.json" in line
+        for line in check_results(params, copied)
+    )
     assert compress(params, copied, "digits", ["rtn"]).run == 1
     assert files.read_json(copied.points("digits", "rtn"))["content_hash"] == after.content_hash
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"", "cannot be read"), (b"PK\x03\x04 not ours", "cannot be read")])
-def test_truncated_or_foreign_dense_weights_are_a_failed_row_that_says_what_to_do(ran, with_methods, content, reason):
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "cannot be read"), (b"PK\x03\x04 not ours", "cannot be read")]
+)
+def test_truncated_or_foreign_dense_weights_are_a_failed_row_that_says_what_to_do(
+    ran, with_methods, content, reason
+):
     _, paths, _ = ran
     file = paths.dense("digits") / "mobilenet.safetensors"
     whole = file.read_bytes()
     try:
         file.write_bytes(content)
-        compress(with_methods({"outside_scale": [{"factor": 0.25}]}), paths, "digits", ["outside_scale"])
+        compress(
+            with_methods({"outside_scale": [{"factor": 0.25}]}), paths, "digits", ["outside_scale"]
+        )
     finally:
         file.write_bytes(whole)
     (record,) = points(paths, "outside_scale")
-    assert record["status"] == "failed" and reason in record["reason"] and "run the train stage again" in record["reason"]
+    assert (
+        record["status"] == "failed"
+        and reason in record["reason"]
+        and "run the train stage again" in record["reason"]
+    )
 
 
 def test_results_of_another_version_are_refused(ran):
@@ -258,20 +358,38 @@ def test_results_of_another_version_are_refused(ran):
 
 def test_a_track_without_records_says_which_stage_writes_them(ran, tmp_path):
     params, paths, _ = ran
-    with pytest.raises(UserError, match=r"cannot read .*track.json: No such file or directory; run `dvc repro`"):
+    with pytest.raises(
+        UserError, match=r"cannot read .*track.json: No such file or directory; run `dvc repro`"
+    ):
         compress(params, type(paths)(tmp_path, paths.version), "digits", ["dense"])
 
 
 def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ran, timed):
     _, paths, _ = ran
-    assert [row["extra_info"]["method"] for row in timed["benchmarks"]] == ["dense", "int8_static", "rtn", "slim"], "rtn: the control"
-    assert [row["method"] for row in timed["same_program"]] == ["magnitude__rtn"], "the same program with other weights"
+    assert [row["extra_info"]["method"] for row in timed["benchmarks"]] == [
+        "dense",
+        "int8_static",
+        "rtn",
+        "slim",
+    ], "rtn: the control"
+    assert [row["method"] for row in timed["same_program"]] == ["magnitude__rtn"], (
+        "the same program with other weights"
+    )
     (dense,) = points(paths, "dense")
-    assert all(row["timed"] == {"method": "dense", "id": dense["id"], "fingerprint": dense["fingerprint"]} for row in timed["same_program"])
+    assert all(
+        row["timed"] == {"method": "dense", "id": dense["id"], "fingerprint": dense["fingerprint"]}
+        for row in timed["same_program"]
+    )
     for row in timed["benchmarks"]:
         assert len(row["stats"]["data"]) == 5 and len(row["extra_info"]["dense"]) == 6
-        assert min(row["stats"]["data"]) > 0 and min(row["extra_info"]["dense"]) > 0 and row["extra_info"]["peak_mib"] >= 0
-    assert {"cpu", "flags", "cores", "governor", "threads", "torch", "fingerprint"} <= set(timed["machine_info"]["shrinkmark"])
+        assert (
+            min(row["stats"]["data"]) > 0
+            and min(row["extra_info"]["dense"]) > 0
+            and row["extra_info"]["peak_mib"] >= 0
+        )
+    assert {"cpu", "flags", "cores", "governor", "threads", "torch", "fingerprint"} <= set(
+        timed["machine_info"]["shrinkmark"]
+    )
 
 
 def test_a_profile_of_onnxruntime_is_measured_on_exported_models_that_agree(ran):
@@ -281,16 +399,21 @@ def test_a_profile_of_onnxruntime_is_measured_on_exported_models_that_agree(ran)
     (paths.root / "ort.yaml").write_text(yaml.safe_dump(content))
     report = measure_alone(paths, "cpu_ort", "ort.yaml")
     rows = {row["extra_info"]["method"]: row["extra_info"] for row in report["benchmarks"]}
-    assert {"dense", "rtn", "slim"} <= set(rows) and set(rows) | {row["method"] for row in report["failed"]} == {
+    assert {"dense", "rtn", "slim"} <= set(rows) and set(rows) | {
+        row["method"] for row in report["failed"]
+    } == {
         "dense",
         "rtn",
         "slim",
         "int8_static",
     }
-    assert all(row["agreement"]["images"] == 500 and row["agreement"]["same"] >= 485 for row in rows.values())
-    assert all("it predicts the artefact's class for 48" in row["reason"] for row in report["failed"]), (
-        "a model of one epoch, whose classes lie close"
+    assert all(
+        row["agreement"]["images"] == 500 and row["agreement"]["same"] >= 485
+        for row in rows.values()
     )
+    assert all(
+        "it predicts the artefact's class for 48" in row["reason"] for row in report["failed"]
+    ), "a model of one epoch, whose classes lie close"
     assert report["machine_info"]["shrinkmark"]["runtime"].startswith("onnxruntime ")
 
 
@@ -312,7 +435,9 @@ def test_a_batch_larger_than_the_test_split_is_refused(ran):
 
 
 @pytest.mark.usefixtures("timed")
-def test_committed_results_are_told_apart_from_those_of_other_code_params_or_predictions(ran, tmp_path, monkeypatch):
+def test_committed_results_are_told_apart_from_those_of_other_code_params_or_predictions(
+    ran, tmp_path, monkeypatch
+):
     params, paths, _ = ran
     shutil.copytree(paths.root / "results", tmp_path / "results")
     paths = type(paths)(tmp_path, paths.version)
@@ -323,11 +448,16 @@ def test_committed_results_are_told_apart_from_those_of_other_code_params_or_pre
     assert check_results(params, paths) == []
     content = params.model_dump()
     content["methods"]["rtn"]["settings"] = [{"bits": 3}]
-    assert any("points differ from params.yaml" in line for line in check_results(Params.model_validate(content), paths))
+    assert any(
+        "points differ from params.yaml" in line
+        for line in check_results(Params.model_validate(content), paths)
+    )
     record = files.read_json(paths.points("digits", "rtn"))
     record["points"][0]["correct"] += 1
     files.write_json(paths.points("digits", "rtn"), record)
-    assert any("differs from its stored predictions" in line for line in check_results(params, paths))
+    assert any(
+        "differs from its stored predictions" in line for line in check_results(params, paths)
+    )
     monkeypatch.setattr(fingerprint, "method_hash", lambda name: "other source")
     assert any("not made by this code" in line for line in check_results(params, paths))
 
@@ -339,21 +469,49 @@ def test_an_interrupted_stage_keeps_its_finished_points_and_goes_on_from_there(r
     content = with_methods({"magnitude": settings}).model_dump()
     file = paths.root / "interrupted.yaml"
     file.write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "shrinkmark", "compress", "digits", "magnitude", "--params", str(file)]
+    command = [
+        sys.executable,
+        "-m",
+        "shrinkmark",
+        "compress",
+        "digits",
+        "magnitude",
+        "--params",
+        str(file),
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     home, deadline = paths.artefacts("digits", "magnitude"), time.monotonic() + 120
-    while len(list(home.glob("mobilenet_sparsity=0.0*/record.json"))) < 3 and time.monotonic() < deadline:  # not those of earlier tests
+    # not those of earlier tests
+    while (
+        len(list(home.glob("mobilenet_sparsity=0.0*/record.json"))) < 3
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0 and "interrupted: finished points are kept, run again to go on" in errors and "Traceback" not in errors
+    assert (
+        process.returncode != 0
+        and "interrupted: finished points are kept, run again to go on" in errors
+        and "Traceback" not in errors
+    )
     finished = len(list(home.glob("mobilenet_sparsity=0.0*/record.json")))
     again = compress(Params.model_validate(content), paths, "digits", ["magnitude"])
-    assert 3 <= finished < 8 and (again.run, again.reused, again.failed) == (8 - finished, finished, 0)
+    assert 3 <= finished < 8 and (again.run, again.reused, again.failed) == (
+        8 - finished,
+        finished,
+        0,
+    )
 
 
 def test_the_committed_latency_file_names_no_path_and_no_host(ran, timed):
     _, paths, _ = ran
     text = json.dumps(timed)
-    assert str(paths.root) not in text and str(ROOT) not in text and '"node"' not in text and '"project"' not in text
+    assert (
+        str(paths.root) not in text
+        and str(ROOT) not in text
+        and '"node"' not in text
+        and '"project"' not in text
+    )

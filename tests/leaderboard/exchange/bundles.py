@@ -15,7 +15,9 @@ RECORDS = "results/v1/digits"
 
 
 def elsewhere(results, folder):
-    """Return a copy of `results` in the new `folder`, as another machine would hold them."""
+    """Return a copy of `results` in the new `folder`, as another machine would hold
+    them.
+    """
     folder.mkdir()
     copied = type(results)(folder)
     shutil.copytree(results.root, copied.root)
@@ -24,7 +26,9 @@ def elsewhere(results, folder):
 
 
 def stamp(results, fingerprint="x"):
-    """Say that everything timed was made by what has `fingerprint`, as the points of the fixtures do."""
+    """Say that everything timed was made by what has `fingerprint`, as the points of
+    the fixtures do.
+    """
     for benchmark in results.benchmarks:
         benchmark["extra_info"]["fingerprint"] = fingerprint
 
@@ -38,7 +42,18 @@ def packed(results, params, into):
 
 def run(ours, command, bundle, *options):
     """Run a command of the leaderboard on a bundle, beside our results."""
-    return CliRunner().invoke(app, [*command.split(), str(bundle), "--results", str(ours.root), "--params", str(ours.params), *options])
+    return CliRunner().invoke(
+        app,
+        [
+            *command.split(),
+            str(bundle),
+            "--results",
+            str(ours.root),
+            "--params",
+            str(ours.params),
+            *options,
+        ],
+    )
 
 
 def tree(folder):
@@ -67,7 +82,9 @@ def write(bundle, files):
 
 
 def with_entry(bundle, name, content=b"{}", mode=0o644):
-    """Add an entry to a bundle, whatever it is called, and describe it in the manifest."""
+    """Add an entry to a bundle, whatever it is called, and describe it in the
+    manifest.
+    """
     files = entries(bundle)
     manifest = json.loads(files.pop("manifest.json"))
     manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

@@ -1,4 +1,6 @@
-"""A stranger's file: every trick ends in one line, with nothing written and nothing run."""
+"""A stranger's file: every trick ends in one line, with nothing written and nothing
+run.
+"""
 
 import json
 import stat
@@ -6,7 +8,16 @@ import stat
 import pytest
 
 from leaderboard.exchange import bundle as reading
-from tests.leaderboard.exchange.bundles import RECORDS, assert_refused, entries, packed, run, tree, with_entry, write
+from tests.leaderboard.exchange.bundles import (
+    RECORDS,
+    assert_refused,
+    entries,
+    packed,
+    run,
+    tree,
+    with_entry,
+    write,
+)
 
 
 @pytest.fixture
@@ -16,7 +27,9 @@ def bundle(filled, params, tmp_path):
 
 
 def assert_nothing_gives(filled, bundle, *words):
-    """Assert that check-bundle and merge refuse the bundle with one line and leave everything as it was."""
+    """Assert that check-bundle and merge refuse the bundle with one line and leave
+    everything as it was.
+    """
     before = tree(bundle.parent)
     for command in ("check bundle", "merge"):
         assert_refused(run(filled, command, bundle), *words)
@@ -29,16 +42,34 @@ def edit_manifest(bundle, **changed):
     write(bundle, files.items())
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../outside.json", f"{RECORDS}/points/../../../../x.json", "results\\v1\\x.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/passwd",
+        "../outside.json",
+        f"{RECORDS}/points/../../../../x.json",
+        "results\\v1\\x.json",
+    ],
+)
 def test_a_name_that_leads_elsewhere_is_refused(filled, bundle, name):
     with_entry(bundle, name)
     assert_nothing_gives(filled, bundle, name.rsplit("/", 1)[-1][:8])
 
 
-@pytest.mark.parametrize("name", ["setup.py", f"{RECORDS}/points/x.pkl", f"{RECORDS}/predictions/x.npy", "results/v2/records/digits/track.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "setup.py",
+        f"{RECORDS}/points/x.pkl",
+        f"{RECORDS}/predictions/x.npy",
+        "results/v2/records/digits/track.json",
+    ],
+)
 def test_a_file_that_bundles_do_not_hold_is_refused(filled, bundle, name):
     with_entry(bundle, name)
-    assert_nothing_gives(filled, bundle, f"'{name}' has no place in a bundle of track 'digits', version 'v1'")
+    assert_nothing_gives(
+        filled, bundle, f"'{name}' has no place in a bundle of track 'digits', version 'v1'"
+    )
 
 
 def test_a_link_is_refused(filled, bundle):
@@ -58,7 +89,10 @@ def test_a_zip_bomb_is_refused(filled, bundle):
     assert_nothing_gives(filled, bundle, "bomb.json' unpacks to more than 100 times its size")
 
 
-@pytest.mark.parametrize(("limit", "said"), [("MOST_FILES", "files, at most 3 are read"), ("MOST_BYTES", "bytes, at most 3 are read")])
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [("MOST_FILES", "files, at most 3 are read"), ("MOST_BYTES", "bytes, at most 3 are read")],
+)
 def test_a_bundle_beyond_the_limits_is_refused(filled, bundle, monkeypatch, limit, said):
     monkeypatch.setattr(reading, limit, 3)
     assert_nothing_gives(filled, bundle, said)
@@ -68,14 +102,18 @@ def test_a_file_that_its_manifest_does_not_describe_is_refused(filled, bundle):
     files = entries(bundle)
     files[f"{RECORDS}/points/rtn.json"] += b" "
     write(bundle, files.items())
-    assert_nothing_gives(filled, bundle, "points/rtn.json' is not the file that its manifest describes")
+    assert_nothing_gives(
+        filled, bundle, "points/rtn.json' is not the file that its manifest describes"
+    )
 
 
 def test_a_missing_file_is_refused(filled, bundle):
     files = entries(bundle)
     del files[f"{RECORDS}/points/rtn.json"]
     write(bundle, files.items())
-    assert_nothing_gives(filled, bundle, "its manifest and its files disagree about", "points/rtn.json")
+    assert_nothing_gives(
+        filled, bundle, "its manifest and its files disagree about", "points/rtn.json"
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,14 +134,34 @@ def test_a_manifest_that_is_not_one_is_refused(filled, bundle, changed, said):
 def test_a_bundle_of_version_2_is_named_as_such_whatever_its_manifest_holds(filled, bundle):
     content = {name: files for name, files in entries(bundle).items() if name != "manifest.json"}
     for rest in ({}, {"version": "v2", "track": "digits", "files": 3}):
-        write(bundle, [("manifest.json", json.dumps({"format": 1} | rest)), *content.items(), ("results/v2/records/digits/track.json", b"{}")])
-        assert_nothing_gives(filled, bundle, "theirs.zip is a bundle of format 1, this reads format 2: use the shrinkmark that it was made with")
+        write(
+            bundle,
+            [
+                ("manifest.json", json.dumps({"format": 1} | rest)),
+                *content.items(),
+                ("results/v2/records/digits/track.json", b"{}"),
+            ],
+        )
+        assert_nothing_gives(
+            filled,
+            bundle,
+            "theirs.zip is a bundle of format 1, this reads format 2: use the shrinkmark that it "
+            "was made with",
+        )
 
 
-@pytest.mark.parametrize("name", ["costs/beef.json", "costs/not a hash.json", "costs/cpu/beef.json"])
+@pytest.mark.parametrize(
+    "name", ["costs/beef.json", "costs/not a hash.json", "costs/cpu/beef.json"]
+)
 def test_costs_lie_at_one_place_and_are_described(filled, bundle, name):
     write(bundle, [*entries(bundle).items(), (f"{RECORDS}/{name}", b"{}")])
-    assert_nothing_gives(filled, bundle, "its manifest and its files disagree about" if name == "costs/beef.json" else "has no place in a bundle")
+    assert_nothing_gives(
+        filled,
+        bundle,
+        "its manifest and its files disagree about"
+        if name == "costs/beef.json"
+        else "has no place in a bundle",
+    )
 
 
 def test_a_zip_without_a_manifest_is_refused(filled, bundle):

@@ -13,7 +13,10 @@ from tests.conftest import ROOT
 def test_the_committed_schemas_are_what_the_command_writes(tmp_path):
     assert CliRunner().invoke(app, ["schema", "--into", str(tmp_path)]).exit_code == 0
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    committed = {path.name: path.read_text() for path in (ROOT / "leaderboard" / "records" / "schemas").iterdir()}
+    committed = {
+        path.name: path.read_text()
+        for path in (ROOT / "leaderboard" / "records" / "schemas").iterdir()
+    }
     assert written == committed, "run shrinkmark schema --into leaderboard/records/schemas"
 
 
@@ -22,7 +25,14 @@ def test_without_a_folder_the_schemas_are_printed():
 
 
 @pytest.mark.parametrize(
-    ("name", "field"), [("track", "test_labels"), ("points", "content_hash"), ("costs", "machine"), ("latency", "benchmarks"), ("manifest", "files")]
+    ("name", "field"),
+    [
+        ("track", "test_labels"),
+        ("points", "content_hash"),
+        ("costs", "machine"),
+        ("latency", "benchmarks"),
+        ("manifest", "files"),
+    ],
 )
 def test_a_schema_says_what_a_file_must_hold(name, field):
     assert field in json.loads(schema_texts()[f"{name}.schema.json"])["required"]
@@ -31,4 +41,6 @@ def test_a_schema_says_what_a_file_must_hold(name, field):
 @pytest.mark.parametrize("command", ["check bundle", "merge", "schema"])
 def test_every_command_has_help_with_an_example(command):
     outcome = CliRunner().invoke(app, [*command.split(), "--help"])
-    assert outcome.exit_code == 0 and f"Example: shrinkmark {command}" in " ".join(outcome.stdout.split())
+    assert outcome.exit_code == 0 and f"Example: shrinkmark {command}" in " ".join(
+        outcome.stdout.split()
+    )

@@ -1,4 +1,6 @@
-"""What is recommended for a model, what is left out, and one line where nothing qualifies."""
+"""What is recommended for a model, what is left out, and one line where nothing
+qualifies.
+"""
 
 import json
 import shlex
@@ -20,9 +22,18 @@ from tests.leaderboard.test_commands import assert_fails, run
 
 @pytest.fixture
 def built(filled):
-    """The filled results with their table and its metrics, without the plots that a build takes its time for."""
+    """The filled results with their table and its metrics, without the plots that a
+    build takes its time for.
+    """
     table = make_tables(read_track(filled.root, "v1", "digits"), read_outline(filled.params))[0]
-    write_folder(filled.tables(), {"cpu.csv": csv_text(table), "cpu.md": markdown_text(table), "metrics.json": metrics_text([table])})
+    write_folder(
+        filled.tables(),
+        {
+            "cpu.csv": csv_text(table),
+            "cpu.md": markdown_text(table),
+            "metrics.json": metrics_text([table]),
+        },
+    )
     return filled
 
 
@@ -40,7 +51,13 @@ def rows(outcome):
 
 def test_the_smallest_file_is_first_of_what_loses_little_enough(built):
     found = rows(ask(built, "bytes", "--max-drop", "1"))
-    assert found == [("rtn", "bits=4"), ("rtn", "bits=8"), ("l1_channels", "keep=0.5"), ("wanda", "sparsity=0.5")]  # Δ -1, 0, +0.25, -0.5
+    # Δ -1, 0, +0.25, -0.5
+    assert found == [
+        ("rtn", "bits=4"),
+        ("rtn", "bits=8"),
+        ("l1_channels", "keep=0.5"),
+        ("wanda", "sparsity=0.5"),
+    ]
 
 
 def test_a_loss_beyond_what_is_allowed_is_not_listed(built):
@@ -60,8 +77,12 @@ def test_faster_rows_come_before_ties_and_those_before_slower_ones(built):
 
 
 def test_a_row_with_the_program_of_dense_and_one_that_failed_are_counted_with_their_reason(filled):
-    filled.benchmarks = [benchmark for benchmark in filled.benchmarks if benchmark["extra_info"]["method"] != "rtn"]
-    filled.same_program = [{"method": "rtn", "id": "r-r-8", "timed": {"method": "dense", "id": "d-r"}}]
+    filled.benchmarks = [
+        benchmark for benchmark in filled.benchmarks if benchmark["extra_info"]["method"] != "rtn"
+    ]
+    filled.same_program = [
+        {"method": "rtn", "id": "r-r-8", "timed": {"method": "dense", "id": "d-r"}}
+    ]
     filled.failed = [{"method": "rtn", "id": "r-r-4", "reason": "no operator"}]
     filled.write_latency()
     run(filled, "tables")
@@ -71,13 +92,20 @@ def test_a_row_with_the_program_of_dense_and_one_that_failed_are_counted_with_th
 
 
 def test_what_cannot_be_told_from_the_first_is_marked_as_tied(filled, point):
-    slim = [point("s", range(4), size=900, macs=50), point("t", range(4), setting={"width": 0.9}, size=125, macs=90)]
+    slim = [
+        point("s", range(4), size=900, macs=50),
+        point("t", range(4), setting={"width": 0.9}, size=125, macs=90),
+    ]
     filled.write_method("slim", slim, needs="fine-tune")
     filled.time("slim", "s", 0.5002)
     filled.time("slim", "t", 0.6)
     filled.write_latency()
     run(filled, "tables")
-    for cost, equals in (("bytes", {"rtn", "slim"}), ("macs", {"l1_channels", "slim"}), ("latency", {"l1_channels", "slim"})):
+    for cost, equals in (
+        ("bytes", {"rtn", "slim"}),
+        ("macs", {"l1_channels", "slim"}),
+        ("latency", {"l1_channels", "slim"}),
+    ):
         outcome = ask(filled, cost)
         tied = [line.split()[0] for line in outcome.stdout.splitlines() if line.endswith("tied")]
         assert len(tied) == 1 and {rows(outcome)[0][0], *tied} == equals
@@ -91,7 +119,10 @@ def test_the_lower_end_of_the_interval_and_significance_stand_beside_the_loss(bu
 
 
 def test_needs_restrict_the_budget_class(built):
-    assert rows(ask(built, "bytes", "--needs", "fine-tune", "--needs", "calibration")) == [("l1_channels", "keep=0.5"), ("wanda", "sparsity=0.5")]
+    assert rows(ask(built, "bytes", "--needs", "fine-tune", "--needs", "calibration")) == [
+        ("l1_channels", "keep=0.5"),
+        ("wanda", "sparsity=0.5"),
+    ]
 
 
 def test_the_command_that_reproduces_the_first_row_is_one_of_the_harness(built):
@@ -102,7 +133,10 @@ def test_the_command_that_reproduces_the_first_row_is_one_of_the_harness(built):
 
 
 def test_a_gain_that_is_none_is_said_to_be_none(built):
-    assert "note: none of them is faster than dense" in ask(built, "latency", "--needs", "data-free").stdout
+    assert (
+        "note: none of them is faster than dense"
+        in ask(built, "latency", "--needs", "data-free").stdout
+    )
     assert "note: none of them has fewer MACs" in ask(built, "macs", "--needs", "data-free").stdout
     assert "note:" not in ask(built, "macs").stdout
 
@@ -121,20 +155,33 @@ def test_an_unknown_name_gets_did_you_mean(built, options, words):
 
 
 def test_an_unknown_model_gets_did_you_mean(built):
-    assert_fails(ask(built, "bytes", model="resnte"), 2, "unknown model 'resnte': did you mean 'resnet'?")
+    assert_fails(
+        ask(built, "bytes", model="resnte"), 2, "unknown model 'resnte': did you mean 'resnet'?"
+    )
 
 
 def test_where_nothing_qualifies_the_mildest_loss_is_named(built):
     options = ("--max-drop", "0.2", "--needs", "calibration")
-    assert_fails(ask(built, "bytes", *options), 2, "no row of resnet loses at most 0.2 points", "0.50 points, of wanda sparsity=0.5")
+    assert_fails(
+        ask(built, "bytes", *options),
+        2,
+        "no row of resnet loses at most 0.2 points",
+        "0.50 points, of wanda sparsity=0.5",
+    )
 
 
 def test_where_no_row_has_a_time_the_reasons_are_named(built):
-    assert_fails(ask(built, "latency", "--needs", "calibration"), 2, "has a time of its own: 1 masked")
+    assert_fails(
+        ask(built, "latency", "--needs", "calibration"), 2, "has a time of its own: 1 masked"
+    )
 
 
 def test_a_class_that_was_not_measured_on_the_model_names_those_that_were(built):
-    assert_fails(ask(built, "bytes", "--needs", "calibration", model="vit"), 2, "no measured row that needs calibration: it has fine-tune")
+    assert_fails(
+        ask(built, "bytes", "--needs", "calibration", model="vit"),
+        2,
+        "no measured row that needs calibration: it has fine-tune",
+    )
 
 
 def test_metrics_without_the_noise_floor_are_one_line(built):
@@ -153,4 +200,8 @@ def test_where_no_row_has_what_is_ranked_the_column_is_named(built):
     content = pd.read_csv(table, dtype=str)
     content["theoretical_speedup"] = None
     content.to_csv(table, index=False)
-    assert_fails(ask(built, "macs"), 2, "no row of resnet that loses at most 1 points has a theoretical_speedup")
+    assert_fails(
+        ask(built, "macs"),
+        2,
+        "no row of resnet that loses at most 1 points has a theoretical_speedup",
+    )

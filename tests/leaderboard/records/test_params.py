@@ -17,8 +17,12 @@ GOOD = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
 def write(tmp_path, content, **tracks):
-    """Write params.yaml beside the committed files of the other tracks, each changed as `tracks` says."""
-    (tmp_path / "params.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    """Write params.yaml beside the committed files of the other tracks, each changed as
+    `tracks` says.
+    """
+    (tmp_path / "params.yaml").write_text(
+        content if isinstance(content, str) else yaml.safe_dump(content)
+    )
     shutil.copytree(ROOT / "tracks", tmp_path / "tracks")
     for name, change in tracks.items():
         file = tmp_path / "tracks" / name / "track.yaml"
@@ -42,7 +46,10 @@ BAD = [
     (changed("version", "one"), "version"),
     (changed("tracks", "digits", "seeds", []), "tracks.digits.seeds"),
     (changed("tracks", "digits", "device", "gpu"), "tracks.digits.device"),
-    (changed("tracks", "digits", "scratch", "optimiser", "adam"), "tracks.digits.scratch.optimiser"),
+    (
+        changed("tracks", "digits", "scratch", "optimiser", "adam"),
+        "tracks.digits.scratch.optimiser",
+    ),
     (changed("tracks", "digits", "augment", {"flip": 2}), "tracks.digits.augment.flip"),
     (changed("seed", 3), "seed: Extra inputs"),
     (changed("run", "workers", 0), "run.workers"),
@@ -51,15 +58,39 @@ BAD = [
     (changed("tracks", "digits", "models", "vit", "tim", "x"), "tracks.digits.models.vit.tim"),
     (changed("methods", "rtn", {"setting": []}), "methods.rtn"),
     (changed("methods", "rtn", "settings", []), "methods.rtn.settings"),
-    (changed("tracks", "digits", "methods", {"rtm": {"seeds": 1}}), "unknown method of track digits 'rtm': did you mean 'rtn'?"),
-    (changed("tracks", "digits", "methods", {"rtn": {"models": ["vits"]}}), "unknown model of method rtn on digits 'vits': did you mean 'vit'?"),
-    (changed("tracks", "digits", "methods", {"rtn": {"epochs": 1}}), "tracks.digits.methods.rtn.epochs"),
-    (changed("tracks", "digits", "methods", {"rtn": {"scratch_epochs": 0}}), "tracks.digits.methods.rtn.scratch_epochs"),
+    (
+        changed("tracks", "digits", "methods", {"rtm": {"seeds": 1}}),
+        "unknown method of track digits 'rtm': did you mean 'rtn'?",
+    ),
+    (
+        changed("tracks", "digits", "methods", {"rtn": {"models": ["vits"]}}),
+        "unknown model of method rtn on digits 'vits': did you mean 'vit'?",
+    ),
+    (
+        changed("tracks", "digits", "methods", {"rtn": {"epochs": 1}}),
+        "tracks.digits.methods.rtn.epochs",
+    ),
+    (
+        changed("tracks", "digits", "methods", {"rtn": {"scratch_epochs": 0}}),
+        "tracks.digits.methods.rtn.scratch_epochs",
+    ),
     (changed("methods", "rtn", "seeds", 0), "methods.rtn.seeds"),
-    (changed("methods", "wanda__rtn", {"settings": [{}]}), "method wanda__rtn is the name of a chain: put it under `chains`"),
-    (changed("chains", "wanda", {"settings": [{}]}), "chain wanda is not named after different methods"),
-    (changed("chains", "wanda__wanda", {"settings": [{}]}), "chain wanda__wanda is not named after different methods"),
-    (changed("tracks", "digits", "methods", {"taylor__rtm": {"seeds": 1}}), "unknown method of track digits 'taylor__rtm'"),
+    (
+        changed("methods", "wanda__rtn", {"settings": [{}]}),
+        "method wanda__rtn is the name of a chain: put it under `chains`",
+    ),
+    (
+        changed("chains", "wanda", {"settings": [{}]}),
+        "chain wanda is not named after different methods",
+    ),
+    (
+        changed("chains", "wanda__wanda", {"settings": [{}]}),
+        "chain wanda__wanda is not named after different methods",
+    ),
+    (
+        changed("tracks", "digits", "methods", {"taylor__rtm": {"seeds": 1}}),
+        "unknown method of track digits 'taylor__rtm'",
+    ),
     (changed("methods", "my-method", {"settings": [{}]}), "names are lower-case letters"),
     (changed("hardware", "cpu", "threads", 0), "hardware.cpu.threads"),
     ("version: [", "not valid YAML"),
@@ -72,7 +103,11 @@ BAD = [
 def test_what_does_not_validate_is_named_on_one_line(tmp_path, content, named):
     with pytest.raises(UserError) as error:
         load_params(write(tmp_path, content))
-    assert named in str(error.value) and "params.yaml" in str(error.value) and "\n" not in str(error.value)
+    assert (
+        named in str(error.value)
+        and "params.yaml" in str(error.value)
+        and "\n" not in str(error.value)
+    )
 
 
 def test_a_missing_file_says_where_to_run(tmp_path):
@@ -111,7 +146,14 @@ def test_an_impossible_setting_or_misspelt_name_is_one_line(method, setting, sai
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("ask", "said"), [("track", "did you mean 'digits'"), ("method", "did you mean 'wanda'"), ("profile", "did you mean 'cpu'")])
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        ("track", "did you mean 'digits'"),
+        ("method", "did you mean 'wanda'"),
+        ("profile", "did you mean 'cpu'"),
+    ],
+)
 def test_misspelt_names_in_params_get_a_suggestion(params, ask, said):
     names = {"track": "digit", "method": "wnda", "profile": "cpuu"}
     with pytest.raises(UserError, match=said):
@@ -120,7 +162,9 @@ def test_misspelt_names_in_params_get_a_suggestion(params, ask, said):
 
 def test_reading_back_what_was_written_changes_no_number_so_that_fingerprints_stand():
     loaded = load_params(ROOT / "params.yaml")
-    assert json.dumps(type(loaded).model_validate(loaded.model_dump()).model_dump()) == json.dumps(loaded.model_dump())
+    assert json.dumps(type(loaded).model_validate(loaded.model_dump()).model_dump()) == json.dumps(
+        loaded.model_dump()
+    )
 
 
 def test_a_method_may_run_other_settings_fewer_seeds_and_fewer_models_on_one_track(tmp_path):
@@ -129,9 +173,13 @@ def test_a_method_may_run_other_settings_fewer_seeds_and_fewer_models_on_one_tra
     content["tracks"]["digits"]["seeds"] = [0, 1, 2]
     params = load_params(write(tmp_path, content))
     points = expand(params, "digits", "random_pruning")
-    assert [(point.model, point.setting, point.seed) for point in points] == [("vit", {"sparsity": 0.2}, seed) for seed in (0, 1)]
+    assert [(point.model, point.setting, point.seed) for point in points] == [
+        ("vit", {"sparsity": 0.2}, seed) for seed in (0, 1)
+    ]
     elsewhere = expand(params, "cifar10_full", "random_pruning")
-    assert {point.model for point in elsewhere} == set(params.tracks["cifar10_full"].models) and {point.seed for point in elsewhere} == {0, 1, 2}
+    assert {point.model for point in elsewhere} == set(params.tracks["cifar10_full"].models) and {
+        point.seed for point in elsewhere
+    } == {0, 1, 2}
 
 
 def test_a_method_may_run_fewer_seeds_everywhere(tmp_path):
@@ -140,32 +188,70 @@ def test_a_method_may_run_fewer_seeds_everywhere(tmp_path):
 
 
 def test_a_method_may_be_left_out_of_one_track(tmp_path):
-    params = load_params(write(tmp_path, changed("tracks", "digits", "methods", {"slim": {"models": []}})))
+    params = load_params(
+        write(tmp_path, changed("tracks", "digits", "methods", {"slim": {"models": []}}))
+    )
     assert expand(params, "digits", "slim") == [] and expand(params, "cifar10_full", "slim")
 
 
 def test_a_method_may_train_from_scratch_for_other_epochs_on_one_track(tmp_path):
-    params = load_params(write(tmp_path, GOOD, cifar10_full={"methods": {"rigl": {"scratch_epochs": 7}}}))
+    params = load_params(
+        write(tmp_path, GOOD, cifar10_full={"methods": {"rigl": {"scratch_epochs": 7}}})
+    )
     usual, own = params.track("cifar10_full"), params.track_of("cifar10_full", "rigl")
-    assert {own.scratch_of(model).epochs for model in own.models} == {7} and usual.scratch_of("vit").epochs == 300
-    assert own.scratch_of("vit") == usual.scratch_of("vit").model_copy(update={"epochs": 7}) and own.fine_tune == usual.fine_tune
-    assert params.track_of("cifar10_full", "slim") == usual and params.track_of("digits", "slim") == params.track("digits")
+    assert {own.scratch_of(model).epochs for model in own.models} == {7} and usual.scratch_of(
+        "vit"
+    ).epochs == 300
+    assert (
+        own.scratch_of("vit") == usual.scratch_of("vit").model_copy(update={"epochs": 7})
+        and own.fine_tune == usual.fine_tune
+    )
+    assert params.track_of("cifar10_full", "slim") == usual and params.track_of(
+        "digits", "slim"
+    ) == params.track("digits")
 
 
 def test_a_track_in_a_file_has_what_it_does_not_say_from_its_base(tmp_path):
-    params = load_params(write(tmp_path, GOOD, brief={"base": "cifar10_full", "seconds": 7.0}, of_digits={"base": "digits"}))
+    params = load_params(
+        write(
+            tmp_path,
+            GOOD,
+            brief={"base": "cifar10_full", "seconds": 7.0},
+            of_digits={"base": "digits"},
+        )
+    )
     full, brief = params.track("cifar10_full"), params.track("brief")
-    assert brief == full.model_copy(update={"seconds": 7.0}) and params.track("of_digits") == params.track("digits")
+    assert brief == full.model_copy(update={"seconds": 7.0}) and params.track(
+        "of_digits"
+    ) == params.track("digits")
 
 
 BAD_TRACKS = [
     ({"cifar10_full": {"seeds": []}}, "tracks/cifar10_full/track.yaml does not validate: seeds: "),
-    ({"cifar10_full": {"seed": 3}}, "tracks/cifar10_full/track.yaml does not validate: seed: Extra inputs"),
-    ({"brief": {"base": "cifar10_ful"}}, "tracks/brief/track.yaml: base: unknown track 'cifar10_ful': did you mean 'cifar10_full'?"),
-    ({"brief": {"base": "cifar10_full", "dataset": 3}}, "tracks/brief/track.yaml does not validate: dataset: "),
-    ({"brief": {"seconds": 3.0}}, "tracks/brief/track.yaml does not validate: dataset: Field required"),
-    ({"one": {"base": "two"}, "two": {"base": "one"}}, "tracks/one/track.yaml: base: one → two → one is a circle"),
-    ({"digits": {"base": "cifar10_full"}}, "tracks/digits/track.yaml: track 'digits' stands in params.yaml too: keep one"),
+    (
+        {"cifar10_full": {"seed": 3}},
+        "tracks/cifar10_full/track.yaml does not validate: seed: Extra inputs",
+    ),
+    (
+        {"brief": {"base": "cifar10_ful"}},
+        "tracks/brief/track.yaml: base: unknown track 'cifar10_ful': did you mean 'cifar10_full'?",
+    ),
+    (
+        {"brief": {"base": "cifar10_full", "dataset": 3}},
+        "tracks/brief/track.yaml does not validate: dataset: ",
+    ),
+    (
+        {"brief": {"seconds": 3.0}},
+        "tracks/brief/track.yaml does not validate: dataset: Field required",
+    ),
+    (
+        {"one": {"base": "two"}, "two": {"base": "one"}},
+        "tracks/one/track.yaml: base: one → two → one is a circle",
+    ),
+    (
+        {"digits": {"base": "cifar10_full"}},
+        "tracks/digits/track.yaml: track 'digits' stands in params.yaml too: keep one",
+    ),
     ({"brief": "- a"}, "tracks/brief/track.yaml does not validate: the top level"),
     ({"brief": ""}, "tracks/brief/track.yaml does not validate: the top level"),
     ({"brief": "base: [1]"}, "tracks/brief/track.yaml: base: unknown track '[1]'"),
@@ -174,7 +260,11 @@ BAD_TRACKS = [
 ]
 
 
-@pytest.mark.parametrize(("tracks", "said"), BAD_TRACKS, ids=lambda value: None if isinstance(value, str) else next(iter(value)))
+@pytest.mark.parametrize(
+    ("tracks", "said"),
+    BAD_TRACKS,
+    ids=lambda value: None if isinstance(value, str) else next(iter(value)),
+)
 def test_a_file_of_a_track_that_is_wrong_is_one_line_that_names_it(tmp_path, tracks, said):
     with pytest.raises(UserError) as error:
         load_params(write(tmp_path, GOOD, **tracks))

@@ -30,7 +30,12 @@ def edited(path, edit):
 
 def test_whole_results_are_read(filled):
     track = read_track(filled.root, "v1", "digits")
-    assert [method.method.name for method in track.methods] == ["dense", "l1_channels", "rtn", "wanda"]
+    assert [method.method.name for method in track.methods] == [
+        "dense",
+        "l1_channels",
+        "rtn",
+        "wanda",
+    ]
     assert track.methods[0].correct["d-r"].sum() == 196
 
 
@@ -57,19 +62,38 @@ def test_truncated_json_is_refused(filled):
 
 
 def test_results_of_another_version_are_never_mixed(filled):
-    edited(filled.folder() / "points" / "rtn.json", lambda content: content.update(version="v0", points="of another form"))
+    edited(
+        filled.folder() / "points" / "rtn.json",
+        lambda content: content.update(version="v0", points="of another form"),
+    )
     refused(filled, "rtn.json", "version 'v0'", "never mixed")
 
 
 def test_points_of_other_data_are_never_mixed_with_the_track(filled):
-    edited(filled.folder() / "points" / "rtn.json", lambda content: content.update(content_hash="of other data"))
-    refused(filled, "rtn.json", "'of other data", "track.json on 'abc123", "never mixed", "run `make repro TRACK=digits`")
+    edited(
+        filled.folder() / "points" / "rtn.json",
+        lambda content: content.update(content_hash="of other data"),
+    )
+    refused(
+        filled,
+        "rtn.json",
+        "'of other data",
+        "track.json on 'abc123",
+        "never mixed",
+        "run `make repro TRACK=digits`",
+    )
 
 
-@pytest.mark.parametrize("field", ["title", "sources", "device", "seeds", "models.resnet.dense", "models.resnet.scratch_epochs"])
+@pytest.mark.parametrize(
+    "field",
+    ["title", "sources", "device", "seeds", "models.resnet.dense", "models.resnet.scratch_epochs"],
+)
 def test_a_track_must_say_what_its_numbers_rest_on(filled, field):
     *outer, last = field.split(".")
-    edited(filled.folder() / "track.json", lambda content: functools.reduce(dict.get, outer, content).pop(last))
+    edited(
+        filled.folder() / "track.json",
+        lambda content: functools.reduce(dict.get, outer, content).pop(last),
+    )
     refused(filled, "track.json", f"{field}: Field required", "run `dvc repro`")
 
 
@@ -84,12 +108,17 @@ def test_results_of_another_track_are_refused(filled):
 
 
 def test_an_ok_point_without_numbers_is_refused(filled):
-    edited(filled.folder() / "points" / "rtn.json", lambda content: content["points"][0].pop("bytes"))
+    edited(
+        filled.folder() / "points" / "rtn.json", lambda content: content["points"][0].pop("bytes")
+    )
     refused(filled, "rtn.json", "points.0.ok.bytes", "Field required")
 
 
 def test_nan_is_refused(filled):
-    edited(filled.folder() / "points" / "rtn.json", lambda content: content["points"][0].update(effective_macs=float("nan")))
+    edited(
+        filled.folder() / "points" / "rtn.json",
+        lambda content: content["points"][0].update(effective_macs=float("nan")),
+    )
     refused(filled, "rtn.json")
 
 
@@ -118,7 +147,9 @@ def test_predictions_missing_for_an_ok_point_are_refused(filled):
 
 
 def test_predictions_of_the_wrong_length_are_refused(filled):
-    changed_predictions(filled, lambda content: content.update({"r-r-4": content["r-r-4"][:-1].copy()}))
+    changed_predictions(
+        filled, lambda content: content.update({"r-r-4": content["r-r-4"][:-1].copy()})
+    )
     refused(filled, "'r-r-4'", "(199,) for 200")
 
 
@@ -128,7 +159,10 @@ def test_predictions_that_contradict_the_count_are_refused(filled):
 
 
 def test_a_point_stored_twice_is_refused(filled):
-    edited(filled.folder() / "points" / "rtn.json", lambda content: content["points"].append(content["points"][0]))
+    edited(
+        filled.folder() / "points" / "rtn.json",
+        lambda content: content["points"].append(content["points"][0]),
+    )
     refused(filled, "'r-r-8' twice")
 
 
@@ -170,7 +204,9 @@ def test_the_floor_of_each_batch_covers_its_controls(filled):
 
 
 def stamped(filled, method, fingerprint):
-    """Say that `method` was measured when its points had `fingerprint`; those of `filled` have "x"."""
+    """Say that `method` was measured when its points had `fingerprint`; those of
+    `filled` have "x".
+    """
     for benchmark in filled.benchmarks:
         if benchmark["extra_info"]["method"] == method:
             benchmark["extra_info"]["fingerprint"] = fingerprint
@@ -191,7 +227,15 @@ def test_nothing_stands_where_dense_was_another_one(filled):
 
 
 def test_a_point_that_failed_to_be_measured_has_its_reason(filled):
-    filled.failed = [{"method": "rtn", "id": "r-r-8", "fingerprint": "x", "batch": 1, "reason": "no operator\nfor it"}]
+    filled.failed = [
+        {
+            "method": "rtn",
+            "id": "r-r-8",
+            "fingerprint": "x",
+            "batch": 1,
+            "reason": "no operator\nfor it",
+        }
+    ]
     filled.write_latency()
     assert read_latency(filled.latency(), {}).reasons == {("rtn", "r-r-8"): "no operator for it"}
 
@@ -199,12 +243,17 @@ def test_a_point_that_failed_to_be_measured_has_its_reason(filled):
 @pytest.mark.parametrize("part", ["confidence", "rank"])
 def test_predictions_without_one_of_their_parts_are_refused(filled, part):
     changed_predictions(filled, lambda content: content.pop(f"r-r-4|{part}"))
-    refused(filled, f"rtn.safetensors lacks the {part} of the predictions of point 'r-r-4'", "dvc repro")
+    refused(
+        filled, f"rtn.safetensors lacks the {part} of the predictions of point 'r-r-4'", "dvc repro"
+    )
 
 
 @pytest.mark.parametrize("part", ["confidence", "rank"])
 def test_a_part_of_predictions_of_another_length_is_refused(filled, part):
-    changed_predictions(filled, lambda content: content.update({f"r-r-4|{part}": content[f"r-r-4|{part}"][:-1].copy()}))
+    changed_predictions(
+        filled,
+        lambda content: content.update({f"r-r-4|{part}": content[f"r-r-4|{part}"][:-1].copy()}),
+    )
     refused(filled, f"the {part} of the predictions of point 'r-r-4'", "(199,) for 200 test images")
 
 
@@ -220,4 +269,6 @@ def test_ranks_that_contradict_the_classes_are_refused(filled, image):
 @pytest.mark.parametrize("value", [float("nan"), -0.1, 1.5])
 def test_a_confidence_that_is_none_is_refused(filled, value):
     changed_predictions(filled, lambda content: content["r-r-4|confidence"].__setitem__(3, value))
-    refused(filled, "rtn.safetensors: the confidence of point 'r-r-4' is not between 0 and 1 everywhere")
+    refused(
+        filled, "rtn.safetensors: the confidence of point 'r-r-4' is not between 0 and 1 everywhere"
+    )

@@ -20,7 +20,9 @@ from leaderboard.records.statistics import (
 
 
 def pair(only_dense, only_method, images=540):
-    """Return (1, images) correctness of a method and of dense with so many discordant images."""
+    """Return (1, images) correctness of a method and of dense with so many discordant
+    images.
+    """
     method, dense = np.ones((1, images), bool), np.ones((1, images), bool)
     method[0, :only_dense] = False
     dense[0, only_dense : only_dense + only_method] = False
@@ -56,12 +58,17 @@ def test_p_of_several_seeds_equals_all_sign_flips_enumerated():
 
 def test_p_is_not_made_smaller_by_repeating_a_seed():
     method, dense = pair(9, 3)
-    assert sign_flip_p(np.repeat(method, 3, axis=0), dense) == pytest.approx(sign_flip_p(method, dense), abs=1e-12)
+    assert sign_flip_p(np.repeat(method, 3, axis=0), dense) == pytest.approx(
+        sign_flip_p(method, dense), abs=1e-12
+    )
 
 
 def test_p_rejects_a_true_null_as_rarely_as_it_says():
     generator = np.random.default_rng(2)
-    rejected = [sign_flip_p(generator.random((3, 200)) < 0.9, generator.random((1, 200)) < 0.9) < 0.05 for _ in range(400)]
+    rejected = [
+        sign_flip_p(generator.random((3, 200)) < 0.9, generator.random((1, 200)) < 0.9) < 0.05
+        for _ in range(400)
+    ]
     assert 0.01 < np.mean(rejected) < 0.08
 
 
@@ -69,16 +76,23 @@ def test_paired_difference_matches_the_normal_approximation():
     found = paired_difference(*pair(60, 20))
     spread = 1.96 * np.sqrt((80 / 540 - (40 / 540) ** 2) / 540)
     assert found.value == pytest.approx(-40 / 540)
-    assert (found.low, found.high) == pytest.approx((-40 / 540 - spread, -40 / 540 + spread), abs=0.003)
+    assert (found.low, found.high) == pytest.approx(
+        (-40 / 540 - spread, -40 / 540 + spread), abs=0.003
+    )
 
 
 def test_paired_difference_equals_resampling_images_one_by_one():
     generator = np.random.default_rng(3)
     correct, dense = generator.random((3, 100)) < 0.85, generator.random((1, 100)) < 0.9
     difference = correct.astype(float) - dense
-    drawn = [difference[generator.integers(3, size=3)][:, generator.integers(100, size=100)].mean() for _ in range(10_000)]
+    drawn = [
+        difference[generator.integers(3, size=3)][:, generator.integers(100, size=100)].mean()
+        for _ in range(10_000)
+    ]
     found = paired_difference(correct, dense)
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.01)
+    assert (found.low, found.high) == pytest.approx(
+        tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.01
+    )
 
 
 def test_paired_difference_is_wider_when_seeds_disagree():
@@ -97,7 +111,9 @@ def test_adjusted_p_values_follow_benjamini_hochberg():
     assert adjust([]) == ()
 
 
-@pytest.mark.parametrize(("p", "mark"), [(None, ""), (0.05, ""), (0.04, "*"), (0.009, "**"), (0.0001, "***")])
+@pytest.mark.parametrize(
+    ("p", "mark"), [(None, ""), (0.05, ""), (0.04, "*"), (0.009, "**"), (0.0001, "***")]
+)
 def test_stars_mark_significance(p, mark):
     assert stars(p) == mark
 
@@ -108,7 +124,9 @@ def test_median_interval_equals_resampling_every_value(n):
     drawn = np.median(np.random.default_rng(9).choice(values, (40_000, n)), axis=1)
     found = median(values)
     assert found.value == np.median(values)
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), rel=0.06)
+    assert (found.low, found.high) == pytest.approx(
+        tuple(np.quantile(drawn, [0.025, 0.975])), rel=0.06
+    )
 
 
 def test_speedup_cancels_a_drift_of_the_machine():
@@ -118,7 +136,9 @@ def test_speedup_cancels_a_drift_of_the_machine():
 
 
 def test_noise_floor_is_the_farthest_end_of_the_controls():
-    assert noise_floor([Estimate(1.0, 0.97, 1.01), Estimate(1.02, 1.0, 1.04)]) == pytest.approx(0.04)
+    assert noise_floor([Estimate(1.0, 0.97, 1.01), Estimate(1.02, 1.0, 1.04)]) == pytest.approx(
+        0.04
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,6 +159,8 @@ def test_resampled_means_spread_as_means_do_and_draw_the_same_images_for_every_c
     right = (np.arange(400) < 300).astype(float)
     values = np.stack([right, 1 - right, np.full(400, 0.3)], axis=1)
     means = resampled_means(values, 1_050)  # more than whole blocks
-    assert means.shape == (1_050, 3) and means.std(axis=0)[0] == pytest.approx(np.sqrt(0.75 * 0.25 / 400), rel=0.1)
+    assert means.shape == (1_050, 3) and means.std(axis=0)[0] == pytest.approx(
+        np.sqrt(0.75 * 0.25 / 400), rel=0.1
+    )
     assert means[:, 0] + means[:, 1] == pytest.approx(1) and means[:, 2] == pytest.approx(0.3)
     assert np.array_equal(means, resampled_means(values, 1_050))

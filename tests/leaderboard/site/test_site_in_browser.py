@@ -1,4 +1,6 @@
-"""The static site in a real browser, opened from the file system: what a reader does with it, and that results cannot do anything to it."""
+"""The static site in a real browser, opened from the file system: what a reader does
+with it, and that results cannot do anything to it.
+"""
 
 import json
 import shutil
@@ -19,12 +21,39 @@ from leaderboard.tables.ranking.savings import Saving
 from leaderboard.tables.table import record
 from tests.conftest import ROOT
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the browser tests need the package axe-playwright-python")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed")]
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
-GOALS = {"compression_ratio": Saving.BYTES, "theoretical_speedup": Saving.MACS, "speedup": Saving.LATENCY}
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="the browser tests need the package playwright"
+)
+axe = pytest.importorskip(
+    "axe_playwright_python.sync_playwright",
+    reason="the browser tests need the package axe-playwright-python",
+)
+CHROMIUM = next(
+    filter(
+        None,
+        map(
+            shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+        ),
+    ),
+    None,
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed"),
+]
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+GOALS = {
+    "compression_ratio": Saving.BYTES,
+    "theoretical_speedup": Saving.MACS,
+    "speedup": Saving.LATENCY,
+}
 LARGER = "cpu_larger_batch"
 MANY = 10_000
 EVIL = "<img src=x onerror=alert(1)>"
@@ -58,11 +87,15 @@ class Committed:
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
-    """The site of the committed results of digits: on a CPU, in another runtime, and as if the CPU's larger batch alone had been timed."""
+    """The site of the committed results of digits: on a CPU, in another runtime, and as
+    if the CPU's larger batch alone had been timed.
+    """
     folder = tmp_path_factory.mktemp("committed")
     outline = read_outline(ROOT / "params.yaml")
     source, copied = (home / outline.version / "digits" for home in (ROOT / "results", folder))
-    others = [path.name for path in (source / "latency").iterdir() if path.name not in ("cpu", "cpu_ort")]
+    others = [
+        path.name for path in (source / "latency").iterdir() if path.name not in ("cpu", "cpu_ort")
+    ]
     shutil.copytree(source, copied, ignore=shutil.ignore_patterns(*others))
     keep_larger_batch(copied / "latency")
     tracks = read_site_tracks(folder, outline.version, outline)
@@ -75,20 +108,26 @@ def keep_larger_batch(latency):
     """Write what was timed at the CPU's larger batch as a hardware of its own."""
     [path] = (latency / "cpu").iterdir()
     report = json.loads(path.read_text())
-    report["benchmarks"] = [benchmark for benchmark in report["benchmarks"] if benchmark["extra_info"]["batch"] > 1]
+    report["benchmarks"] = [
+        benchmark for benchmark in report["benchmarks"] if benchmark["extra_info"]["batch"] > 1
+    ]
     (latency / LARGER).mkdir()
     (latency / LARGER / path.name).write_text(json.dumps(report))
 
 
 @pytest.fixture(scope="module")
 def hostile(filled_once):
-    """The site of results whose every text is an attack or endless, with numbers that are missing."""
+    """The site of results whose every text is an attack or endless, with numbers that
+    are missing.
+    """
     from tests.leaderboard.conftest import lost, ok
 
     filled_once.write_track(models=("resnet", "vit", f"../{EVIL}"))
     bare = ok("e1", range(3), setting={"share": float("nan"), "rank": LONG}, macs=0)
     gone = lost("e2", "failed", LONG, model=f"../{EVIL}", setting={EVIL: "</script>"})
-    filled_once.write_method(EVIL, [bare, gone], family=LONG, paper=LONG, realisation=EVIL, needs=EVIL)
+    filled_once.write_method(
+        EVIL, [bare, gone], family=LONG, paper=LONG, realisation=EVIL, needs=EVIL
+    )
     methods, into = (filled_once.root.parent / name for name in ("methods", "site"))
     methods.mkdir()
     (methods / f"{EVIL}.py").write_text(repr(f"{LONG}\n\n`{LONG}\nChecked against: {EVIL}"))
@@ -98,20 +137,36 @@ def hostile(filled_once):
 
 @pytest.fixture
 def visit(browser):
-    """Open a page; when the test ends, the console must be clean, no dialog open and no request have left the machine."""
+    """Open a page; when the test ends, the console must be clean, no dialog open and no
+    request have left the machine.
+    """
     contexts, seen = [], []
 
     def opened(path: Path, *, fragment="", **options):
         context = (
-            browser.new_context(viewport={"width": 1280, "height": 900}, **options) if "viewport" not in options else browser.new_context(**options)
+            browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+            if "viewport" not in options
+            else browser.new_context(**options)
         )
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(10_000)
-        page.on("console", lambda message: seen.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: (
+                seen.append(message.text) if message.type in ("error", "warning") else None
+            ),
+        )
         page.on("pageerror", lambda error: seen.append(str(error)))
         page.on("dialog", lambda dialog: (seen.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else seen.append(request.url))
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith(("file:", "data:", "blob:"))
+                else seen.append(request.url)
+            ),
+        )
         page.goto(path.as_uri() + fragment)
         return page
 
@@ -124,7 +179,12 @@ def visit(browser):
 def column(page, title):
     """Return the texts of a column of the table that is shown."""
     titles = [text.strip() for text in page.locator("table.rows thead th").all_inner_texts()]
-    return [cell.strip() for cell in page.locator(f"table.rows tbody td:nth-child({titles.index(title) + 1})").all_inner_texts()]
+    return [
+        cell.strip()
+        for cell in page.locator(
+            f"table.rows tbody td:nth-child({titles.index(title) + 1})"
+        ).all_inner_texts()
+    ]
 
 
 def first_numbers(texts):
@@ -139,13 +199,25 @@ def count(page):
 def points(page, plot=".accuracy"):
     """Return the rows that a plot shows, by their number."""
     page.wait_for_function("(plot) => document.querySelector(plot).data", arg=plot)
-    return page.locator(plot).evaluate("(div) => div.data.flatMap((trace) => trace.customdata || [])")
+    return page.locator(plot).evaluate(
+        "(div) => div.data.flatMap((trace) => trace.customdata || [])"
+    )
 
 
 def violations(page):
-    """Return what axe finds serious or critical; its look at style sheets would be a request, which a file may not make."""
-    found = axe.Axe().run(page, options={"resultTypes": ["violations"], "preload": False}).response["violations"]
-    return [(finding["id"], finding["nodes"][0]["html"][:200]) for finding in found if finding["impact"] in ("serious", "critical")]
+    """Return what axe finds serious or critical; its look at style sheets would be a
+    request, which a file may not make.
+    """
+    found = (
+        axe.Axe()
+        .run(page, options={"resultTypes": ["violations"], "preload": False})
+        .response["violations"]
+    )
+    return [
+        (finding["id"], finding["nodes"][0]["html"][:200])
+        for finding in found
+        if finding["impact"] in ("serious", "critical")
+    ]
 
 
 def test_a_header_sorts_by_pointer_and_by_key_and_says_so(committed, visit):
@@ -153,7 +225,11 @@ def test_a_header_sorts_by_pointer_and_by_key_and_says_so(committed, visit):
     header = page.locator("table.rows thead th", has_text="Size ×")
     header.click()
     sizes = first_numbers(column(page, "Size ×"))
-    assert sizes == sorted(sizes, reverse=True) and len(sizes) == 25 and header.get_attribute("aria-sort") == "descending"
+    assert (
+        sizes == sorted(sizes, reverse=True)
+        and len(sizes) == 25
+        and header.get_attribute("aria-sort") == "descending"
+    )
     page.get_by_role("button", name="Columns").focus()
     for _ in range(12):  # from header to header
         page.keyboard.press("Tab")
@@ -171,12 +247,20 @@ def test_filters_hold_for_table_and_plots_and_stand_in_the_address(committed, vi
     everything = count(page)
     page.locator("select[name=family]").select_option("quantization")
     page.locator("select[name=needs]").select_option("calibration")
-    page.wait_for_function(f"!document.querySelector('.count').textContent.startsWith('{everything}')")
+    page.wait_for_function(
+        f"!document.querySelector('.count').textContent.startsWith('{everything}')"
+    )
     assert 0 < count(page) < everything and set(column(page, "Needs")) == {"calibration"}
     assert len(points(page)) == count(page)
     page.get_by_label("Find").fill("gptq")
-    page.wait_for_function("[...document.querySelectorAll('table.rows tbody tr')].every((row) => row.textContent.includes('gptq'))")
-    assert set(column(page, "Method")) == {"gptq"} and set(column(page, "Setting")) >= {"bits=3", "bits=2"}
+    page.wait_for_function(
+        "[...document.querySelectorAll('table.rows tbody tr')].every((row) => "
+        "row.textContent.includes('gptq'))"
+    )
+    assert set(column(page, "Method")) == {"gptq"} and set(column(page, "Setting")) >= {
+        "bits=3",
+        "bits=2",
+    }
     again = visit(committed.page, fragment=f"#{page.url.partition('#')[2]}")
     assert count(again) == count(page) and again.get_by_label("Find").input_value() == "gptq"
 
@@ -186,11 +270,16 @@ def test_the_front_toggle_leaves_only_members_and_follows_the_cost(committed, vi
     page.get_by_label("Pareto front only").check()
     page.wait_for_function("explorers[0].rows.length < 20")
     rows = page.evaluate("explorers[0].rows.map((row) => row.pareto)")
-    assert 0 < len(rows) < 20 and all("bytes" in row for row in rows) and len(points(page)) == len(rows)
+    assert (
+        0 < len(rows) < 20
+        and all("bytes" in row for row in rows)
+        and len(points(page)) == len(rows)
+    )
     page.locator("select[name=cost]").select_option("macs")
     page.wait_for_function("explorers[0].rows.every((row) => row.pareto.includes('macs'))")
     front = page.locator(".accuracy").evaluate(
-        "(div) => div.data.filter((trace) => trace.legendgroup === 'front').map((trace) => [trace.x, trace.y])"
+        "(div) => div.data.filter((trace) => trace.legendgroup === 'front').map((trace) => "
+        "[trace.x, trace.y])"
     )
     [(x, y)] = front
     assert x == sorted(x) and y == sorted(y, reverse=True)
@@ -218,26 +307,38 @@ def test_hover_shows_a_point_and_a_click_opens_its_record_and_how_to_make_it(com
     page.mouse.click(x, y)
     dialog = page.locator("dialog#record")
     dialog.wait_for()
-    assert "shrinkmark run digits --method block_drop --model resnet --into try" in dialog.inner_text()
+    assert (
+        "shrinkmark run digits --method block_drop --model resnet --into try" in dialog.inner_text()
+    )
     assert dialog.locator("dt").count() > 20 and "block_drop" in dialog.locator("h2").inner_text()
     assert violations(page) == []
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
 
 
-def test_a_method_name_in_the_table_opens_the_record_by_key_and_the_record_leads_to_the_methods_page(committed, visit):
+def test_a_method_name_in_the_table_opens_the_record_by_key_and_the_record_leads_to_the_methods_page(
+    committed, visit
+):
     page = visit(committed.page, fragment="#find=wanda")
     page.locator("table.rows tbody button.link").first.focus()
     page.keyboard.press("Enter")
     page.locator("dialog#record .record-links a").first.click()
     assert page.locator("h1").inner_text() == "wanda"
-    assert "locuslab/wanda" in page.locator(".reading").inner_text() and page.locator("a[href^='https://arxiv.org/']").count() == 1
+    assert (
+        "locuslab/wanda" in page.locator(".reading").inner_text()
+        and page.locator("a[href^='https://arxiv.org/']").count() == 1
+    )
     assert len(points(page)) > 5 and page.locator("h3", has_text="Known losses").count() == 1
 
 
 @pytest.mark.parametrize(
     ("name", "hardware"),
-    [("index.html", "cpu"), ("digits/cpu.html", "cpu"), ("digits/cpu_ort.html", "cpu_ort"), (f"digits/{LARGER}.html", LARGER)],
+    [
+        ("index.html", "cpu"),
+        ("digits/cpu.html", "cpu"),
+        ("digits/cpu_ort.html", "cpu_ort"),
+        (f"digits/{LARGER}.html", LARGER),
+    ],
 )
 def test_the_question_is_answered_as_recommend_answers_it(committed, visit, name, hardware):
     page = visit(committed.folder / name)
@@ -245,7 +346,11 @@ def test_the_question_is_answered_as_recommend_answers_it(committed, visit, name
     for model, drop, goal in product(("vit", "resnet", "mobilenet"), (0, 0.5, 3), GOALS):
         ask(page, model, drop, goal)
         best = recommend(records, Question(model, (), drop, GOALS[goal])).ranked[:5]
-        assert listed(page) == [entry(rank, found) for rank, found in enumerate(best, 1)], (model, drop, goal)
+        assert listed(page) == [entry(rank, found) for rank, found in enumerate(best, 1)], (
+            model,
+            drop,
+            goal,
+        )
 
 
 def ask(page, model, drop, goal):
@@ -256,15 +361,21 @@ def ask(page, model, drop, goal):
 
 
 def listed(page):
-    """Return what the answer lists, in order: who with its rank, and the gain or what the clock says in its place."""
+    """Return what the answer lists, in order: who with its rank, and the gain or what
+    the clock says in its place.
+    """
     who = page.locator(".answer tbody th").all_inner_texts()
     gains = page.locator(".answer tbody td:nth-child(2) > span").all_inner_texts()
-    return [(name.strip(), gain if gain.isalpha() else float(gain)) for name, gain in zip(who, gains, strict=True)]
+    return [
+        (name.strip(), gain if gain.isalpha() else float(gain))
+        for name, gain in zip(who, gains, strict=True)
+    ]
 
 
 def entry(rank, found):
     """Return the same of a candidate of `recommend`."""
-    gain = "tie" if found.place == VERDICTS.index("tie") else pytest.approx(found.gain, abs=0.0051)  # two digits are shown
+    # two digits are shown
+    gain = "tie" if found.place == VERDICTS.index("tie") else pytest.approx(found.gain, abs=0.0051)
     return f"{rank}. {found.record['method']}\n{found.record['setting']}".strip(), gain
 
 
@@ -272,16 +383,28 @@ def test_faster_rows_stand_before_ties_and_those_before_slower_ones(hostile, vis
     page = visit(hostile / "index.html")
     ask(page, "resnet", 1, "speedup")
     [(first, fast), second, (third, slow)] = listed(page)
-    assert (first, second, third) == ("1. l1_channels\nkeep=0.5", ("2. rtn\nbits=8", "tie"), "3. rtn\nbits=4")
-    assert fast > 1 > slow and "Not listed: masked rows" in page.locator(".answer .note").inner_text()
+    assert (first, second, third) == (
+        "1. l1_channels\nkeep=0.5",
+        ("2. rtn\nbits=8", "tie"),
+        "3. rtn\nbits=4",
+    )
+    assert (
+        fast > 1 > slow and "Not listed: masked rows" in page.locator(".answer .note").inner_text()
+    )
 
 
 def test_a_question_without_an_answer_says_why(hostile, visit):
     page = visit(hostile / "digits" / "cpu.html")
     ask(page, "vit", 1, "speedup")
-    assert "No setting that keeps vit within 1 point of dense has a Speed-up b1 of its own on cpu." in page.locator(".answer").inner_text()
+    assert (
+        "No setting that keeps vit within 1 point of dense has a Speed-up b1 of its own on cpu."
+        in page.locator(".answer").inner_text()
+    )
     ask(page, f"../{EVIL}", 1, "speedup")
-    assert f"No measured setting keeps ../{EVIL} within 1 point of dense." in page.locator(".answer").inner_text()
+    assert (
+        f"No measured setting keeps ../{EVIL} within 1 point of dense."
+        in page.locator(".answer").inner_text()
+    )
     page.get_by_label("points of accuracy").fill("")
     assert "number of 0 or more" in page.locator(".answer").inner_text()
 
@@ -298,13 +421,18 @@ def test_dark_mode_reaches_plots_and_changes_with_the_system(committed, visit):
     page = visit(committed.page, color_scheme="dark")
     light_text = "(div) => div.layout.font.color"
     dark = page.locator(".accuracy").evaluate(light_text)
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)" and dark == "#e6e9ed"
+    assert (
+        page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+        and dark == "#e6e9ed"
+    )
     assert violations(page) == []
     page.emulate_media(color_scheme="light")
     page.wait_for_function("document.querySelector('.accuracy').layout.font.color === '#1d2125'")
 
 
-@pytest.mark.parametrize("name", ["index.html", "digits/cpu.html", "methods/taylor.html", "models/digits_vit.html"])
+@pytest.mark.parametrize(
+    "name", ["index.html", "digits/cpu.html", "methods/taylor.html", "models/digits_vit.html"]
+)
 def test_pages_fit_a_phone_and_axe_finds_nothing_serious(committed, visit, name):
     page = visit(committed.folder / name, viewport={"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -320,7 +448,9 @@ def test_the_first_tab_skips_to_the_content(committed, visit):
 
 
 def test_hostile_results_do_nothing_but_stand_there(hostile, visit):
-    evil = [path for folder in ("methods", "models") for path in (hostile / folder).glob("*img*.html")]
+    evil = [
+        path for folder in ("methods", "models") for path in (hostile / folder).glob("*img*.html")
+    ]
     assert len(evil) == 2
     for path in (hostile / "index.html", *evil):
         page = visit(path)
@@ -330,9 +460,14 @@ def test_hostile_results_do_nothing_but_stand_there(hostile, visit):
     page = visit(hostile / "digits" / "cpu.html", fragment="#model=")
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     page.locator("table.rows tbody button", has_text="onerror").first.click()
-    assert "onerror=alert(1)" in page.locator("dialog#record").inner_text() and page.locator("dialog#record img").count() == 0
+    assert (
+        "onerror=alert(1)" in page.locator("dialog#record").inner_text()
+        and page.locator("dialog#record img").count() == 0
+    )
     page.keyboard.press("Escape")
-    assert "&lt;img" in str(page.locator(".accuracy").evaluate("(div) => div.data.map((trace) => trace.text)"))
+    assert "&lt;img" in str(
+        page.locator(".accuracy").evaluate("(div) => div.data.map((trace) => trace.text)")
+    )
     assert violations(page) == []
 
 
@@ -340,11 +475,18 @@ def test_hostile_results_do_nothing_but_stand_there(hostile, visit):
 def large(committed):
     """A page of ten thousand rows: the committed ones under more settings."""
     text = committed.page.read_text()
-    start, end = text.index('class="payload">') + len('class="payload">'), text.index("</script>", text.index('class="payload">'))
+    start, end = (
+        text.index('class="payload">') + len('class="payload">'),
+        text.index("</script>", text.index('class="payload">')),
+    )
     data = json.loads(text[start:end])
     setting = data["keys"].index("setting")
     copies = range(MANY // len(data["rows"]) + 1)
-    data["rows"] = [[*row[:setting], f"{row[setting]} copy={copy}", *row[setting + 1 :]] for copy in copies for row in data["rows"]][:MANY]
+    data["rows"] = [
+        [*row[:setting], f"{row[setting]} copy={copy}", *row[setting + 1 :]]
+        for copy in copies
+        for row in data["rows"]
+    ][:MANY]
     path = committed.page.with_name("large.html")
     path.write_text(text[:start] + json.dumps(data) + text[end:])
     return path
@@ -355,8 +497,15 @@ def test_ten_thousand_rows_load_and_filter_in_a_breath(large, visit):
     page = visit(large, fragment="#model=")
     page.wait_for_function("document.querySelectorAll('table.rows tbody tr').length === 25")
     loaded = time.perf_counter() - began
-    assert count(page) == MANY and 1000 < len(points(page)) <= 2000 and "a sample of the others" in page.locator(".sample").inner_text()
-    script = "async () => { const from = performance.now(); explorers[0].fields.find.value = 'gptq'; explorers[0].update(); return performance.now() - from; }"
+    assert (
+        count(page) == MANY
+        and 1000 < len(points(page)) <= 2000
+        and "a sample of the others" in page.locator(".sample").inner_text()
+    )
+    script = (
+        "async () => { const from = performance.now(); explorers[0].fields.find.value = 'gptq'; "
+        "explorers[0].update(); return performance.now() - from; }"
+    )
     filtered = page.evaluate(script) / 1000
     print(f"10,000 rows: loaded in {loaded:.2f} s, filtered in {filtered:.2f} s")
     assert count(page) < MANY and loaded < 8 and filtered < 2  # with room for a busy machine

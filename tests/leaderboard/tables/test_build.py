@@ -17,7 +17,11 @@ def build_tracks(results, *tracks):
 def sections(results):
     """Return the tracks in the README's digest."""
     lines = results.readme.read_text().splitlines()
-    return [line.removeprefix("### ").removesuffix(", version v1") for line in lines if line.startswith("### ")]
+    return [
+        line.removeprefix("### ").removesuffix(", version v1")
+        for line in lines
+        if line.startswith("### ")
+    ]
 
 
 def forget_records(results, track):
@@ -29,7 +33,9 @@ def forget_records(results, track):
 
 @pytest.fixture
 def two(filled):
-    """Two tiers of one dataset with results, in the order cifar10_full, digits, and a third that was not run."""
+    """Two tiers of one dataset with results, in the order cifar10_full, digits, and a
+    third that was not run.
+    """
     filled.write_params("cifar10_full", "digits", "cifar10_cpu")
     filled.write_dense_alone("cifar10_full")
     return filled
@@ -49,7 +55,14 @@ def test_a_track_has_its_tables_metrics_curves_and_digest_in_a_folder_of_its_own
         "areas.csv",
         "digest.md",
     }
-    assert {path.name for path in filled.folder().iterdir()} == {"track.json", "points", "predictions", "costs", "latency", "tables"}
+    assert {path.name for path in filled.folder().iterdir()} == {
+        "track.json",
+        "points",
+        "predictions",
+        "costs",
+        "latency",
+        "tables",
+    }
     assert [path.name for path in filled.folder().parent.iterdir()] == ["digits"]
 
 
@@ -87,12 +100,18 @@ def test_building_one_track_does_not_need_the_records_of_another(two):
 def test_building_tracks_one_by_one_or_together_gives_the_same_files(two):
     build_tracks(two)
     together = {path: path.read_bytes() for path in [*two.root.rglob("tables/*.*"), two.readme]}
-    assert {path.parent for path in together} == {two.tables(), two.tables("cifar10_full"), two.readme.parent}
+    assert {path.parent for path in together} == {
+        two.tables(),
+        two.tables("cifar10_full"),
+        two.readme.parent,
+    }
     for track in ("digits", "cifar10_full"):
         shutil.rmtree(two.tables(track))
     build_tracks(two, "digits")
     build_tracks(two, "cifar10_full")
-    assert {path: path.read_bytes() for path in [*two.root.rglob("tables/*.*"), two.readme]} == together
+    assert {
+        path: path.read_bytes() for path in [*two.root.rglob("tables/*.*"), two.readme]
+    } == together
 
 
 def test_what_is_stale_in_the_folder_of_a_track_is_removed(two):

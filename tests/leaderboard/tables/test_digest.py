@@ -26,22 +26,41 @@ def line_of(readme, method):
 
 
 def test_a_line_says_what_a_method_reaches_without_a_significant_loss(built):
-    assert line_of(built.readme, "rtn") == ["rtn", "quantisation", "data-free", "packed", "8.00 / 1.00 / tie", "failed"]
+    assert line_of(built.readme, "rtn") == [
+        "rtn",
+        "quantisation",
+        "data-free",
+        "packed",
+        "8.00 / 1.00 / tie",
+        "failed",
+    ]
     assert line_of(built.readme, "wanda")[4:] == ["1.67 / 1.00 / masked", "skipped"]
-    assert line_of(built.readme, "l1_channels")[4:] == ["2.00 / 2.00 / 2.00", "2.00 / 2.00 / not measured"]
+    assert line_of(built.readme, "l1_channels")[4:] == [
+        "2.00 / 2.00 / 2.00",
+        "2.00 / 2.00 / not measured",
+    ]
     assert line_of(built.readme, "dense")[4:] == ["98.0 %", "98.0 %"]
 
 
 def test_a_method_that_always_loses_shows_its_mildest_loss(filled, point):
-    filled.write_method("rtn", [point("a", range(60), setting={"bits": 2}), point("b", range(40), setting={"bits": 3})])
+    filled.write_method(
+        "rtn",
+        [point("a", range(60), setting={"bits": 2}), point("b", range(40), setting={"bits": 3})],
+    )
     build(filled.root, "v1", [], filled.readme, read_outline(filled.params))
     assert line_of(filled.readme, "rtn")[4:] == ["- (-18.0)", ""]
 
 
 def test_a_section_says_title_dense_budgets_device_and_seeds(built):
     text = (built.tables() / "digest.md").read_text()
-    assert text.startswith("### digits, version v1\n\nDigits (1797 images of 8 x 8). Dense: own recipe, 30 epochs (resnet, vit).")
-    assert "Budgets in epochs: 6 of fine-tuning, 30 from scratch (resnet, vit). Compressed on cpu; seeds: 0, 1, 2.\n" in text
+    assert text.startswith(
+        "### digits, version v1\n\nDigits (1797 images of 8 x 8). Dense: own recipe, 30 epochs "
+        "(resnet, vit)."
+    )
+    assert (
+        "Budgets in epochs: 6 of fine-tuning, 30 from scratch (resnet, vit). Compressed on cpu; "
+        "seeds: 0, 1, 2.\n"
+    ) in text
     assert text.strip() in built.readme.read_text()
 
 
@@ -49,9 +68,14 @@ def test_tiers_of_one_dataset_differ_in_what_their_sections_say(filled):
     for track, epochs in (("cifar10_cpu", 10), ("cifar10_full", 200)):
         filled.write_dense_alone(track)
         path = filled.folder(track) / "track.json"
-        path.write_text(path.read_text().replace('"scratch_epochs": 30', f'"scratch_epochs": {epochs}'))
+        path.write_text(
+            path.read_text().replace('"scratch_epochs": 30', f'"scratch_epochs": {epochs}')
+        )
         build(filled.root, "v1", [track], filled.readme, read_outline(filled.params))
-        assert f"6 of fine-tuning, {epochs} from scratch" in (filled.tables(track) / "digest.md").read_text()
+        assert (
+            f"6 of fine-tuning, {epochs} from scratch"
+            in (filled.tables(track) / "digest.md").read_text()
+        )
 
 
 def test_ten_thousand_images_show_a_hundredth_of_a_point_in_the_digest(large, point):
@@ -63,7 +87,9 @@ def test_ten_thousand_images_show_a_hundredth_of_a_point_in_the_digest(large, po
 
 def test_only_the_text_between_the_markers_is_replaced(built):
     text = built.readme.read_text()
-    assert text.startswith("# Title\n<!-- digest:begin -->\n") and text.endswith("\n<!-- digest:end -->\ntail\n")
+    assert text.startswith("# Title\n<!-- digest:begin -->\n") and text.endswith(
+        "\n<!-- digest:end -->\ntail\n"
+    )
     assert "old" not in text.split()
 
 
@@ -78,9 +104,13 @@ def test_the_digest_links_to_a_table_that_exists(built):
     assert (built.readme.parent / link).is_file()
 
 
-@pytest.mark.parametrize("text", ["", "<!-- digest:begin -->", "<!-- digest:end --> <!-- digest:begin -->"])
+@pytest.mark.parametrize(
+    "text", ["", "<!-- digest:begin -->", "<!-- digest:end --> <!-- digest:begin -->"]
+)
 def test_missing_markers_are_an_error(text):
-    with pytest.raises(UserError, match=r"README.md lacks the lines <!-- digest:begin --> and <!-- digest:end -->"):
+    with pytest.raises(
+        UserError, match=r"README.md lacks the lines <!-- digest:begin --> and <!-- digest:end -->"
+    ):
         updated(text, "new", Path("README.md"))
 
 
@@ -103,7 +133,15 @@ def test_metrics_are_flat_numbers_of_one_track(built):
 
 def test_curves_hold_every_measured_row(built):
     curves = pd.read_csv(built.tables() / "curves.csv")
-    assert list(curves.columns) == ["track", "method", "model", "setting", "compression_ratio", "theoretical_speedup", "accuracy"]
+    assert list(curves.columns) == [
+        "track",
+        "method",
+        "model",
+        "setting",
+        "compression_ratio",
+        "theoretical_speedup",
+        "accuracy",
+    ]
     assert len(curves) == 9
     assert curves[curves.setting == "bits=2"].iloc[0].accuracy == 0.7
 

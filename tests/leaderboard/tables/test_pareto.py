@@ -29,7 +29,8 @@ def test_the_most_accurate_of_the_cheapest_is_always_on_the_front(points):
 
 
 def test_costs_within_the_noise_are_not_ranked():
-    assert front([0.9, 0.8], [1.01, 1.0], 0.02) == (True, False)  # not really faster, and less accurate
+    # not really faster, and less accurate
+    assert front([0.9, 0.8], [1.01, 1.0], 0.02) == (True, False)
     assert front([0.9, 0.9], [1.01, 1.0], 0.02) == (True, True)
     assert front([0.9, 0.8], [1.03, 1.0], 0.02) == (True, True)
 
@@ -48,7 +49,8 @@ def rows(filled):
 
 def test_membership_is_per_model_and_axis(rows):
     assert "bytes" in rows["resnet", "rtn", "bits=8"].pareto
-    assert "bytes" not in rows["resnet", "dense", ""].pareto  # rtn at 8 bits is as accurate and smaller
+    # rtn at 8 bits is as accurate and smaller
+    assert "bytes" not in rows["resnet", "dense", ""].pareto
     assert rows["vit", "l1_channels", "keep=0.5"].pareto == ("bytes", "macs")  # not timed
 
 
@@ -58,7 +60,9 @@ def test_lost_rows_are_members_of_nothing(rows):
 
 def test_a_tie_in_latency_counts_as_dense(rows):
     assert "latency" in rows["resnet", "l1_channels", "keep=0.5"].pareto
-    assert ("latency" in rows["resnet", "rtn", "bits=8"].pareto) == ("latency" in rows["resnet", "dense", ""].pareto)
+    assert ("latency" in rows["resnet", "rtn", "bits=8"].pareto) == (
+        "latency" in rows["resnet", "dense", ""].pareto
+    )
 
 
 def test_best_size_is_the_smallest_without_a_significant_loss(rows):
@@ -76,7 +80,11 @@ def test_dense_is_best_at_nothing(rows):
 
 
 def test_speedups_within_the_floor_of_the_best_share_its_mark(filled, point):
-    filled.write_method("slim", [point("s", range(4), size=900), point("t", range(4), setting={"width": 0.9}, size=900)], needs="fine-tune")
+    filled.write_method(
+        "slim",
+        [point("s", range(4), size=900), point("t", range(4), setting={"width": 0.9}, size=900)],
+        needs="fine-tune",
+    )
     filled.time("slim", "s", 0.5002)
     filled.time("slim", "t", 0.6)
     filled.write_latency()

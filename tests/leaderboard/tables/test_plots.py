@@ -33,7 +33,9 @@ def table_of(filled):
 
 
 def test_plots_are_the_same_bytes_each_time_and_escape_what_they_name(filled, point):
-    filled.write_method("svd", [point("s", range(3), setting={"bits": 8})], family="<script>alert(1)</script>")
+    filled.write_method(
+        "svd", [point("s", range(3), setting={"bits": 8})], family="<script>alert(1)</script>"
+    )
     table = table_of(filled)
     for plot in (speed_plot, size_plot, accuracy_plot):
         text = plot(table)
@@ -43,12 +45,21 @@ def test_plots_are_the_same_bytes_each_time_and_escape_what_they_name(filled, po
 def test_there_is_no_plot_of_what_was_not_measured(results, point):
     results.write_dense_alone("digits")
     table = table_of(results)
-    assert speed_plot(table) is None and size_plot(table) is None and accuracy_plot(table) is not None
+    assert (
+        speed_plot(table) is None and size_plot(table) is None and accuracy_plot(table) is not None
+    )
 
 
 def test_the_plot_of_accuracy_has_a_panel_for_each_model_with_its_front_and_every_family(filled):
     text = accuracy_plot(table_of(filled))
-    for word in ("resnet", "vit", "Pareto front", "pruning", "quantisation", "compression ratio (bytes of dense / bytes of the file)"):
+    for word in (
+        "resnet",
+        "vit",
+        "Pareto front",
+        "pruning",
+        "quantisation",
+        "compression ratio (bytes of dense / bytes of the file)",
+    ):
         assert f">{word}</text>" in text, word
     assert "fill: #ffffff" in text  # a white ground, as the page it stands on may be dark
 

@@ -22,7 +22,9 @@ def table_of(results, outline=None):
 
 def frame(table):
     """Return a table's CSV indexed by model, method and setting."""
-    return pd.read_csv(io.StringIO(csv_text(table)), keep_default_na=False, dtype=str).set_index(["model", "method", "setting"])
+    return pd.read_csv(io.StringIO(csv_text(table)), keep_default_na=False, dtype=str).set_index(
+        ["model", "method", "setting"]
+    )
 
 
 @pytest.fixture
@@ -32,50 +34,86 @@ def cells(filled):
 
 
 def test_rows_stand_by_model_then_params_order_then_setting(cells):
-    names = [("dense", ""), ("wanda", "sparsity=0.5"), ("wanda", "sparsity=0.9"), ("rtn", "bits=8"), ("rtn", "bits=4"), ("rtn", "bits=2")]
+    names = [
+        ("dense", ""),
+        ("wanda", "sparsity=0.5"),
+        ("wanda", "sparsity=0.9"),
+        ("rtn", "bits=8"),
+        ("rtn", "bits=4"),
+        ("rtn", "bits=2"),
+    ]
     assert list(cells.loc["resnet"].index) == [*names, ("l1_channels", "keep=0.5")]
     assert list(dict.fromkeys(cells.index.get_level_values("model"))) == ["resnet", "vit"]
 
 
 def test_without_an_order_dense_is_first_and_methods_follow_by_needs(filled):
     table = table_of(filled, Outline())
-    assert list(dict.fromkeys(row.method.name for row in table.rows)) == ["dense", "wanda", "rtn", "l1_channels"]
+    assert list(dict.fromkeys(row.method.name for row in table.rows)) == [
+        "dense",
+        "wanda",
+        "rtn",
+        "l1_channels",
+    ]
 
 
 def test_ratios_are_dense_over_compressed(cells):
     row = cells.loc["resnet", "l1_channels", "keep=0.5"]
-    assert (row.compression_ratio, row.theoretical_speedup, row.bit_operations_ratio) == ("2.0000", "2.0000", "2.0000")
+    assert (row.compression_ratio, row.theoretical_speedup, row.bit_operations_ratio) == (
+        "2.0000",
+        "2.0000",
+        "2.0000",
+    )
     assert (row.macs, row.flops) == ("50", "100")
 
 
 def test_a_point_that_runs_denses_program_is_a_tie_at_denses_time(filled):
     filled.benchmarks = [b for b in filled.benchmarks if b["extra_info"]["method"] != "rtn"]
-    filled.same_program = [{"method": "rtn", "id": "r-r-8", "timed": {"method": "dense", "id": "d-r"}}]
+    filled.same_program = [
+        {"method": "rtn", "id": "r-r-8", "timed": {"method": "dense", "id": "d-r"}}
+    ]
     filled.write_latency()
     cells = frame(table_of(filled))
     row, dense = cells.loc["resnet", "rtn", "bits=8"], cells.loc["resnet", "dense", ""]
-    assert (row.verdict_b1, row.speedup_b1, row.speedup_b1_low) == ("as dense", "1.0000", "1.0000") and row.p50_ms_b1 == dense.p50_ms_b1 != ""
-    assert cells.loc["resnet", "rtn", "bits=4"].verdict_b1 == "not measured" and "speed" not in row.best
+    assert (row.verdict_b1, row.speedup_b1, row.speedup_b1_low) == (
+        "as dense",
+        "1.0000",
+        "1.0000",
+    ) and row.p50_ms_b1 == dense.p50_ms_b1 != ""
+    assert (
+        cells.loc["resnet", "rtn", "bits=4"].verdict_b1 == "not measured"
+        and "speed" not in row.best
+    )
 
 
 def test_a_point_that_runs_the_program_of_another_has_its_times(filled):
-    filled.same_program = [{"method": "rtn", "id": "r-r-8", "timed": {"method": "l1_channels", "id": "l-r-0"}}]
+    filled.same_program = [
+        {"method": "rtn", "id": "r-r-8", "timed": {"method": "l1_channels", "id": "l-r-0"}}
+    ]
     filled.benchmarks = [b for b in filled.benchmarks if b["extra_info"]["method"] != "rtn"]
     filled.write_latency()
     cells = frame(table_of(filled))
     row = cells.loc["resnet", "rtn", "bits=8"]
-    assert row.verdict_b1 == "faster" and float(row.speedup_b1) == pytest.approx(2, abs=0.01) == 1 / float(row.p50_ms_b1)
+    assert row.verdict_b1 == "faster" and float(row.speedup_b1) == pytest.approx(
+        2, abs=0.01
+    ) == 1 / float(row.p50_ms_b1)
 
 
 def test_seeds_are_averaged_and_the_lost_one_is_named(cells):
     row = cells.loc["resnet", "l1_channels", "keep=0.5"]
     assert (row.seeds, row.status, row.reason) == ("2", "2 of 3 seeds", "time limit")
-    assert (row.accuracy_percent, row.seed_std_points) == ("98.2500", "0.3536")  # 197 and 196 of 200
+    # 197 and 196 of 200
+    assert (row.accuracy_percent, row.seed_std_points) == ("98.2500", "0.3536")
 
 
 def test_difference_and_significance_refer_to_dense(cells):
-    assert (cells.loc["resnet", "rtn", "bits=2"].delta_points, cells.loc["resnet", "rtn", "bits=2"].significance) == ("-28.0000", "***")
-    assert (cells.loc["resnet", "rtn", "bits=4"].delta_points, cells.loc["resnet", "rtn", "bits=4"].significance) == ("-1.0000", "")
+    assert (
+        cells.loc["resnet", "rtn", "bits=2"].delta_points,
+        cells.loc["resnet", "rtn", "bits=2"].significance,
+    ) == ("-28.0000", "***")
+    assert (
+        cells.loc["resnet", "rtn", "bits=4"].delta_points,
+        cells.loc["resnet", "rtn", "bits=4"].significance,
+    ) == ("-1.0000", "")
     assert cells.loc["resnet", "dense", ""].delta_points == ""
 
 
@@ -87,7 +125,9 @@ def test_p_values_are_adjusted_over_the_whole_table(cells):
 
 def test_speedups_beyond_the_floor_are_ranked_and_others_tie(cells):
     assert cells.loc["resnet", "l1_channels", "keep=0.5"].verdict_b1 == "faster"
-    assert float(cells.loc["resnet", "l1_channels", "keep=0.5"].speedup_b1) == pytest.approx(2, abs=0.01)
+    assert float(cells.loc["resnet", "l1_channels", "keep=0.5"].speedup_b1) == pytest.approx(
+        2, abs=0.01
+    )
     assert cells.loc["resnet", "rtn", "bits=4"].verdict_b32 == "slower"
     assert cells.loc["resnet", "rtn", "bits=8"].verdict_b1 == "tie"
     assert float(cells.loc["resnet", "rtn", "bits=4"].p50_ms_b32) == pytest.approx(48, abs=0.2)
@@ -95,7 +135,12 @@ def test_speedups_beyond_the_floor_are_ranked_and_others_tie(cells):
 
 def test_masked_rows_make_no_claim_of_speed(cells):
     row = cells.loc["resnet", "wanda", "sparsity=0.5"]
-    assert (row.verdict_b1, row.speedup_b1, row.p50_ms_b1, row.theoretical_speedup) == ("masked", "", "", "1.0000")
+    assert (row.verdict_b1, row.speedup_b1, row.p50_ms_b1, row.theoretical_speedup) == (
+        "masked",
+        "",
+        "",
+        "1.0000",
+    )
     assert row.effective_macs == "50"
 
 
@@ -108,11 +153,16 @@ def test_latency_of_a_masked_row_is_not_shown_even_if_measured(filled):
 def test_latency_of_a_masked_row_is_shown_where_a_kernel_leaves_its_zeros_out(filled):
     filled.time("wanda", "w-r-5", 0.1)
     filled.write_latency(sparse="2:4")
-    assert frame(table_of(filled)).loc["resnet", "wanda", "sparsity=0.5"].verdict_b1 in ("faster", "slower")
+    assert frame(table_of(filled)).loc["resnet", "wanda", "sparsity=0.5"].verdict_b1 in (
+        "faster",
+        "slower",
+    )
 
 
 def test_lost_rows_are_visible_with_their_reason(cells):
-    assert tuple(cells.loc["vit", "rtn", "bits=8"][["status", "reason", "accuracy_percent", "seeds"]]) == ("failed", "returned NaN", "", "0")
+    assert tuple(
+        cells.loc["vit", "rtn", "bits=8"][["status", "reason", "accuracy_percent", "seeds"]]
+    ) == ("failed", "returned NaN", "", "0")
     assert cells.loc["vit", "wanda", "sparsity=0.5"].status == "skipped"
 
 
@@ -154,22 +204,33 @@ def test_every_hardware_measured_has_a_table(filled):
 def test_two_machines_have_a_table_each_and_never_one_together(filled):
     filled.write_latency(machine="beef")
     tables = track_tables(filled.root, "v1", "digits", read_outline(filled.params))
-    assert [(table.hardware, table.run.machine.fingerprint) for table in tables] == [("cpu_beef", "beef"), ("cpu_f00d", "f00d")]
+    assert [(table.hardware, table.run.machine.fingerprint) for table in tables] == [
+        ("cpu_beef", "beef"),
+        ("cpu_f00d", "f00d"),
+    ]
 
 
 def test_a_row_that_could_not_be_timed_shows_why(filled):
     filled.benchmarks = [b for b in filled.benchmarks if b["extra_info"]["id"] != "r-r-8"]
-    filled.failed = [{"method": "rtn", "id": "r-r-8", "reason": "not exported to ONNX: no operator | for it"}]
+    filled.failed = [
+        {"method": "rtn", "id": "r-r-8", "reason": "not exported to ONNX: no operator | for it"}
+    ]
     filled.write_latency()
     table = table_of(filled)
     row = frame(table).loc["resnet", "rtn", "bits=8"]
-    assert (row.verdict_b1, row.status, row.latency_reason) == ("failed", "ok", "not exported to ONNX: no operator | for it")
+    assert (row.verdict_b1, row.status, row.latency_reason) == (
+        "failed",
+        "ok",
+        "not exported to ONNX: no operator | for it",
+    )
     assert escape("ok; latency: not exported to ONNX: no operator | for it") in markdown_text(table)
 
 
 def test_realised_speed_stands_beside_theory_as_a_share_of_it(cells):
     row = cells.loc["resnet", "l1_channels", "keep=0.5"]
-    assert float(row.realised_of_theory_b1) == pytest.approx(float(row.speedup_b1) / float(row.theoretical_speedup), abs=1e-4)
+    assert float(row.realised_of_theory_b1) == pytest.approx(
+        float(row.speedup_b1) / float(row.theoretical_speedup), abs=1e-4
+    )
 
 
 def test_agreement_and_memory_are_columns_where_they_were_measured(filled):
@@ -178,7 +239,10 @@ def test_agreement_and_memory_are_columns_where_they_were_measured(filled):
         benchmark["extra_info"] |= {"agreement": {"same": 199, "images": 200}, "peak_mib": 1.25}
     filled.write_latency()
     row = frame(table_of(filled)).loc["resnet", "rtn", "bits=8"]
-    assert (row.agreement_percent_b1, row.peak_mib_b1) == ("99.50", "1.25") and "b1 same %" in markdown_text(table_of(filled))
+    assert (row.agreement_percent_b1, row.peak_mib_b1) == (
+        "99.50",
+        "1.25",
+    ) and "b1 same %" in markdown_text(table_of(filled))
 
 
 def test_the_same_results_give_the_same_bytes(filled):
@@ -200,14 +264,26 @@ def test_hostile_text_keeps_the_csv_one_line_a_row(filled):
     assert len(list(csv.reader(io.StringIO(text)))) == len(text.splitlines()) == 13
 
 
-@pytest.mark.parametrize("text", ["a|b", "a\nb", "<b>", "[x](y)", "`x`", "a\\|b", "a\u2028b", "\x1b[31m"])
+@pytest.mark.parametrize(
+    "text", ["a|b", "a\nb", "<b>", "[x](y)", "`x`", "a\\|b", "a\u2028b", "\x1b[31m"]
+)
 def test_escaped_text_has_no_active_character(text):
     assert not set(escape(text)) & set("|\n<>[`\\\u2028\x1b")
 
 
 def test_the_caption_names_what_the_table_rests_on(filled):
     page = markdown_text(table_of(filled))
-    for text in ("Track digits", "abc123", "Version v1", "f00d", "noise floor", "`best` marks", "`pareto`", "Benjamini-Hochberg", "200 test"):
+    for text in (
+        "Track digits",
+        "abc123",
+        "Version v1",
+        "f00d",
+        "noise floor",
+        "`best` marks",
+        "`pareto`",
+        "Benjamini-Hochberg",
+        "200 test",
+    ):
         assert text in page
 
 
@@ -224,9 +300,13 @@ def test_numbers_are_printed_without_negative_zero():
 
 def test_p95_is_the_95th_percentile_of_the_rounds_of_all_seeds(filled):
     for benchmark in filled.benchmarks:
-        if benchmark["extra_info"]["id"] in ("l-r-0", "l-r-1") and benchmark["extra_info"]["batch"] == 1:
+        if (
+            benchmark["extra_info"]["id"] in ("l-r-0", "l-r-1")
+            and benchmark["extra_info"]["batch"] == 1
+        ):
             start = 0.001 if benchmark["extra_info"]["id"] == "l-r-0" else 0.032
-            benchmark["stats"]["data"] = [start + 0.001 * index for index in range(31)]  # 1 to 62 ms together
+            # 1 to 62 ms together
+            benchmark["stats"]["data"] = [start + 0.001 * index for index in range(31)]
     filled.write_latency()
     row = frame(table_of(filled)).loc["resnet", "l1_channels", "keep=0.5"]
     assert (row.p50_ms_b1, row.p95_ms_b1, row.p99_ms_b1) == ("31.50000", "58.95000", "61.39000")
@@ -238,17 +318,31 @@ def test_the_caption_names_the_data_down_to_the_arrays_that_were_loaded(filled):
     assert "Loaded arrays (sha256): images `a18e`, labels `b29f`." in page
 
 
-def test_the_caption_says_what_dense_is_the_budgets_and_where_and_with_which_seeds_compressing_ran(filled):
+def test_the_caption_says_what_dense_is_the_budgets_and_where_and_with_which_seeds_compressing_ran(
+    filled,
+):
     page = markdown_text(table_of(filled))
-    assert "Dense: own recipe, 30 epochs (resnet, vit). Budgets in epochs: 6 of fine-tuning, 30 from scratch (resnet, vit)." in page
+    assert (
+        "Dense: own recipe, 30 epochs (resnet, vit). Budgets in epochs: 6 of fine-tuning, 30 from "
+        "scratch (resnet, vit)."
+    ) in page
     assert "Compressed on cpu; seeds: 0, 1, 2." in page
     assert "validation split" not in page
 
 
 @pytest.fixture
 def referenced(filled):
-    """The filled results with dense of one model from somebody else's weights and with other budgets."""
-    own = {"timm": "x", "parameters": 10, "test_accuracy": 0.9, "dense": "own recipe, 1 epoch", "scratch_epochs": 9.0, "fine_tune_epochs": 0.25}
+    """The filled results with dense of one model from somebody else's weights and with
+    other budgets.
+    """
+    own = {
+        "timm": "x",
+        "parameters": 10,
+        "test_accuracy": 0.9,
+        "dense": "own recipe, 1 epoch",
+        "scratch_epochs": 9.0,
+        "fine_tune_epochs": 0.25,
+    }
     foreign = own | {"dense": "reference weights resnet20-12fca82f.th", "scratch_epochs": 8}
     filled.write_track(models={"resnet": foreign, "vit": own}, device="cuda", seeds=[0, 4])
     return filled
@@ -256,19 +350,29 @@ def referenced(filled):
 
 def test_the_caption_tells_models_of_different_dense_and_budgets_apart(referenced):
     page = markdown_text(table_of(referenced))
-    assert "Dense: reference weights resnet20-12fca82f.th (resnet); own recipe, 1 epoch (vit)." in page
-    assert "Budgets in epochs: 0.25 of fine-tuning, 8 from scratch (resnet); 0.25 of fine-tuning, 9 from scratch (vit)." in page
+    assert (
+        "Dense: reference weights resnet20-12fca82f.th (resnet); own recipe, 1 epoch (vit)." in page
+    )
+    assert (
+        "Budgets in epochs: 0.25 of fine-tuning, 8 from scratch (resnet); 0.25 of fine-tuning, 9 "
+        "from scratch (vit)."
+    ) in page
     assert "Compressed on cuda; seeds: 0, 4." in page
 
 
 def test_the_caption_names_the_methods_that_train_for_other_epochs(filled, point):
     filled.write_method("slim", [point("a", range(5))], scratch_epochs=2.5)
-    assert "from scratch (resnet, vit); 2.5 from scratch (slim). Compressed" in markdown_text(table_of(filled))
+    assert "from scratch (resnet, vit); 2.5 from scratch (slim). Compressed" in markdown_text(
+        table_of(filled)
+    )
 
 
 def test_the_caption_warns_that_reference_weights_may_be_chosen_on_test(referenced):
     page = markdown_text(table_of(referenced))
-    assert "The author of the reference weights had no validation split: dense and everything made from it may be chosen on the test set." in page
+    assert (
+        "The author of the reference weights had no validation split: dense and everything made "
+        "from it may be chosen on the test set."
+    ) in page
 
 
 @pytest.mark.parametrize(("images", "digits"), [(1, 1), (9_999, 1), (10_000, 2), (50_000, 2)])

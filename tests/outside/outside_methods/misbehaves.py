@@ -120,7 +120,11 @@ class SearchesMemory(Misbehaves):
         while frame is not None:
             held += getattr(frame, "f_" + "locals").values()
             frame = getattr(frame, "f_" + "back")
-        found = [value for value in held if isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == 540]
+        found = [
+            value
+            for value in held
+            if isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == 540
+        ]
         if found:
             raise RuntimeError("the test split lies in memory")
         return model
@@ -141,7 +145,11 @@ class ReadsTheTestSplit(Misbehaves):
             "a library in Rust": lambda: module("safetensors.torch").torch.load_file(str(file)),
             "a child process": lambda: module("subprocess").check_output(["cat", str(file)]),
             "a link": lambda: (os.link(file, kept), kept.read_bytes(), kept.unlink()),
-            "another name": lambda: (os.rename(file, kept), kept.read_bytes(), os.rename(kept, file)),
+            "another name": lambda: (
+                os.rename(file, kept),
+                kept.read_bytes(),
+                os.rename(kept, file),
+            ),
             "the dataset": lambda: os.open(f"{learn}/datasets/data/digits.csv.gz", os.O_RDONLY),
             "memory": lambda: os.open(f"/proc/{os.getppid()}/mem", os.O_RDONLY),
             "the network": lambda: socket.socket().bind(("127.0.0.1", 0)),
