@@ -2,7 +2,7 @@
 of small tensors, then heal the chains by a brief fine-tuning.
 
 Tomut, Jahromi, ..., Orus, "CompactifAI: Extreme Compression of Large Language Models
-using Quantum-Inspired Tensor Networks", 2024, arXiv 2401.14109 (sheet S14). With O =
+using Quantum-Inspired Tensor Networks", 2024, arXiv 2401.14109. With O =
 o_1 ... o_p and I = i_1 ... i_p the weight W (O, I) becomes cores (chi_k-1, o_k, i_k,
 chi_k) by p - 1 SVDs from left to right, each of which keeps the chi largest singular
 values and hands S V^T on; for p = 2 that is the truncated SVD of the rearranged matrix
@@ -24,7 +24,7 @@ goes on to quantise); the statistics of batch norms are re-estimated on the cali
 images before healing. Checked against: tensorly 0.10's tensor_train_matrix (2 to 4
 cores; matrices equal to 1e-12) and Gao et al.'s Matrix2MPO, github.com/zfgao66/OPF at
 53797e1 (2 cores equal to 1e-12; of more cores it cuts all bonds at once, with a larger
-error than ours); the sheet's examples; both ways against the layer.
+error than ours); worked examples; both ways against the layer.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Attention loses the same dimensions in all of its heads (the library's default).
 kernels scale logits by the root of the width that is left, so the rows of q are
 multiplied by sqrt(new / old width): a removed dimension equals a zeroed one. Such a
 unit's score is the mean over the heads. ASSUMED: every layer keeps one tenth of its
-channels (the sheet's limit); the step that would pass the budget goes unit by unit and
+channels (a usual limit); the step that would pass the budget goes unit by unit and
 leaves out those that would lead more than 0.5 % below it, so the budget is met that
 closely as long as a cheap unit is left; ties go to the earlier group and unit;
 LayerNorm scales count as the library counts them, position and class embeddings do not.

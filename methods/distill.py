@@ -2,7 +2,7 @@
 outputs beside the labels.
 
 Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", NIPS 2014
-workshop, arXiv 1503.02531 (sheet G1). The student is `slim`'s: the widest of the family
+workshop, arXiv 1503.02531. The student is `slim`'s: the widest of the family
 that meets the MACs budget, trained from scratch by the track's recipe. With p_s and p_t
 = softmax(z / T) of student and teacher, its loss is (1 - alpha) CE(z_s, y) + alpha T^2
 KL(p_t || p_s), the mean over images. The teacher is dense in eval mode; it sees the

@@ -1,5 +1,5 @@
 """ECoFLaP: choose each block's sparsity by how much the loss moves when its weights are
-shaken, then prune inside with Wanda (sheet A7).
+shaken, then prune inside with Wanda.
 
 Sung, Yoon, Bansal, "ECoFLaP: Efficient Coarse-to-Fine Layer-Wise Pruning for
 Vision-Language Models", ICLR 2024, arXiv 2310.02998. Coarse: for each weight W and each
@@ -16,7 +16,7 @@ of any is one of its own); convolutions as in Wanda. The budget is met exactly: 
 units are taken from the largest block (the authors' code adds them), and where a
 layer's zeros do not divide by its rows, those whose next weight scores lowest give one
 more. If no unfilled block has a score, all unfilled ones get theirs by room. Afterwards
-BatchNorm statistics are re-estimated (`bn_passes`; convention 0.10).
+BatchNorm statistics are re-estimated (`bn_passes`; a convention of this benchmark).
 
 Checked against: github.com/ylsung/ECoFLaP at 59dac0a, LayerSparsity with the sign of
 its removal loop set right: scores for the same z equal to 2e-6, 2,000 random

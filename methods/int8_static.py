@@ -3,7 +3,7 @@ kernels can run every layer.
 
 Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko, Quantization and Training of
 Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018, arXiv
-1712.05877, as post-training quantisation the way runtimes do it (sheets B11, B13):
+1712.05877, as post-training quantisation the way runtimes do it:
 weights int8, symmetric, per output channel; activations uint8, asymmetric, one grid per
 tensor, from the range that the calibration images give it.
 Which tensors get a grid: what a Conv2d or Linear reads, rounded where it is made, so

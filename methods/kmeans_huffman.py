@@ -2,7 +2,7 @@
 k-means, and the file holds their Huffman-coded indices.
 
 Han, Mao, Dally, Deep Compression: Compressing Deep Neural Networks with Pruning,
-Trained Quantization and Huffman Coding, ICLR 2016, arXiv 1510.00149 (sheet B18). Per
+Trained Quantization and Huffman Coding, ICLR 2016, arXiv 1510.00149. Per
 layer, 1-D k-means of the non-zero weights from centroids spread evenly between the
 smallest and the largest (the paper's best start), at most 100 of Lloyd's steps or until
 fewer than 1e-4 of the weights move, on the sorted weights with sums over ranges; a
@@ -23,7 +23,7 @@ the gradients of all its members); 32 bits mean that the model stays as it is.
 Checked against: scikit-learn's KMeans (Lloyd) from the same linear start, 2 to 16
 clusters of 2,000 values: centroids within 2e-3, sums of squares to 2e-4 (the rest is
 what stopping at 1e-4 leaves); the exact clustering by dynamic programming, which it
-never beats. In the tests: the sheet's 13 bits, the file read back.
+never beats. In the tests: 13 bits, the file read back.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ average; the average is over weights, where the paper counts blocks; a block's l
 are flattened together for ZD, whose z is signed; in a CNN a residual block is a block
 and a position of the map a token. With LIM, blocks without an identity shortcut (where
 the cosine is not defined) stay high; layers outside of any block always do. 32 bits
-keep the model. Checked against: the sheet's worked examples and, on the dense ViT of
+keep the model. Checked against: worked examples and, on the dense ViT of
 digits, both scores in numpy from its blocks' inputs and outputs, equal to 1e-6. The
 authors' repository holds no code.
 """

@@ -22,7 +22,7 @@ Checked against: github.com/LGrCo/L-GreCo at 13942f0, the dynamic program of its
 (lgreco_hook.py, cut out and run on the same tables of 3 to 15 layers and 3 to 8
 options, roles as there): the same choice in 60 of 60; with roles as here, dp_search.py
 of github.com/IST-DASLab/EvoPress at 50888a0, on the same tables of 2 to 19 layers: the
-same choice in 100 of 100; the sheet's worked example; trying all choices of random
+same choice in 100 of 100; a worked example; trying all choices of random
 tables.
 """
 

@@ -26,7 +26,7 @@ the end (not in the paper; 0: as the paper). Squeeze-and-excitation multiplies
 activations, for which there is no rule: skipped.
 Checked against: github.com/seulkiyeom/LRP_pruning at 1844971, its autograd rules put
 into our trained models, z^B included, in float64: S of every group within 2e-5 of the
-largest on the digits ResNet and MobileNetV2 and on ResNet-20. In the tests: the sheet's
+largest on the digits ResNet and MobileNetV2 and on ResNet-20. In the tests: a worked
 example, conservation, the rule written out with matrices.
 """
 

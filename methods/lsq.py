@@ -26,7 +26,7 @@ the model stays as it is, untrained. Checked against:
 torch._fake_quantize_learnable_per_tensor_affine (torch 2.13) at 2, 3, 4 and 8 bits,
 signed, unsigned and with offsets: values and gradients of v equal, of s and Qn to 2e-5,
 but for values up to half a step beyond the last point, which torch takes as inside and
-the paper as outside. In the tests: the sheet's gradients by hand, and what is stored
+the paper as outside. In the tests: worked gradients by hand, and what is stored
 against what was trained.
 """
 

@@ -2,7 +2,7 @@
 components, so that the last ones can be cut off, as many as a budget asks.
 
 Horvath, Laskaridis, Rajput, Wang, "Maestro: Uncovering Low-Rank Structures via
-Trainable Decomposition", ICML 2024, arXiv 2308.14929 (sheet S10). W = weight.flatten(1)
+Trainable Decomposition", ICML 2024, arXiv 2308.14929. W = weight.flatten(1)
 = A B of full rank, A = U S^1/2, B = S^1/2 V^T. A step draws one pair (layer, b), all
 pairs in random order before one comes again, and trains on CE(full pass) + CE(pass with
 only the first b components of that layer; targets softmax(full), detached) + `lam`
@@ -15,7 +15,7 @@ not be smaller becomes a dense layer again, with all its components, and counts 
 one component of each stays, even if that exceeds `rho`. 1 keeps dense, untrained.
 ASSUMED: the trained dense model is the start, instead of hundreds of epochs from
 scratch; `share` of the track's fine-tuning epochs train with ordered dropout, the
-others what is left, each part with its own warm-up and decay (1: the sheet's cut after
+others what is left, each part with its own warm-up and decay (1: the cut after
 training; 0: SVD with ranks by importance, fine-tuned); `rho`, where the paper cuts at a
 fixed importance and tunes `lam`; importances as shares, since a batch norm makes the
 scale of the weights before it meaningless (absolute ones cost 5 to 47 points of
@@ -27,7 +27,7 @@ re-estimated at the end, on the calibration images.
 Checked against: github.com/SamuelHorvath/Maestro-LoD at 0003014: a LeNet decomposed by
 both, factors equal; 100 steps of SGD on the same images, with its sampler's cuts, at
 lam 0, 0.001 and 0.01: factors equal to 2e-7, importances to 1e-5, the same ranks at
-three thresholds. In the tests: the sheet's diagonal.
+three thresholds. In the tests: a diagonal matrix by hand.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""Global magnitude pruning: zero the smallest weights of all layers together (sheet
-B2).
+"""Global magnitude pruning: zero the smallest weights of all layers together.
 
 Han, Pool, Tran, Dally, "Learning both weights and connections for efficient neural
 networks", NeurIPS 2015: score |w|; here one-shot, without retraining. All prunable
 weights are ranked in one list and exactly k = round(s n) are zeroed, ties broken by
-position (the sheets' rule 0.5). The weights are ranked as trained, before any BatchNorm
+position. The weights are ranked as trained, before any BatchNorm
 folding. Afterwards BatchNorm statistics are re-estimated on the calibration images
-(`bn_passes`; convention 0.10).
+(`bn_passes`; a convention of this benchmark).
 
-Checked against: the sheet's worked example and torch.nn.utils.prune.global_unstructured
+Checked against: a worked example and torch.nn.utils.prune.global_unstructured
 (same masks).
 """
 

@@ -2,14 +2,14 @@
 weights of each block fade out of the forward pass.
 
 Bambhaniya, Yazdanbakhsh, Subramanian, Kao, Agrawal, Evci, Krishna, "Progressive
-Gradient Flow for Robust N:M Sparsity Training in Transformers", 2024, arXiv 2402.04744
-(sheet A5). N of every M consecutive weights along the input channels are kept
-(convolutions: in the order out, kh, kw, in), chosen anew at every forward pass by |W|
-in float32, ties losing at the lower index. Mask decay (MdGf) trains with W (mask + (1 -
-mask) beta), beta falling linearly or exponentially; structure decay (SdGf) uses binary
-masks: stepwise (M-1):M, M/2:M, ..., N:M, or geometric 8N:8M, 4N:4M, 2N:2M, N:M. As in
-the paper the model is new, trained by the track's recipe for training from scratch; the
-weights of the dense model play no part.
+Gradient Flow for Robust N:M Sparsity Training in Transformers", 2024, arXiv 2402.04744.
+N of every M consecutive weights along the input channels are kept (convolutions: in the
+order out, kh, kw, in), chosen anew at every forward pass by |W| in float32, ties losing
+at the lower index. Mask decay (MdGf) trains with W (mask + (1 - mask) beta), beta
+falling linearly or exponentially; structure decay (SdGf) uses binary masks: stepwise
+(M-1):M, M/2:M, ..., N:M, or geometric 8N:8M, 4N:4M, 2N:2M, N:M. As in the paper the
+model is new, trained by the track's recipe for training from scratch; the weights of
+the dense model play no part.
 ASSUMED: 5 % of the steps dense before and 10 % with the final binary mask after the
 decay (the code's defaults are 0); beta ends at 0.01 (exponential) or 0 (linear);
 `gradient`: "chain" follows the chain rule, so that it fades with beta (our reading of
@@ -19,13 +19,13 @@ channels M does not divide stays dense (M = 16 on digits: 6 of 19 in resnet with
 the weights, 3 of 14 in mobilenet with 18 %, 6 of 24 in mixer with 2 %). Geometric
 blocks wider than a row run on into the next row, as in the released code; where they do
 not divide a layer's weights it is still dense in that frame. The released code's errors
-that the sheet lists (lost bias, swapped arguments) are not followed.
+that are known of it (lost bias, swapped arguments) are not followed.
 
 Checked against: the authors' autograd functions
 (github.com/abhibambhaniya/progressive_gradient_flow_nm_sparsity @4ee44a4, an
 indentation repaired), run side by side: weights and straight-through gradients bit for
 bit the same in 144 cases (linear, exponential, step; Linear and Conv2d), the same
-frames of structure decay to within an epoch in 10; the sheet's worked example; beta = 1
+frames of structure decay to within an epoch in 10; a worked example; beta = 1
 trains as without, bit for bit.
 """
 

@@ -2,27 +2,27 @@
 ones stay small, then prune the smallest at once.
 
 Schwarz, Jayakumar, Pascanu, Latham, Teh, "Powerpropagation: a sparsity inducing weight
-reparameterisation", NeurIPS 2021, arXiv 2110.00296 (sheet A6). w = theta |theta|^(alpha
+reparameterisation", NeurIPS 2021, arXiv 2110.00296. w = theta |theta|^(alpha
 - 1), initialised so that w is what it would have been; the smaller a weight, the slower
 it moves. A new model is trained by the track's recipe for training from scratch, then
 exactly round(s n) of all prunable weights, the smallest |w|, are zeroed, and BatchNorm
-statistics are re-estimated (`bn_passes`; convention 0.10). As adaptive optimisers
-divide the effect out again, training is by SGD with momentum at a learning rate and a
-weight decay of the method's own, whatever the track's optimiser; epochs, batch, warm-up
-and smoothing are the track's.
-ASSUMED: alpha 1.375 (the sheet's choice for convolutions); learning rate 0.3, chosen on
-validation images of digits (0.1 and 0.3 on resnet and mobilenet, confirmed on mixer;
-none of 0.03, 0.1, 0.3 and 1 trains vit); weight decay 0.0005, not tuned; prunable
-layers and classifier are reparametrised, all others trained as usual; a layer that
-starts at zero (a mixer's head) is left as it is, since theta = 0 never learns; weight
-decay acts on theta and is divided by alpha, so that it shrinks w as fast as it would
-without; one ranking over all layers (the authors' notebook prunes layer by layer); no
-gradual pruning, which the paper adds on top.
+statistics are re-estimated (`bn_passes`; a convention of this benchmark). As adaptive
+optimisers divide the effect out again, training is by SGD with momentum at a learning
+rate and a weight decay of the method's own, whatever the track's optimiser; epochs,
+batch, warm-up and smoothing are the track's.
+ASSUMED: alpha 1.375 (ours for convolutions); learning rate 0.3, chosen on validation
+images of digits (0.1 and 0.3 on resnet and mobilenet, confirmed on mixer; none of 0.03,
+0.1, 0.3 and 1 trains vit); weight decay 0.0005, not tuned; prunable layers and
+classifier are reparametrised, all others trained as usual; a layer that starts at zero
+(a mixer's head) is left as it is, since theta = 0 never learns; weight decay acts on
+theta and is divided by alpha, so that it shrinks w as fast as it would without; one
+ranking over all layers (the authors' notebook prunes layer by layer); no gradual
+pruning, which the paper adds on top.
 
 Checked against: a port of the authors' MNIST notebook
 (github.com/dlpbc/powerpropagation-pytorch @99e29ce), trained side by side with alpha
 1.375, 2 and 4: weights after 300 steps equal within 1.1e-5, masks by layer the same;
-the sheet's worked example; alpha = 1 trains as without, bit for bit.
+a worked example; alpha = 1 trains as without, bit for bit.
 """
 
 from __future__ import annotations

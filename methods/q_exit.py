@@ -25,8 +25,8 @@ Checked against: github.com/tinkoff-ai/palbert at 52a79af, its palbert_fast.py a
 loss.py, with stand-ins for transformers' ALBERT layers, eps off and lambda of the last
 layer 1, for 20 random models of 6 layers: p, prior and loss within 2e-7, gradients
 within 3e-6 of the largest; the layer that each of 640 inputs leaves at, at five q:
-equal; logits, ours in a batch of 32, theirs alone, within 5e-7. In the tests: the
-sheet's worked example and its prior of 12 layers.
+equal; logits, ours in a batch of 32, theirs alone, within 5e-7. In the tests: a worked
+example and its prior of 12 layers.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""Random pruning: zero a random share of each layer's weights (sheet B1, unstructured).
+"""Random pruning: zero a random share of each layer's weights (unstructured).
 
 The control of every pruning criterion (Blalock et al., "What is the state of neural
 network pruning?", MLSys 2020). Per layer, i.i.d. N(0, 1) scores are drawn from a
 generator that depends on the seed and the layer's name alone, and the k = round(s n)
 lowest are zeroed; densities are uniform over layers. Afterwards BatchNorm statistics
-are re-estimated on the calibration images (`bn_passes`; convention 0.10 of the sheets),
-as for every one-shot pruning here.
+are re-estimated on the calibration images (`bn_passes`; a convention of this
+benchmark), as for every one-shot pruning here.
 
-Checked against: exact counts and the expected overlap 0.5 of two masks at s = 0.5
-(sheet B1).
+Checked against: exact counts and the expected overlap 0.5 of two masks at s = 0.5.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """RigL: train a sparse network from scratch, moving its connections to where the dense
-gradient is largest (sheet B12).
+gradient is largest.
 
 Evci, Gale, Menick, Castro, Elsen, "Rigging the Lottery: Making All Tickets Winners",
 ICML 2020, arXiv 1911.11134. Every layer starts with random connections, as many as its
@@ -23,8 +23,7 @@ random mask. sparsity=0 keeps dense itself.
 
 Checked against: github.com/google-research/rigl at d39fc7d, get_sparsities_erdos_renyi
 on 139 lists of shapes (ResNet-18, MobileNetV2, ViT-Ti, random ones): the same dense
-layers, counts equal within 4 (it rounds the budget per layer). The sheet's worked
-examples.
+layers, counts equal within 4 (it rounds the budget per layer). Worked examples.
 """
 
 from __future__ import annotations

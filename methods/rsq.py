@@ -2,7 +2,7 @@
 tokens more in the second moments, then quantise as GPTQ does.
 
 Sung, Yadav, Li, Yoon, Bansal, RSQ: Learning from Important Tokens Leads to Better
-Quantized LLMs, 2025, arXiv 2503.01820 (sheet S02). Rotate: LayerScale and the affine
+Quantized LLMs, 2025, arXiv 2503.01820. Rotate: LayerScale and the affine
 part of each LayerNorm go into the layer before or after, the mean subtraction M = I - 1
 1^T / D into all that is added to the residual stream, so that an RMS norm without
 parameters is left; then writers W <- (M Q)^T W, tokens t <- t M Q, readers W <- W Q,
@@ -23,7 +23,7 @@ set. One factorisation in float64 needs no second try. Checked against:
 github.com/ylsung/rsq at 1a7cf31d, `OriginalAttentionWeighting` and `GPTQ.add_batch` on
 the attention and inputs of a trained ViT of the digits track: H of each block's fc1
 equal to 3e-7 (its H counts sequences, ours tokens). In the tests: the rotated model's
-logits, the sheet's tokens; r_min = 1 without rotation equals `gptq`.
+logits, worked tokens; r_min = 1 without rotation equals `gptq`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ channels (the token MLP of a Mixer), the affine map stays, without a norm. Check
 against: github.com/xinghaochen/SLAB at f58db00, side by side: `LinearNorm` with `RepBN`
 over 15 steps of training and in eval mode (1e-6), `Attention` of slab_deit.py, outputs
 and gradients in both orders of its products (3e-7), and `merge_bn` of its Swin block
-(1e-7). In the tests: the sheet's oracles, and whole models before and after the
+(1e-7). In the tests: oracles worked by hand, and whole models before and after the
 merging.
 """
 

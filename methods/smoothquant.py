@@ -24,7 +24,7 @@ keep the model as it is. Checked against: github.com/mit-han-lab/smoothquant at 
 `smooth_ln_fcs` (alpha 0, 0.3, 0.5, 0.85, 1; LayerNorm of 48
 channels, one of them with zero weights) and `quantize_activation_per_token_absmax` on
 the same tensors: equal bit for bit. Its weights lie within one step of ours, whose
-scales are rounded to float16. In the tests: the sheet's example, and each model before
+scales are rounded to float16. In the tests: a worked example, and each model before
 and after smoothing.
 """
 

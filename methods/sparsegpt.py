@@ -2,7 +2,7 @@
 make up for each, as the second moment of the inputs says.
 
 Frantar, Alistarh, SparseGPT: Massive Language Models Can be Accurately Pruned in
-One-Shot, ICML 2023, arXiv 2301.00774 (sheet B16). H = 2/N sum x x^T over the inputs of
+One-Shot, ICML 2023, arXiv 2301.00774. H = 2/N sum x x^T over the inputs of
 a layer (convolutions: unfolded windows), damped by `percdamp` of its mean diagonal, U
 the upper Cholesky factor of its inverse. At the start of each block of 128 columns the
 weights of least w_ij^2 / U_jj^2 in the whole block are marked; with `m` those of each m

@@ -1,5 +1,5 @@
 """Wanda: zero, in each output row, the weights whose magnitude times input norm is
-smallest (sheet B15).
+smallest.
 
 Sun, Liu, Bair, Kolter, "A simple and effective pruning approach for large language
 models", ICLR 2024. Metric_ij = |W_ij| * ||X_j||_2, the norm of input feature j over all
@@ -9,11 +9,12 @@ inputs of a block come from the pruned blocks before it (ASSUMED as default; the
 vision script uses dense inputs). Convolutions (ASSUMED, the paper has Linear only):
 feature j is (channel, ky, kx) of the unfolded input, a row is a filter. Calibration
 images are the track's, not augmented (the vision script draws 4,096 augmented ones).
-Afterwards BatchNorm statistics are re-estimated (`bn_passes`; convention 0.10).
+Afterwards BatchNorm statistics are re-estimated (`bn_passes`; a convention of this
+benchmark).
 
 Checked against: github.com/locuslab/wanda at 8e8fc87, `WrappedLayer` and `compute_mask`
 per row of its vision script on the inputs of every layer of a trained ViT of the digits
-track, at 50 and 77 %: masks equal. In the tests: the sheet's worked example; exactly
+track, at 50 and 77 %: masks equal. In the tests: a worked example; exactly
 floor(s n) zeros in every row.
 """
 

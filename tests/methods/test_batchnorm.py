@@ -12,7 +12,7 @@ from torch import nn
 from methods.parts.network.batchnorm import fold_batchnorms, has_batchnorm, recalibrate
 
 
-def test_the_sheet_s_worked_example():
+def test_the_worked_example():
     model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=0.0)).eval()
     conv, norm = model
     conv.weight.data.fill_(5)

@@ -1,4 +1,4 @@
-"""Matrix product operators: the sheet's examples, their errors, both ways to run them,
+"""Matrix product operators: worked examples, their errors, both ways to run them,
 and what healing is worth.
 """
 
@@ -47,7 +47,7 @@ def test_a_kronecker_product_is_exact_at_bond_one_and_its_factors_are_the_cores(
     torch.testing.assert_close(last[0, :, :, 0].abs(), (B * A.norm()).abs())
 
 
-def test_parameters_and_factors_are_the_sheet_s():
+def test_parameters_and_factors_are_those_worked_out_by_hand():
     assert parameters([16 * 16, 24 * 24], 8) == 8 * (256 + 576) == 6656
     assert [near_equal(n, 2) for n in (384, 1536, 1152)] == [[16, 24], [32, 48], [32, 36]]
     assert near_equal(48, 3) == [3, 4, 4] and near_equal(17, 2) == [1, 17]

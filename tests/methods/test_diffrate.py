@@ -43,7 +43,7 @@ def soft(model, w):
     return model
 
 
-def test_the_cost_of_the_released_schedule_is_the_sheets():
+def test_the_cost_of_the_released_schedule_is_as_published():
     rest = 197 * 384 * 16**2 * 3 + 384 * 1000
     K = torch.tensor([KP, KM], dtype=torch.float64).T[1:]
     assert cost(K, 197, 384, 4 * 384).item() + rest == pytest.approx(2.905256e9, abs=1e3)

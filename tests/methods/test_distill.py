@@ -28,7 +28,7 @@ class Always(nn.Module):
         return self.logits * 1
 
 
-def test_the_soft_loss_of_the_sheet_s_example_is_worked_out_by_hand():
+def test_the_soft_loss_of_the_example_is_worked_out_by_hand():
     # p_t = (3/4, 1/4), p_s = (1/2, 1/2)
     teacher, student = torch.tensor([[3.0, 1.0]]).log(), torch.zeros(1, 2)
     assert soft_loss(student, teacher, 1.0).item() == pytest.approx(

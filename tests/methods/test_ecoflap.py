@@ -1,4 +1,4 @@
-"""The sheet's examples of scores and allocation, the budget, and the paper's claim that
+"""Worked examples of scores and allocation, the budget, and the paper's claim that
 a block that matters more keeps more.
 """
 
@@ -54,7 +54,7 @@ def test_shaking_leaves_every_weight_bit_for_bit_as_it_was(make_model, track_dat
     assert EPS == 1e-3
 
 
-def test_allocation_gives_the_sheet_s_worked_example():
+def test_allocation_gives_the_worked_example():
     assert kept([3.0, 1.0], [100, 100], 0.5, 0.6) == [55, 45]
 
 

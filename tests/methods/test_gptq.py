@@ -38,7 +38,7 @@ def by_explicit_inverses(W, H, grid):
     return done
 
 
-def test_gptq_rounds_the_sheets_pair_to_one_and_zero():
+def test_gptq_rounds_the_pair_to_one_and_zero():
     W, H = torch.tensor([[0.6, 0.6]]), torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
     codes = gptq(W, H, Rule(2, 2, integers), percdamp=0)
     nearest = round_to_nearest(W, Rule(2, 2, integers))

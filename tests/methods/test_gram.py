@@ -25,7 +25,7 @@ def test_moments_of_a_strided_convolution_give_its_output_energy():
     )
 
 
-def test_the_sheet_s_two_tokens_give_their_importance_as_diagonal():
+def test_the_two_tokens_give_their_importance_as_diagonal():
     layer, r = nn.Linear(2, 1), torch.tensor([0.00995, 1.99005])
     H = moments(layer, {"": layer}, torch.eye(2)[None], {"": r})[""]
     torch.testing.assert_close(H, r.double().diag())

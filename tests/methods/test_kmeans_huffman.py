@@ -103,7 +103,7 @@ def test_a_layer_without_zeros_uses_all_codes_and_one_of_zeros_alone_stays_zero(
     assert len(layer.weight.unique()) == 8 and not empty.weight.any()
 
 
-def test_the_sheets_frequencies_take_thirteen_bits():
+def test_the_frequencies_take_thirteen_bits():
     symbols = torch.tensor([0, 0, 0, 0, 0, 1, 2, 3])
     parts = huffman(symbols)
     assert parts["lengths"].tolist() == [0, 1, 1, 2]  # lengths 1, 2, 3, 3

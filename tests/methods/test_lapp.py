@@ -15,7 +15,7 @@ def gated(conv, mask=None):
     return layer
 
 
-def test_the_sheets_filters_give_its_mask_and_half_of_the_macs():
+def test_the_filters_give_its_mask_and_half_of_the_macs():
     q, t = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor(0.25, requires_grad=True)
     m = gates(q, t, 0.05)
     assert m.tolist() == [0, 0, 1, 1] and m.sum() / len(m) == 0.5

@@ -34,7 +34,7 @@ def test_lim_is_the_mean_over_tokens_and_not_the_cosine_of_the_flattened_block()
     assert lim(image, Y.transpose(1, 2).unsqueeze(3)).tolist() == [-0.5]
 
 
-def test_zd_counts_the_sheets_one_large_weight_of_five():
+def test_zd_counts_the_one_large_weight_of_five():
     # mean 2, deviation 4: z = -0.5 and 2
     assert zd(torch.tensor([0.0, 0.0, 0.0, 0.0, 10.0])) == pytest.approx(0.2)
     assert zd(torch.tensor([0.0, 0.0, 0.0, 0.0, -10.0])) == 0  # signed

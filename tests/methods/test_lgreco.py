@@ -13,7 +13,7 @@ from methods.parts.quantization.levels import BITS, budget, costs, logits, round
 from methods.parts.training.losses import soft_loss
 
 MODELS = ["mobilenet", "vit"]
-SHEET = [[8, 4, 2], [8, 4, 2]], [[0.0, 1.0, 5.0], [0.0, 3.0, 4.0]]
+WORKED = [[8, 4, 2], [8, 4, 2]], [[0.0, 1.0, 5.0], [0.0, 3.0, 4.0]]
 
 
 def widths(model):
@@ -30,8 +30,8 @@ def average(model):
 
 
 @pytest.mark.parametrize(("limit", "error"), [(4, 9.0), (8, 4.0), (10, 4.0), (12, 1.0), (16, 0.0)])
-def test_the_sheets_table_of_two_layers(limit, error):
-    sizes, errors = SHEET
+def test_the_table_of_two_layers(limit, error):
+    sizes, errors = WORKED
     chosen = least(sizes, errors, limit)
     assert sum(errors[layer][v] for layer, v in enumerate(chosen)) == error
     assert sum(sizes[layer][v] for layer, v in enumerate(chosen)) <= limit
@@ -41,9 +41,9 @@ def test_the_sheets_table_of_two_layers(limit, error):
 
 def test_a_budget_below_the_cheapest_options_is_refused():
     with pytest.raises(ValueError, match="raise the budget"):
-        least(*SHEET, 3)
+        least(*WORKED, 3)
     with pytest.raises(ValueError, match="raise the budget"):
-        buckets(SHEET[0], 3)
+        buckets(WORKED[0], 3)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -20,7 +20,7 @@ def labelled(data, count=40):
     return Split(split.images[:count], split.labels[:count])
 
 
-def test_the_sheets_pair_gets_one_and_a_half_and_a_half_of_the_relevance():
+def test_the_pair_gets_one_and_a_half_and_a_half_of_the_relevance():
     conv = nn.Conv2d(2, 2, 1)
     conv.weight.data, conv.bias.data = (
         torch.tensor([[1.0, -1.0], [2.0, 2.0]]).view(2, 2, 1, 1),

@@ -33,7 +33,7 @@ def gradients(v, s, Qn, top):
         (-10.0, -4.0, 0, -4.0, -1.0),
     ],
 )
-def test_the_sheets_gradients_of_the_step(v, value, inside, ds, dQn):
+def test_the_gradients_of_the_step(v, value, inside, ds, dQn):
     y, dv, found, of_offset = gradients([v], 1.0, 4.0, 7)
     assert (y, dv) == ([value], [inside])
     assert found == pytest.approx(ds) and of_offset == pytest.approx(dQn)

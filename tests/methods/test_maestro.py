@@ -50,7 +50,7 @@ def two_layers():
     return model, parts, OrderedDropout(model, parts, torch.Generator().manual_seed(0))
 
 
-def test_the_importances_of_the_sheets_diagonal_are_the_sums_of_its_tails_and_a_threshold_of_2_keeps_rank_2():
+def test_the_importances_of_the_diagonal_are_the_sums_of_its_tails_and_a_threshold_of_2_keeps_rank_2():
     part = diagonal(3.0, 2.0, 1.0)
     torch.testing.assert_close(importance(part.A, part.B), torch.tensor([6.0, 3.0, 1.0]))
     torch.testing.assert_close(suffix_norms(part.B).square(), torch.tensor([6.0, 3.0, 1.0]))

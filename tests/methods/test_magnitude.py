@@ -1,4 +1,4 @@
-"""The sheet's example, ties, and torch's own pruning as oracle."""
+"""A worked example, ties, and torch's own pruning as oracle."""
 
 import torch
 from torch.nn.utils import prune
@@ -8,7 +8,7 @@ from methods.parts.network.layers import prunable
 from methods.parts.pruning.masks import smallest
 
 
-def test_the_sheet_s_worked_example_zeroes_a_whole_small_layer():
+def test_the_worked_example_zeroes_a_whole_small_layer():
     masks = smallest({"one": torch.tensor([1.0, 2.0]), "two": torch.tensor([10.0, 20.0])}, 0.5)
     assert masks["one"].tolist() == [True, True] and masks["two"].tolist() == [False, False]
 

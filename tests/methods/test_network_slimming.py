@@ -15,7 +15,7 @@ def gammas(*values):
     return [nn.Parameter(torch.tensor(value)) for value in values]
 
 
-def test_the_sheets_two_smallest_scales_go_whatever_their_sign():
+def test_the_two_smallest_scales_go_whatever_their_sign():
     assert global_order(importance(gammas([0.9, -0.01, 0.5], [0.02, -0.8])))[: int(0.4 * 5)] == [
         (0, 1),
         (1, 0),

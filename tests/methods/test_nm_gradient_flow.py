@@ -10,12 +10,12 @@ from methods.nm_gradient_flow import GRADIENTS, Flow, NmGradientFlow, divisible,
 from methods.parts.network.layers import prunable
 from methods.parts.training.train import train
 
-SHEET = torch.tensor([[1.0, -2.0, 3.0, 0.5]])
+WORKED = torch.tensor([[1.0, -2.0, 3.0, 0.5]])
 
 
 def flow(beta, gradient="chain", sizes=(4,), kept=None):
-    """Return the parametrisation of the sheet's weights at `beta`, 2:4."""
-    result = Flow(SHEET, sizes, GRADIENTS[gradient])
+    """Return the parametrisation of worked weights at `beta`, 2:4."""
+    result = Flow(WORKED, sizes, GRADIENTS[gradient])
     result.show((beta, kept or {4: 2}))
     return result
 
@@ -28,10 +28,10 @@ def patterns(method, steps=100):
     return list(dict.fromkeys(next(((n, m) for m, n in kept.items()), None) for _, kept in shown))
 
 
-def test_the_sheets_weights_fade_to_their_two_largest():
-    torch.testing.assert_close(flow(0.5)(SHEET), torch.tensor([[0.5, -2.0, 3.0, 0.25]]))
-    assert flow(0.0)(SHEET).tolist() == [[0.0, -2.0, 3.0, 0.0]]
-    assert flow(1.0)(SHEET).tolist() == SHEET.tolist()
+def test_the_weights_fade_to_their_two_largest():
+    torch.testing.assert_close(flow(0.5)(WORKED), torch.tensor([[0.5, -2.0, 3.0, 0.25]]))
+    assert flow(0.0)(WORKED).tolist() == [[0.0, -2.0, 3.0, 0.0]]
+    assert flow(1.0)(WORKED).tolist() == WORKED.tolist()
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_sheets_weights_fade_to_their_two_largest():
 def test_the_chain_rule_scales_the_gradient_of_faded_weights_and_straight_through_does_not(
     gradient, expected
 ):
-    W = SHEET.clone().requires_grad_()
+    W = WORKED.clone().requires_grad_()
     result = flow(0.5, gradient)(W)
     result.sum().backward()
     assert result.tolist() == [[0.5, -2.0, 3.0, 0.25]]
@@ -73,7 +73,7 @@ def test_beta_falls_to_zero_between_the_dense_and_the_binary_steps(decay, expect
     assert method.frame(50, 100) == method.frame(100, 100) == (0.0, {16: 1})
 
 
-def test_structures_thin_out_in_the_sheets_frames():
+def test_structures_thin_out_in_the_frames():
     assert patterns(NmGradientFlow(1, 16, "stepwise")) == [
         None,
         (15, 16),
@@ -89,7 +89,7 @@ def test_structures_thin_out_in_the_sheets_frames():
 def test_a_block_size_that_does_not_divide_a_layer_or_is_not_shown_leaves_all():
     wide = flow(0.0, sizes=(4, 32), kept={32: 16})
     assert wide.sizes == [4]
-    assert wide(SHEET).tolist() == SHEET.tolist()
+    assert wide(WORKED).tolist() == WORKED.tolist()
 
 
 @pytest.mark.parametrize("decay", ["linear", "exponential", "stepwise", "geometric"])

@@ -15,7 +15,7 @@ from methods.powerpropagation import Power, Powerpropagation, train_powers
 
 
 @pytest.mark.parametrize(("theta", "w"), [(0.5, 0.25), (-0.5, -0.25)])
-def test_the_sheets_parameter_gives_its_weight_and_gradient(theta, w):
+def test_the_parameter_gives_its_weight_and_gradient(theta, w):
     parameter = torch.tensor(theta, requires_grad=True)
     weight = Power(2.0)(parameter)
     weight.backward()

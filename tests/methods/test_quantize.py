@@ -27,7 +27,7 @@ def weight(seed, rows=4, columns=30):
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
-def test_three_bit_symmetric_grid_rounds_the_sheets_row():
+def test_three_bit_symmetric_grid_rounds_the_row():
     codes = round_to_nearest(
         torch.tensor([[-1.0, 0.6, 0.2]]), Rule(3, 3, partial(minmax, symmetric))
     )

@@ -1,4 +1,4 @@
-"""The sheet's examples, the budget, what moves when, and the paper's claim on a task
+"""Worked examples, the budget, what moves when, and the paper's claim on a task
 where the connections matter.
 """
 
@@ -14,7 +14,7 @@ from methods.parts.network.layers import prunable
 from methods.rigl import RigL, drop_fraction, erk_kept, moved, random_off
 
 
-def test_erk_gives_the_sheet_s_worked_example():
+def test_erk_gives_the_worked_example():
     assert erk_kept({"a": torch.Size([100, 100]), "b": torch.Size([10, 100])}, 0.8) == {
         "a": 1419,
         "b": 781,

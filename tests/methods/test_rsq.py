@@ -1,4 +1,4 @@
-"""The rotation changes no logit, the sheet's tokens get their weights, uniform weights
+"""The rotation changes no logit, worked tokens get their weights, uniform weights
 are GPTQ, and what the paper claims holds in miniature.
 """
 
@@ -86,7 +86,7 @@ def test_a_transformer_that_cannot_be_rotated_is_skipped_with_the_reason(kind):
     assert "cannot be rotated" in Rsq().skip(model)
 
 
-def test_the_sheet_s_two_tokens_and_equal_ones():
+def test_the_two_tokens_and_equal_ones():
     torch.testing.assert_close(
         scaled(torch.tensor([[0.2, 0.8], [3.0, 3.0]]), 0.005),
         torch.tensor([[0.00995, 1.99005], [1.0, 1.0]]),

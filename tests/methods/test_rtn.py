@@ -16,7 +16,7 @@ def rounded(make_model, make_data, name, bits):
     return Rtn(bits).compress(make_model(name), make_data(name))
 
 
-def test_rtn_rounds_the_sheets_row_in_a_model(make_data):
+def test_rtn_rounds_the_row_in_a_model(make_data):
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 1), torch.nn.Linear(1, 1))
     model[1].weight.data = torch.tensor([[-1.0, 0.6, 0.2]])
     data = make_data("vit")

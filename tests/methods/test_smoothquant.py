@@ -49,7 +49,7 @@ def rounded(norm, layer, x):
     return nn.functional.linear(grid.nearest(h.reshape(1, -1)).view_as(h), weight, layer.bias)
 
 
-def test_the_sheets_channel_of_16_against_a_weight_of_1_meets_it_at_4():
+def test_the_channel_of_16_against_a_weight_of_1_meets_it_at_4():
     norm, layer = nn.LayerNorm(2), nn.Linear(2, 3)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, 0.5], [-0.5, 1.0], [0.25, 0.0]]))

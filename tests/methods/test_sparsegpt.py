@@ -1,4 +1,4 @@
-"""The sheet's example, its limiting cases, exact counts, and the paper's claim on a
+"""A worked example, its limiting cases, exact counts, and the paper's claim on a
 layer's output.
 """
 
@@ -28,7 +28,7 @@ def moment(x):
     return 2 / len(x) * (x.T @ x).double()
 
 
-def test_the_sheet_s_pair_becomes_zero_and_one_and_a_half():
+def test_the_pair_becomes_zero_and_one_and_a_half():
     W, H = torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
     Q = sparsegpt(W, H, 0.5, None, percdamp=0)
     torch.testing.assert_close(Q, torch.tensor([[0.0, 1.5]]))

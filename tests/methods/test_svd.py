@@ -16,7 +16,7 @@ def weights(module):
     return sum(p.numel() for name, p in module.named_parameters() if not name.endswith("bias"))
 
 
-def test_rank_one_keeps_the_larger_entry_of_the_sheets_diagonal():
+def test_rank_one_keeps_the_larger_entry_of_the_diagonal():
     W = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
     A, B = factors(W, 1)
     torch.testing.assert_close(A @ B, torch.tensor([[3.0, 0.0], [0.0, 0.0]]))

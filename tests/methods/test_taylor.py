@@ -18,7 +18,7 @@ def alone(layer):
     return Group("layer", layer, index, (), (), index)
 
 
-def test_the_sheets_weights_one_and_two_score_one_and_sixteen():
+def test_the_weights_one_and_two_score_one_and_sixteen():
     layer = nn.Linear(1, 2, bias=False)
     layer.weight.data = torch.tensor([[1.0], [2.0]])
     (0.5 * layer(torch.ones(1, 1)).square().sum()).backward()

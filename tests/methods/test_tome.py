@@ -18,7 +18,7 @@ def left(tokens, blocks, r, inflect=0.0):
     )[1:]
 
 
-def test_the_schedules_are_those_of_the_sheet():
+def test_the_schedules_are_those_worked_out_by_hand():
     assert left(197, 12, 16) == [181, 165, 149, 133, 117, 101, 85, 69, 53, 37, 21, 11]
     assert left(197, 12, 13)[-1] == 41
     assert left(197, 24, 8)[-1] == 7
@@ -46,7 +46,7 @@ def test_several_tokens_may_merge_into_one_and_the_class_token_never_does():
 
 
 def test_merging_twins_changes_nothing_when_attention_is_proportional(make_model):
-    """The sheet's oracle: merging every patch with its copy gives the class token that
+    """By hand: merging every patch with its copy gives the class token that
     the whole sequence gives.
     """
     blocks = list(make_model("vit").blocks)

@@ -35,7 +35,7 @@ def weights(module):
     return sum(p.numel() for name, p in module.named_parameters() if not name.endswith("bias"))
 
 
-def test_ranks_of_16_make_of_the_sheets_64_channels_4352_weights():
+def test_ranks_of_16_make_of_the_64_channels_4352_weights():
     assert size(64, 64, 9, 16, 16) == 4352
     assert ranks(64, 64, 9, 4352 / 36864) == (16, 16)
     assert ranks(64, 64, 9, 4351 / 36864) == (15, 15)

@@ -1,4 +1,4 @@
-"""The sheet's example, its limiting cases, and the paper's claim on the layer's
+"""A worked example, its limiting cases, and the paper's claim on the layer's
 output.
 """
 
@@ -14,7 +14,7 @@ from methods.parts.pruning.masks import lowest
 from methods.parts.pruning.row_masks import wanda_mask
 
 
-def test_the_sheet_s_worked_example_removes_the_larger_weight():
+def test_the_worked_example_removes_the_larger_weight():
     assert wanda_mask(torch.tensor([[3.0, 1.0]]), torch.tensor([1.0, 4.0]), 0.5).tolist() == [
         [True, False]
     ]

@@ -10,7 +10,7 @@ def test_a_row_says_what_a_method_declares_what_it_was_checked_against_and_how_l
     assert [cell.strip() for cell in header.strip("|").split("|")] == list(methods_table.HEADERS)
     assert cells[:2] == ["random_pruning", "pruning"] and cells[3:5] == ["calibration", "masked"]
     assert (
-        cells[5] == "exact counts and the expected overlap 0.5 of two masks at s = 0.5 (sheet B1)."
+        cells[5] == "exact counts and the expected overlap 0.5 of two masks at s = 0.5."
         and cells[6] == "27"
     )
 
