@@ -12,11 +12,13 @@ lambda is 0 in the first fifth. `bits` is the width of the codes of all Conv2d a
 Linear except stem, classifier and depth-wise convolutions, which are rounded to nearest
 in 8 bits. Weights only; batch norms are folded first. Grids are those of RTN
 (`methods.parts.quantization.quantize`), so that the rounding is all that differs.
+
 ASSUMED: 1,000 steps of Adam at rate 0.02 instead of 10,000 at 0.001; a convolution's
 rows are its unfolded windows, 16,384 rows at most are used, evenly spread over images
 and positions; without f a step takes all of them (exact, through X X^T and T X^T),
 else, and for layers of more than 2,048 columns, 1,024 of them in turn, where the paper
 draws 32 images; nothing is random. 32 bits mean that the model stays as it is.
+
 Checked against: github.com/yhhhli/BRECQ at e455d62, its AdaRoundQuantizer and
 LossFunction with torch.optim.Adam on the same weights, grids, inputs of a rounded
 prefix and targets, at 2, 3 and 4 bits, a Linear and a strided convolution, with and

@@ -8,18 +8,20 @@ mean mu and covariance U diag(s) U^T become U_r U_r^T (y - mu) + mu: a layer of 
 U_r^T W, then one of weight U_r. A convolution's features are counted per position of
 its map. `rho` is the share of the weights of all layers in
 `methods.parts.network.layers.prunable` that may stay, never exceeded. Each layer keeps
-1/8, 2/8 ... or all of its
-weights. The error of a choice is the share of variance that it drops, times the layer's
-sensitivity; the choices of least total error within the budget are found exactly.
-`statistics` of the features are those of the original model (parallel), or each layer's
-after all before it are replaced (sequential). ASSUMED: this search of ranks (the AAAI
-paper's own was not at hand); a layer's sensitivity is the KL of the predictions on 128
-calibration images when it alone has its lowest rank, per share of variance that this
-drops; both biases are one, on the second layer; qkv stays fused; the statistics of
-batch norms, where there are any, are re-estimated at the end. Left out: the final
-fine-tuning, and the ReLU that the authors' demo has between the two layers. Checked
-against: github.com/yuhao318/Atomic_Feature_Mimicking at 05d5bd4, `cal_save_uvb` and
-`step3` of afm_mlp.py run on the sums of the outputs (its own sums are shadowed by
+1/8, 2/8 ... or all of its weights. The error of a choice is the share of variance that
+it drops, times the layer's sensitivity; the choices of least total error within the
+budget are found exactly. `statistics` of the features are those of the original model
+(parallel), or each layer's after all before it are replaced (sequential).
+
+ASSUMED: this search of ranks (the AAAI paper's own was not at hand); a layer's
+sensitivity is the KL of the predictions on 128 calibration images when it alone has its
+lowest rank, per share of variance that this drops; both biases are one, on the second
+layer; qkv stays fused; the statistics of batch norms, where there are any, are
+re-estimated at the end. Left out: the final fine-tuning, and the ReLU that the authors'
+demo has between the two layers.
+
+Checked against: github.com/yuhao318/Atomic_Feature_Mimicking at 05d5bd4, `cal_save_uvb`
+and `step3` of afm_mlp.py run on the sums of the outputs (its own sums are shadowed by
 locals) of all 48 layers of the trained ViT and mixer of digits at a third of full rank:
 outputs equal to 3e-7. Ranks: brute force.
 """

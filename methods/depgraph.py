@@ -7,18 +7,20 @@ tensor coupled to it; I_k = mean over these tensors of sum |w[k]|^2 (rows, colum
 scales), divided by its mean over the group. All units are ranked in one list, the
 lowest go, and scores are taken anew: each of `steps` steps removes 1/steps of the units
 until the MACs budget is met; then fine-tuning. The paper's sparse learning is left out.
-The classifier's outputs stay.
-Attention loses the same dimensions in all of its heads (the library's default). The
-kernels scale logits by the root of the width that is left, so the rows of q are
-multiplied by sqrt(new / old width): a removed dimension equals a zeroed one. Such a
-unit's score is the mean over the heads. ASSUMED: every layer keeps one tenth of its
-channels (a usual limit); the step that would pass the budget goes unit by unit and
-leaves out those that would lead more than 0.5 % below it, so the budget is met that
-closely as long as a cheap unit is left; ties go to the earlier group and unit;
-LayerNorm scales count as the library counts them, position and class embeddings do not.
-A group is left alone where tracing does not see all of it: where a layer has more
-channels than the group couples (stages behind a zero-padded shortcut) or mixes
-positions instead of channels (a mixer's tokens). There only units inside the blocks go.
+The classifier's outputs stay. Attention loses the same dimensions in all of its heads
+(the library's default). The kernels scale logits by the root of the width that is left,
+so the rows of q are multiplied by sqrt(new / old width): a removed dimension equals a
+zeroed one. Such a unit's score is the mean over the heads.
+
+ASSUMED: every layer keeps one tenth of its channels (a usual limit); the step that
+would pass the budget goes unit by unit and leaves out those that would lead more than
+0.5 % below it, so the budget is met that closely as long as a cheap unit is left; ties
+go to the earlier group and unit; LayerNorm scales count as the library counts them,
+position and class embeddings do not. A group is left alone where tracing does not see
+all of it: where a layer has more channels than the group couples (stages behind a
+zero-padded shortcut) or mixes positions instead of channels (a mixer's tokens). There
+only units inside the blocks go.
+
 Checked against: torch-pruning 1.6.1, whose own pruner (BasePruner, global, 25 steps)
 leaves the same tensors after 1, 5 and 10 steps of trained resnet, mobilenet, vit and
 mixer; zeroed channels and head dimensions (same outputs); the closed form of two linear

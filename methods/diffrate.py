@@ -11,14 +11,16 @@ attention that count a merged token by its cosine. Each Kp and Km is K = ceil(su
 is masked out of the attentions that follow by a 0/1 mask, straight through to sum of
 p_n over n >= i. Loss: cross-entropy + lam (MACs / dense's - macs)^2. Then the integers
 are fixed and tokens really go: every image costs the same work, hence realisation
-structural in the design's words, not dynamic. No weight is tuned. ASSUMED: `share` of
-the track's fine-tuning budget (paper: 3 epochs of ImageNet) by AdamW without weight
-decay; because there are few steps, a rate far above the paper's 0.01, lam 20 on shares
-of dense (paper: 5 on squared G, 106 at DeiT-S's 4.6 G) and w = beta n at first, which
-meets the budget (paper: 0); candidates one token apart; no drop-path but the model's.
-To meet the budget as counted, one number is added to all expected K before they are
-rounded up, as great as it may be. Deviation: a negative cosine counts as 0 in sizes,
-which need a logarithm.
+structural in the design's words, not dynamic. No weight is tuned.
+
+ASSUMED: `share` of the track's fine-tuning budget (paper: 3 epochs of ImageNet) by
+AdamW without weight decay; because there are few steps, a rate far above the paper's
+0.01, lam 20 on shares of dense (paper: 5 on squared G, 106 at DeiT-S's 4.6 G) and w =
+beta n at first, which meets the budget (paper: 0); candidates one token apart; no
+drop-path but the model's. To meet the budget as counted, one number is added to all
+expected K before they are rounded up, as great as it may be. Deviation: a negative
+cosine counts as 0 in sizes, which need a logarithm.
+
 Checked against: github.com/OpenGVLab/DiffRate at 91ae3e3, its DeiT patch on a trained
 ViT of the digits track and a random one of 197 tokens and 12 blocks: logits for fixed
 counts within 2e-6 where no cosine is negative; in training logits within 2e-6,

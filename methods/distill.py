@@ -2,12 +2,13 @@
 outputs beside the labels.
 
 Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", NIPS 2014
-workshop, arXiv 1503.02531. The student is `slim`'s: the widest of the family
-that meets the MACs budget, trained from scratch by the track's recipe. With p_s and p_t
-= softmax(z / T) of student and teacher, its loss is (1 - alpha) CE(z_s, y) + alpha T^2
+workshop, arXiv 1503.02531. The student is `slim`'s: the widest of the family that meets
+the MACs budget, trained from scratch by the track's recipe. With p_s and p_t =
+softmax(z / T) of student and teacher, its loss is (1 - alpha) CE(z_s, y) + alpha T^2
 KL(p_t || p_s), the mean over images. The teacher is dense in eval mode; it sees the
 same augmented images and never learns. T 4 and alpha 0.9 are what mdistiller takes on
 CIFAR-100. alpha = 0 is `slim`, which says what the teacher is worth.
+
 ASSUMED: the track's recipe, where mdistiller trains for 240 epochs of SGD; the track's
 label smoothing stays in the cross-entropy (dense was trained with it, too); macs = 1
 keeps dense as it is.

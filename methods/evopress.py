@@ -14,16 +14,17 @@ parent is the fittest of random candidates: all at the lowest level that is over
 budget, then random layers down until it holds. `average_bits` is the average over the
 weights of all layers of `methods.parts.network.layers.prunable`, float16 scales and
 uint8 zero points included; never above.
+
 ASSUMED: numbers scaled down for small models (the paper's for bits in brackets): 12
 children (128), 30 generations (150), 2 and 1 survivors (16, 4, 1) on 32 and 256 images;
 12 first candidates on 64 images, and the highest uniform level within the budget beside
 them; levels are 2, 3, 4, 6 and 8 bits by round-to-nearest with the grids of
 `methods.parts.quantization.quantize` (the paper: 2 to 6 by GPTQ), batch norms folded
-first; stem, classifier and depth-wise convolutions
-get 8 bits and are not in the average. Layers of any size trade bits with each other
-(the scripts' group_rule "none"; their default is among layers of equal size, in pairs).
-Dropped blocks are `evopress_drop`; the paper's sparsities are not offered. 32 bits keep
-the model.
+first; stem, classifier and depth-wise convolutions get 8 bits and are not in the
+average. Layers of any size trade bits with each other (the scripts' group_rule "none";
+their default is among layers of equal size, in pairs). Dropped blocks are
+`evopress_drop`; the paper's sparsities are not offered. 32 bits keep the model.
+
 Checked against: github.com/IST-DASLab/EvoPress at 50888a0, evo_quant_search.py and
 evo_drop_search.py run whole on tables in place of a language model: 2,000 children of
 one parent are distributed as theirs (total variation 0.067, as between two samples of

@@ -6,11 +6,13 @@ via Evolutionary Search, ICML 2025, arXiv 2410.14649. The search of
 `methods.parts.allocation.evolve` with two levels a unit, left out or kept, all at the
 same cost: a move puts one unit back and takes another out. k (n - k) / 1.5 generations
 for k of n units, as in the paper's script.
+
 ASSUMED: 16 children a generation (the script: 32), 2 and 1 survivors on 64 and 256
 images; 16 first candidates (64) on 64; units of kind "joint" are attention layers and
 MLPs in one pool (the paper drops as many of the one as of the other); in a CNN blocks
 with an identity shortcut, the statistics of batch norms being re-estimated for every
 candidate on the images that judge it, and at the end on all calibration images.
+
 Checked against: github.com/IST-DASLab/EvoPress at 50888a0, evo_drop_search.py run whole
 on a table of losses with interactions: both find the best 4 of 10 blocks for 25 of 25
 seeds.

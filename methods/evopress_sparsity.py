@@ -11,15 +11,17 @@ beforehand, on the dense model's inputs. From uniform levels on, each generation
 2, 3. Fitness is KL(dense || child) on calibration images, by stages: all children on
 few, the fittest together with the parent on more, drawn anew for every stage. The
 fittest is the next parent. `generations` 0 is uniform sparsity. Zeros are ceil(s n) of
-the n prunable weights of the model, whatever the levels. ASSUMED: numbers scaled down
-for small models (the paper's in brackets): 12 children (64), 16 generations (400), 2
-and 1 survivors (8, 2, 1) on 16 and 64 images; a step is 1/24 of the mean layer (1e6
-weights for Mistral 7B, 1/31), so a layer too small for one stays uniform. A convolution
-is SparseGPT's on unfolded windows. Batch norms: statistics re-estimated for every child
-on the images that judge it (with `bn_passes` 0 never), and at the end. Counts are
-exact: up to the end c of a block of columns floor(z c / n) of a layer's z zeros are set
-(the authors round for each block). A child equal to its parent is drawn anew (the
-script allows one).
+the n prunable weights of the model, whatever the levels.
+
+ASSUMED: numbers scaled down for small models (the paper's in brackets): 12 children
+(64), 16 generations (400), 2 and 1 survivors (8, 2, 1) on 16 and 64 images; a step is
+1/24 of the mean layer (1e6 weights for Mistral 7B, 1/31), so a layer too small for one
+stays uniform. A convolution is SparseGPT's on unfolded windows. Batch norms: statistics
+re-estimated for every child on the images that judge it (with `bn_passes` 0 never), and
+at the end. Counts are exact: up to the end c of a block of columns floor(z c / n) of a
+layer's z zeros are set (the authors round for each block). A child equal to its parent
+is drawn anew (the script allows one).
+
 Checked against: github.com/IST-DASLab/EvoPress at 50888a0: the ladders of src/pruner.py
 for 60 layers (equal to a weight); src/fast_obc.py on all layers of a trained ResNet,
 ViT and Mixer at three levels: masks equal in 139 of 201 cases, weights then to 8e-5 of

@@ -9,12 +9,15 @@ Grids and ranges are those of RTN, so that the rounding is all that differs: per
 grids are fitted once to the original weights, those of groups to the current ones where
 the group starts. The columns of a layer are `_gptq` and `_columns`. Defaults: damping
 of 1 % of the mean diagonal, columns in their own order (act-order is not offered);
-blocks of 128 columns only set the speed. ASSUMED: all calibration images are used; a
-convolution's inputs are its unfolded windows; layers are done one at a time in order of
-execution, each on inputs that come from everything before it already quantised (its
-block is run again for each), where the paper's code lets the layers of a block see the
-inputs they had before any of them was quantised; moments are added up and factorised in
-float64; 32 bits mean that the model stays as it is.
+blocks of 128 columns only set the speed.
+
+ASSUMED: all calibration images are used; a convolution's inputs are its unfolded
+windows; layers are done one at a time in order of execution, each on inputs that come
+from everything before it already quantised (its block is run again for each), where the
+paper's code lets the layers of a block see the inputs they had before any of them was
+quantised; moments are added up and factorised in float64; 32 bits mean that the model
+stays as it is.
+
 Checked against: github.com/IST-DASLab/gptq at 2d65066, `fasterquant` on the same
 weights, moments and grids at 2, 3 and 4 bits, per channel and in groups of 64: a Linear
 of 256 inputs, two of them dead, and a strided convolution of 144: every code equal (its

@@ -4,15 +4,18 @@ then fine-tune.
 Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for Efficient ConvNets", ICLR 2017,
 arXiv 1608.08710. S_j = sum |W[j]| is taken on the original kernels ("independent"
 scoring), one share is removed from every group, at once. Only free channels go
-(`methods.parts.pruning.channels`): channels that a residual
-connection couples are left alone, as in the paper, which prunes the first layers of
-residual blocks. It also spares sensitive layers, chosen by hand; we do not.
+(`methods.parts.pruning.channels`): channels that a residual connection couples are left
+alone, as in the paper, which prunes the first layers of residual blocks. It also spares
+sensitive layers, chosen by hand; we do not.
+
 ASSUMED: the share is what meets the MACs budget; fine-tuning is the track's recipe
 instead of the paper's 20 epochs of SGD at a constant rate; InvertedResidual is scored
 by its expansion rows, a hidden unit of an MLP by its fc1 row, an attention head by its
-q, k and v rows. Checked against: torch-pruning 1.6.1 (on kernels as they were,
-MagnitudeImportance with p=1 names the same channels; pruning the same channels and
-heads gives the same parameters, MACs and, in float64, outputs).
+q, k and v rows.
+
+Checked against: torch-pruning 1.6.1 (on kernels as they were, MagnitudeImportance with
+p=1 names the same channels; pruning the same channels and heads gives the same
+parameters, MACs and, in float64, outputs).
 """
 
 from __future__ import annotations

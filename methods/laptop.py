@@ -18,6 +18,7 @@ at the end of each block of the others, with the teacher's of the same place, wh
 anything is left. The knapsack is exact; equal losses go to the earlier units. All
 parameters of the model count for the budget, before BatchNorms are folded. Training is
 the track's fine-tuning; `parameters` 1 is dense, untouched.
+
 Checked against: oracles worked by hand (no official code is known): all subsets of 12
 units, sums of delta_i in a linear residual net, feature terms under a change of scale.
 On the trained models of the digits track the sum of delta_i and the joint loss of 50

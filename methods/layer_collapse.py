@@ -10,15 +10,16 @@ norm), else it is kept with its learned slope. Deepest pair first, one stage of 
 per pair, no training after the last collapse. Only pairs that shrink count: h > d_in
 d_out / (d_in + d_out + 1). The pull is the authors' decoupled decay for Adam: a <- a -
 2 rate gp (a - 1) before each step, a being free of weight decay, which keeps |a - 1|
-below about 1 / (2 gp) whatever the gradient says.
-Defaults of the authors: tau 0.05, first slope 0.01, gp 10 at rate 1e-4 over thousands
-of steps.
+below about 1 / (2 gp) whatever the gradient says. Defaults of the authors: tau 0.05,
+first slope 0.01, gp 10 at rate 1e-4 over thousands of steps.
+
 ASSUMED: the decoupled mode for vision too (there they add the term to the loss of SGD);
 gp 250, because the pull of a stage is exp(-2 gp sum of rates) and one epoch of the
 digits track sums to 0.0076 only (it leaves 1 - a = 0.008); the track's fine-tuning
 epochs are split over the stages as evenly as whole epochs allow, and where the pairs
 outnumber the epochs a stage takes several pairs, so that the budget of training holds;
 the pull acts on the pairs of the stage at hand.
+
 Checked against: the authors' CollapsibleMlp.collapse (equal in float64, with and
 without the norm) and CustomAdamW (equal slopes over 50 steps), and the parameter counts
 that they print for ViT-B/16 and Mixer-B/16, to the unit.

@@ -13,20 +13,23 @@ alone changed; V[e, t] = max over segments of V[s, t - T] + I, ties (7 decimals)
 cheaper. The result is fine-tuned with all padding of a segment moved to its first
 convolution, then merged, which is exact: norms are folded, kernels composed, and a
 segment that spans its block swallows the shortcut (the identity, or what acts on every
-stride-th pixel by itself). ASSUMED: segments lie inside one block (BasicBlock,
-Bottleneck, InvertedResidual, DepthwiseSeparableConv), and a block with the identity as
-shortcut may also go whole (T = 0, I measured, no activation left); no kernel wider than
-1 behind a stride; blocks with squeeze-and-excitation, dilation or drop_path stay. T is
-no latency, for a method may not read the clock, but MACs + `traffic` x (elements read +
-written) of each convolution and linear layer, batch norms, activations and additions
-being free; `cost` is the share of dense's T, layers outside of blocks included; traffic
-40 is about the arithmetic per element of memory of the authors' RTX 2080 Ti, 0 makes
-`cost` a share of MACs. T is counted in 1/10000 of the budget for blocks, rounded up so
-that the budget holds (the authors round down); a shortcut with weights is paid by the
-last layer of its block unless swallowed. I = exp(-KL(dense || changed)) of the logits
-on `images` calibration images after re-estimating batch norms on them, instead of one
-epoch of training for each entry; an unchanged layer has I = 1 (the authors reset and
-retrain it). Fine-tuning is the track's recipe.
+stride-th pixel by itself).
+
+ASSUMED: segments lie inside one block (BasicBlock, Bottleneck, InvertedResidual,
+DepthwiseSeparableConv), and a block with the identity as shortcut may also go whole (T
+= 0, I measured, no activation left); no kernel wider than 1 behind a stride; blocks
+with squeeze-and-excitation, dilation or drop_path stay. T is no latency, for a method
+may not read the clock, but MACs + `traffic` x (elements read + written) of each
+convolution and linear layer, batch norms, activations and additions being free; `cost`
+is the share of dense's T, layers outside of blocks included; traffic 40 is about the
+arithmetic per element of memory of the authors' RTX 2080 Ti, 0 makes `cost` a share of
+MACs. T is counted in 1/10000 of the budget for blocks, rounded up so that the budget
+holds (the authors round down); a shortcut with weights is paid by the last layer of its
+block unless swallowed. I = exp(-KL(dense || changed)) of the logits on `images`
+calibration images after re-estimating batch norms on them, instead of one epoch of
+training for each entry; an unchanged layer has I = 1 (the authors reset and retrain
+it). Fine-tuning is the track's recipe.
+
 Checked against: the authors' code (snu-mllab/LayerMerge, 3dcddb6), run side by side in
 float64: ResNet-34 and MobileNetV2 with six and eight blocks merged or pruned (equal
 before and, to 1e-15 of the logits, after merging); their merging of pairs (1e-15);

@@ -10,17 +10,19 @@ Blocks go from `high` to `low` bits, the least important first, until the averag
 `average_bits` is the average over the weights of all layers in
 `methods.parts.network.layers.prunable`, float16 scales and uint8 zero points included;
 never above.
+
 ASSUMED: the base quantiser is RTN with the grids of
 `methods.parts.quantization.quantize` (the paper also uses GPTQ; 2 bits in groups of 64
-weights instead of 128), batch norms
-folded first; stem, classifier and depth-wise convolutions get 8 bits and are not in the
-average; the average is over weights, where the paper counts blocks; a block's layers
-are flattened together for ZD, whose z is signed; in a CNN a residual block is a block
-and a position of the map a token. With LIM, blocks without an identity shortcut (where
-the cosine is not defined) stay high; layers outside of any block always do. 32 bits
-keep the model. Checked against: worked examples and, on the dense ViT of
-digits, both scores in numpy from its blocks' inputs and outputs, equal to 1e-6. The
-authors' repository holds no code.
+weights instead of 128), batch norms folded first; stem, classifier and depth-wise
+convolutions get 8 bits and are not in the average; the average is over weights, where
+the paper counts blocks; a block's layers are flattened together for ZD, whose z is
+signed; in a CNN a residual block is a block and a position of the map a token. With
+LIM, blocks without an identity shortcut (where the cosine is not defined) stay high;
+layers outside of any block always do. 32 bits keep the model.
+
+Checked against: worked examples and, on the dense ViT of digits, both scores in numpy
+from its blocks' inputs and outputs, equal to 1e-6. The authors' repository holds no
+code.
 """
 
 from __future__ import annotations

@@ -8,14 +8,16 @@ in `base_bits` bits, A and B in 8, one grid per column of A and row of B. A conv
 is the matrix O x (I kh kw): B is kh x kw to m channels, A is 1 x 1. All Conv2d and
 Linear but stem, classifier and depth-wise convolutions, which get 8 bits and no
 correction; batch norms are folded first.
+
 ASSUMED: Q is RTN with the grids of `methods.parts.quantization.quantize` (the paper's
 finer groups and GPTQ as Q are not offered); `rank` is the largest m, and a layer gets
 the largest m up to it that adds at most one bit per weight, scales included, none if
 that is 0: beyond, one bit more for W^ is cheaper (the usual bound, 0.02 min(O, I), is
 for layers wider than those of the small tracks). The activation-weighted variant (LQER)
-is not offered. 32 bits keep the model. Checked against: the Eckart-Young theorem
-(error^2 = sum of the dropped s^2) and a planted error of rank one, which is found; no
-reference code was run.
+is not offered. 32 bits keep the model.
+
+Checked against: the Eckart-Young theorem (error^2 = sum of the dropped s^2) and a
+planted error of rank one, which is found; no reference code was run.
 """
 
 from __future__ import annotations

@@ -2,16 +2,17 @@
 entries, and let the pieces share a few points there.
 
 Zhu, Zhou, Zhong, Learning Low-Rank Representations for Model Compression, 2022, arXiv
-2211.11397; pieces as in Martinez et al., Permute, Quantize, and Fine-tune,
-CVPR 2021, arXiv 2010.15703. The pieces of a layer, W (N, m), m = 9 for a 3 x 3
-convolution (one kernel) and 4 along the inputs for a 1 x 1 or Linear, are Z P with Z
-(N, d~) and a projection P (d~, m) of the layer. Stage 1 starts at W's SVD, Z = U S, P =
-V^T, and trains Z and P. Stage 2 puts the rows of Z into k clusters, W = C[a] P, and
-trains C and P with the codes a fixed. The file holds indices, packed or Huffman-coded,
-and C and P in float16: N log2 k + 16 (k d~ + d~ m) bits a layer, or fewer. `index_bits`
-is log2 k for all Conv2d and Linear but stem, classifier and depth-wise convolutions,
-which are rounded to 8 bits as in rtn. Batch norms are folded first, as the file cannot
-hold a table and a scale per channel.
+2211.11397; pieces as in Martinez et al., Permute, Quantize, and Fine-tune, CVPR 2021,
+arXiv 2010.15703. The pieces of a layer, W (N, m), m = 9 for a 3 x 3 convolution (one
+kernel) and 4 along the inputs for a 1 x 1 or Linear, are Z P with Z (N, d~) and a
+projection P (d~, m) of the layer. Stage 1 starts at W's SVD, Z = U S, P = V^T, and
+trains Z and P. Stage 2 puts the rows of Z into k clusters, W = C[a] P, and trains C and
+P with the codes a fixed. The file holds indices, packed or Huffman-coded, and C and P
+in float16: N log2 k + 16 (k d~ + d~ m) bits a layer, or fewer. `index_bits` is log2 k
+for all Conv2d and Linear but stem, classifier and depth-wise convolutions, which are
+rounded to 8 bits as in rtn. Batch norms are folded first, as the file cannot hold a
+table and a scale per channel.
+
 ASSUMED: k <= N / 4; what d~ < m saves buys clusters, the most (a power of two, at most
 N / 4) that are stored no longer than k centroids of m entries, so that all d~ compare
 at equal bits: at equal k none can beat d~ = m, since C P is itself a table of m
@@ -22,11 +23,11 @@ quantisation; rank 1 is that everywhere (P multiplied out). `share` of the track
 fine-tuning epochs are stage 1, the others stage 2, each with its own warm-up and decay,
 at `learning_rate`, or else the track's, which plain SGD may not stand: a step of P
 changes every piece, by the square of Z; biases, norms and tokens are trained along.
-Codes stay fixed: giving
-each piece, every epoch, the row of C P nearest to what it was after stage 1 lost 0.5 to
-18 points on resnet in four runs of four (one seed). Lloyd's steps start at random rows;
-a cluster without rows starts anew at the row of largest error. 32 bits mean that the
-model stays as it is.
+Codes stay fixed: giving each piece, every epoch, the row of C P nearest to what it was
+after stage 1 lost 0.5 to 18 points on resnet in four runs of four (one seed). Lloyd's
+steps start at random rows; a cluster without rows starts anew at the row of largest
+error. 32 bits mean that the model stays as it is.
+
 Checked against: scikit-learn's KMeans (Lloyd) from the same start: the same clusters,
 centroids to 1e-4. The authors published no code. In the tests: three limiting cases
 (rank one, as many clusters as rows, all dimensions); bits and choices by hand.

@@ -4,19 +4,19 @@ relevance of the true class flows, in steps, without any training.
 Yeom, Seegerer, Lapuschkin, Binder, Wiedemann, Mueller, Samek, "Pruning by explaining: a
 novel criterion for deep neural network pruning", Pattern Recognition 115, 2021, arXiv
 1912.08881. The paper's regime of scarce data: a few labelled samples per class and no
-fine-tuning.
-Relevance 1 of the true class is handed down layer by layer, on a copy whose batch norms
-are folded: z+ rule without bias for convolutions, epsilon rule for Linear, ReLU and
-ReLU6 pass it on, sums and average pooling split it in proportion to what they add, max
-pooling gives it to the winner. Since R = a c with c the gradient that arrives at an
-activation a, only convolutions and ReLU6 need another gradient than their own; epsilon
-stands at the logits alone (elsewhere it changes 1e-6 of a share). S_i = sum |R| over
-samples and positions of unit i. Scores are not normalised per layer; all units are
-ranked in one list; `step` of the original number of units goes at a time, the last step
-only as far as the budget.
-The z^B rule of the first convolution only tells pixels apart and no score reads it, so
-z+ stands there and no pixel bounds are needed. Relevance of an output that has no
-positive term (z = 0) is lost, as in the authors' code.
+fine-tuning. Relevance 1 of the true class is handed down layer by layer, on a copy
+whose batch norms are folded: z+ rule without bias for convolutions, epsilon rule for
+Linear, ReLU and ReLU6 pass it on, sums and average pooling split it in proportion to
+what they add, max pooling gives it to the winner. Since R = a c with c the gradient
+that arrives at an activation a, only convolutions and ReLU6 need another gradient than
+their own; epsilon stands at the logits alone (elsewhere it changes 1e-6 of a share).
+S_i = sum |R| over samples and positions of unit i. Scores are not normalised per layer;
+all units are ranked in one list; `step` of the original number of units goes at a time,
+the last step only as far as the budget. The z^B rule of the first convolution only
+tells pixels apart and no score reads it, so z+ stands there and no pixel bounds are
+needed. Relevance of an output that has no positive term (z = 0) is lost, as in the
+authors' code.
+
 ASSUMED: only free units are ranked and counted; the last unit of a group stays; S of an
 expansion channel is the sum over its point- and depth-wise convolution; ViT and Mixer
 have no conv rules, so that S of a hidden unit or head is |input x gradient| of the
@@ -24,6 +24,7 @@ logit where fc2 or proj reads it, divided by the logit as in a CNN; `per_class` 
 samples (the authors' code sweeps all of train). `bn_passes` re-estimates the norms at
 the end (not in the paper; 0: as the paper). Squeeze-and-excitation multiplies
 activations, for which there is no rule: skipped.
+
 Checked against: github.com/seulkiyeom/LRP_pruning at 1844971, its autograd rules put
 into our trained models, z^B included, in float64: S of every group within 2e-5 of the
 largest on the digits ResNet and MobileNetV2 and on ResNet-20. In the tests: a worked

@@ -17,17 +17,19 @@ which multiplies the step of each row of codes (a negative gamma gives a negativ
 and those steps are rounded to float16. The codes are what was trained; but few levels
 magnify the rounding of steps, so that outputs move, squared, by up to a fifth at 2
 bits, and accuracy by a few images either way.
+
 ASSUMED: beta is a whole number of steps, -Qn s, so that 0 stays a point of the grid, as
 padding and integer kernels want it; it gets g, too; inputs are seen, and steps started,
 on the first 128 calibration images; s is kept positive as |s|; the track's optimiser
 and rate for everything (Adam's, where the track has it, cancels g), no decay of steps;
 no distillation, and BatchNorm's statistics are not frozen at the end; 32 bits mean that
-the model stays as it is, untrained. Checked against:
-torch._fake_quantize_learnable_per_tensor_affine (torch 2.13) at 2, 3, 4 and 8 bits,
-signed, unsigned and with offsets: values and gradients of v equal, of s and Qn to 2e-5,
-but for values up to half a step beyond the last point, which torch takes as inside and
-the paper as outside. In the tests: worked gradients by hand, and what is stored
-against what was trained.
+the model stays as it is, untrained.
+
+Checked against: torch._fake_quantize_learnable_per_tensor_affine (torch 2.13) at 2, 3,
+4 and 8 bits, signed, unsigned and with offsets: values and gradients of v equal, of s
+and Qn to 2e-5, but for values up to half a step beyond the last point, which torch
+takes as inside and the paper as outside. In the tests: worked gradients by hand, and
+what is stored against what was trained.
 """
 
 from collections.abc import Mapping

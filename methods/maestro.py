@@ -2,17 +2,18 @@
 components, so that the last ones can be cut off, as many as a budget asks.
 
 Horvath, Laskaridis, Rajput, Wang, "Maestro: Uncovering Low-Rank Structures via
-Trainable Decomposition", ICML 2024, arXiv 2308.14929. W = weight.flatten(1)
-= A B of full rank, A = U S^1/2, B = S^1/2 V^T. A step draws one pair (layer, b), all
-pairs in random order before one comes again, and trains on CE(full pass) + CE(pass with
-only the first b components of that layer; targets softmax(full), detached) + `lam`
-sum_i (||A[:, i:]|| + ||B[i:]||). The importance of component i is ||A[:, i:]||
-||B[i:]||, here as a share of that of its layer's first. After each epoch the components
-below `eps` are gone. `rho` is the share of all weights of the layers (Conv2d and Linear
-but stem, classifier and depth-wise ones, counted together) that remains: over all
-layers the least important component goes, until the layers fit. One whose pair would
-not be smaller becomes a dense layer again, with all its components, and counts as that;
-one component of each stays, even if that exceeds `rho`. 1 keeps dense, untrained.
+Trainable Decomposition", ICML 2024, arXiv 2308.14929. W = weight.flatten(1) = A B of
+full rank, A = U S^1/2, B = S^1/2 V^T. A step draws one pair (layer, b), all pairs in
+random order before one comes again, and trains on CE(full pass) + CE(pass with only the
+first b components of that layer; targets softmax(full), detached) + `lam` sum_i (||A[:,
+i:]|| + ||B[i:]||). The importance of component i is ||A[:, i:]|| ||B[i:]||, here as a
+share of that of its layer's first. After each epoch the components below `eps` are
+gone. `rho` is the share of all weights of the layers (Conv2d and Linear but stem,
+classifier and depth-wise ones, counted together) that remains: over all layers the
+least important component goes, until the layers fit. One whose pair would not be
+smaller becomes a dense layer again, with all its components, and counts as that; one
+component of each stays, even if that exceeds `rho`. 1 keeps dense, untrained.
+
 ASSUMED: the trained dense model is the start, instead of hundreds of epochs from
 scratch; `share` of the track's fine-tuning epochs train with ordered dropout, the
 others what is left, each part with its own warm-up and decay (1: the cut after
@@ -24,6 +25,7 @@ divides `lam` by the size of the gradients. `share` and `lam` were chosen on val
 images of digits; in so few epochs ordered dropout earns back what it takes from
 fine-tuning on vit alone, and 0 is better elsewhere. BatchNorm statistics are
 re-estimated at the end, on the calibration images.
+
 Checked against: github.com/SamuelHorvath/Maestro-LoD at 0003014: a LeNet decomposed by
 both, factors equal; 100 steps of SGD on the same images, with its sampler's cuts, at
 lam 0, 0.001 and 0.01: factors equal to 2e-7, importances to 1e-5, the same ranks at

@@ -8,16 +8,18 @@ groups are ranked in one list, the lowest go, and training goes on with s = 0. A
 channel's shift beta goes with it. s = 0 ranks the scales of a model that was merely
 trained on. The scales are those of the last BatchNorm of a group of free channels
 (`methods.parts.pruning.channels`): bn1 in a BasicBlock, bn1 and bn2 in a Bottleneck,
-bn2 in an
-InvertedResidual. The paper also drops channels where a pre-activation block reads the
-residual stream; our blocks are post-activation and have no norm there. ASSUMED: the
-dense model is the start (the paper trains from scratch, 160 epochs each phase) and both
-phases share the track's fine-tuning budget, `share` of it sparse, each with its own
-warm-up and decay; only the scales that are ranked are penalised, where the authors
-penalise every norm; how many channels go is what meets the MACs budget, the best of
-each group stays; s is above the paper's 1e-4 and 1e-5, because few steps have to move
-the scales. The subgradient joins the gradient before the optimiser, as in the paper:
-AdamW then judges s against the scales' own gradients, SGD against the scales' size.
+bn2 in an InvertedResidual. The paper also drops channels where a pre-activation block
+reads the residual stream; our blocks are post-activation and have no norm there.
+
+ASSUMED: the dense model is the start (the paper trains from scratch, 160 epochs each
+phase) and both phases share the track's fine-tuning budget, `share` of it sparse, each
+with its own warm-up and decay; only the scales that are ranked are penalised, where the
+authors penalise every norm; how many channels go is what meets the MACs budget, the
+best of each group stays; s is above the paper's 1e-4 and 1e-5, because few steps have
+to move the scales. The subgradient joins the gradient before the optimiser, as in the
+paper: AdamW then judges s against the scales' own gradients, SGD against the scales'
+size.
+
 Checked against: github.com/Eric-mingjie/network-slimming at b395dc0: its penalty step
 run beside ours (50 steps of SGD with momentum, all parameters equal) and its global
 threshold (the same channels at 10, 40 and 70 % of 48).

@@ -10,6 +10,7 @@ falling linearly or exponentially; structure decay (SdGf) uses binary masks: ste
 (M-1):M, M/2:M, ..., N:M, or geometric 8N:8M, 4N:4M, 2N:2M, N:M. As in the paper the
 model is new, trained by the track's recipe for training from scratch; the weights of
 the dense model play no part.
+
 ASSUMED: 5 % of the steps dense before and 10 % with the final binary mask after the
 decay (the code's defaults are 0); beta ends at 0.01 (exponential) or 0 (linear);
 `gradient`: "chain" follows the chain rule, so that it fades with beta (our reading of

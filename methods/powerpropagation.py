@@ -2,14 +2,15 @@
 ones stay small, then prune the smallest at once.
 
 Schwarz, Jayakumar, Pascanu, Latham, Teh, "Powerpropagation: a sparsity inducing weight
-reparameterisation", NeurIPS 2021, arXiv 2110.00296. w = theta |theta|^(alpha
-- 1), initialised so that w is what it would have been; the smaller a weight, the slower
-it moves. A new model is trained by the track's recipe for training from scratch, then
+reparameterisation", NeurIPS 2021, arXiv 2110.00296. w = theta |theta|^(alpha - 1),
+initialised so that w is what it would have been; the smaller a weight, the slower it
+moves. A new model is trained by the track's recipe for training from scratch, then
 exactly round(s n) of all prunable weights, the smallest |w|, are zeroed, and BatchNorm
 statistics are re-estimated (`bn_passes`; a convention of this benchmark). As adaptive
 optimisers divide the effect out again, training is by SGD with momentum at a learning
 rate and a weight decay of the method's own, whatever the track's optimiser; epochs,
 batch, warm-up and smoothing are the track's.
+
 ASSUMED: alpha 1.375 (ours for convolutions); learning rate 0.3, chosen on validation
 images of digits (0.1 and 0.3 on resnet and mobilenet, confirmed on mixer; none of 0.03,
 0.1, 0.3 and 1 trains vit); weight decay 0.0005, not tuned; prunable layers and

@@ -12,15 +12,18 @@ image takes the logits of the first exit with p_1 + ... + p_i > q, else of the l
 nothing is drawn, and what an image gets does not depend on its batch. The artefact
 branches (torch.cond) after every exit but the last on whether all images of the batch
 have left: alone, an image pays for its own blocks; a batch runs until its last image
-has left. ASSUMED: ViT blocks share no weights as ALBERT's do, so each exit has a
-LayerNorm of its own, a copy of the model's at first, and h_i = LN_i(class token) has no
-pooler; the hidden layers of the head (three, tanh) are C wide (theirs 2 C); e starts at
-0 and the head's last layer such that lambda is lambda_p, so that p starts at the prior;
-`share` of the track's fine-tuning for all weights alike, its label smoothing in every
-CE, no dropout on the heads; exits from block `first` on. Deviations: lambda of the last
-exit is 1 (theirs leaves the rest of p unassigned); log p comes from log-sigmoids, so
-that nothing underflows, and p stays as it is (theirs: eps / L once the sum has passed 1
-- eps). q = 1: no image leaves early, so the fine-tuned model is returned without exits.
+has left.
+
+ASSUMED: ViT blocks share no weights as ALBERT's do, so each exit has a LayerNorm of its
+own, a copy of the model's at first, and h_i = LN_i(class token) has no pooler; the
+hidden layers of the head (three, tanh) are C wide (theirs 2 C); e starts at 0 and the
+head's last layer such that lambda is lambda_p, so that p starts at the prior; `share`
+of the track's fine-tuning for all weights alike, its label smoothing in every CE, no
+dropout on the heads; exits from block `first` on. Deviations: lambda of the last exit
+is 1 (theirs leaves the rest of p unassigned); log p comes from log-sigmoids, so that
+nothing underflows, and p stays as it is (theirs: eps / L once the sum has passed 1 -
+eps). q = 1: no image leaves early, so the fine-tuned model is returned without exits.
+
 Checked against: github.com/tinkoff-ai/palbert at 52a79af, its palbert_fast.py and
 loss.py, with stand-ins for transformers' ALBERT layers, eps off and lambda of the last
 layer 1, for 20 random models of 6 layers: p, prior and loss within 2e-7, gradients

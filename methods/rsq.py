@@ -2,28 +2,30 @@
 tokens more in the second moments, then quantise as GPTQ does.
 
 Sung, Yadav, Li, Yoon, Bansal, RSQ: Learning from Important Tokens Leads to Better
-Quantized LLMs, 2025, arXiv 2503.01820. Rotate: LayerScale and the affine
-part of each LayerNorm go into the layer before or after, the mean subtraction M = I - 1
-1^T / D into all that is added to the residual stream, so that an RMS norm without
-parameters is left; then writers W <- (M Q)^T W, tokens t <- t M Q, readers W <- W Q,
-with Q a Hadamard matrix of order D (12 * 2^k or 2^k) with random signs, over sqrt(D);
-for any other D the orthogonal factor of a Gaussian matrix.
-Scale: w_t = attention that token t gets, summed over heads and queries, per image
-brought to [r_min, 1], then divided by its mean: r_t. The moments of all layers of the
-block are H = 2/N sum r_t x_t x_t^T. r_min = 1 is GPTQ on the rotated model.
-Quantise: GPTQ on the same grids as `gptq` and `rtn` (the paper's are symmetric; ours so
-that rotation and scaling are all that differ), blocks done in order, each layer on
-inputs that come from everything before it already quantised; damping 1 %. `bits` as
-there; 32 leave the model as it is. ASSUMED: what is no ViT is not rotated (norms and
-activations between its convolutions, token mixing in a mixer, do not commute with Q),
-and its w_t is the norm of the block's input at position t (the paper's ActNorm),
-averaged over the windows of a layer's output grid; layers that mix tokens (a mixer's
-mlp_tokens) see no single token and get r = 1. No online rotation, no larger calibration
-set. One factorisation in float64 needs no second try. Checked against:
-github.com/ylsung/rsq at 1a7cf31d, `OriginalAttentionWeighting` and `GPTQ.add_batch` on
-the attention and inputs of a trained ViT of the digits track: H of each block's fc1
-equal to 3e-7 (its H counts sequences, ours tokens). In the tests: the rotated model's
-logits, worked tokens; r_min = 1 without rotation equals `gptq`.
+Quantized LLMs, 2025, arXiv 2503.01820. Rotate: LayerScale and the affine part of each
+LayerNorm go into the layer before or after, the mean subtraction M = I - 1 1^T / D into
+all that is added to the residual stream, so that an RMS norm without parameters is
+left; then writers W <- (M Q)^T W, tokens t <- t M Q, readers W <- W Q, with Q a
+Hadamard matrix of order D (12 * 2^k or 2^k) with random signs, over sqrt(D); for any
+other D the orthogonal factor of a Gaussian matrix. Scale: w_t = attention that token t
+gets, summed over heads and queries, per image brought to [r_min, 1], then divided by
+its mean: r_t. The moments of all layers of the block are H = 2/N sum r_t x_t x_t^T.
+r_min = 1 is GPTQ on the rotated model. Quantise: GPTQ on the same grids as `gptq` and
+`rtn` (the paper's are symmetric; ours so that rotation and scaling are all that
+differ), blocks done in order, each layer on inputs that come from everything before it
+already quantised; damping 1 %. `bits` as there; 32 leave the model as it is.
+
+ASSUMED: what is no ViT is not rotated (norms and activations between its convolutions,
+token mixing in a mixer, do not commute with Q), and its w_t is the norm of the block's
+input at position t (the paper's ActNorm), averaged over the windows of a layer's output
+grid; layers that mix tokens (a mixer's mlp_tokens) see no single token and get r = 1.
+No online rotation, no larger calibration set. One factorisation in float64 needs no
+second try.
+
+Checked against: github.com/ylsung/rsq at 1a7cf31d, `OriginalAttentionWeighting` and
+`GPTQ.add_batch` on the attention and inputs of a trained ViT of the digits track: H of
+each block's fc1 equal to 3e-7 (its H counts sequences, ours tokens). In the tests: the
+rotated model's logits, worked tokens; r_min = 1 without rotation equals `gptq`.
 """
 
 from __future__ import annotations

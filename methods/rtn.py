@@ -3,14 +3,16 @@ the floor that any weight quantiser must beat.
 
 Folklore; grids and their ranges as in Krishnamoorthi, Quantizing deep convolutional
 networks for efficient inference, arXiv 1806.08342, and Nagel et al., A white paper on
-neural network quantization, arXiv 2106.08295.
-`bits` is the width of the codes of all Conv2d and Linear except stem, classifier and
-depth-wise convolutions, which get 8 bits. Weights only: biases, norms, tokens and
-activations stay float32. Batch norms are folded first.
-Defaults: 8 bits on a symmetric min-max grid per output channel, fewer on an asymmetric
-grid per output channel whose range is searched for the least mean |w - w^|^2.4, 2 bits
-so per group of 64 weights of a channel. ASSUMED: 5 to 7 bits take the grid of 4; scales
-are stored in float16; 32 bits mean that the model stays as it is.
+neural network quantization, arXiv 2106.08295. `bits` is the width of the codes of all
+Conv2d and Linear except stem, classifier and depth-wise convolutions, which get 8 bits.
+Weights only: biases, norms, tokens and activations stay float32. Batch norms are folded
+first. Defaults: 8 bits on a symmetric min-max grid per output channel, fewer on an
+asymmetric grid per output channel whose range is searched for the least mean |w -
+w^|^2.4, 2 bits so per group of 64 weights of a channel.
+
+ASSUMED: 5 to 7 bits take the grid of 4; scales are stored in float16; 32 bits mean that
+the model stays as it is.
+
 Checked against: torch.fake_quantize_per_channel_affine (torch 2.13) on the same scales
 and zero points, equal to 1e-6; and the Quantizer of github.com/IST-DASLab/gptq at
 2d65066 (per channel, asymmetric, range search on, 2 to 4 bits): scales and zero points

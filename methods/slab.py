@@ -9,21 +9,24 @@ falling linearly from 1 to 0 over the first `decay` of the steps. Afterwards Rep
 affine map per channel, x -> (gamma / sigma + eta) x + beta - gamma mu / sigma, and goes
 into qkv, fc1 or the head behind it. Simplified linear attention, per head: q <-
 relu(q), k <- relu(k + pos), out_i = q_i sum_j k_j^T v_j / (q_i sum_j k_j + 1e-6) +
-DWC(v)_i, DWC a depth-wise 5 x 5 convolution on the grid of patches. ASSUMED: a trained
-model is converted and fine-tuned by the track's recipe, where the paper trains from
-scratch for 300 epochs; `norms` and `attentions` are the shares replaced, the last ones
-first, nothing replaced being dense untouched; gamma, beta and eta start at the authors'
-1, 0 and 1, not at the LayerNorm's values (tried: no better); attention is replaced at
-once, with the trained projections and DWC and pos at 0, so that no weight is drawn; a
-class token takes part in the attention, and DWC leaves it out; products run in the
-recipe's precision, where the authors force float32; BN's statistics are estimated anew
-on the calibration images before they are merged. Where no single Linear reads the
-channels (the token MLP of a Mixer), the affine map stays, without a norm. Checked
-against: github.com/xinghaochen/SLAB at f58db00, side by side: `LinearNorm` with `RepBN`
-over 15 steps of training and in eval mode (1e-6), `Attention` of slab_deit.py, outputs
-and gradients in both orders of its products (3e-7), and `merge_bn` of its Swin block
-(1e-7). In the tests: oracles worked by hand, and whole models before and after the
-merging.
+DWC(v)_i, DWC a depth-wise 5 x 5 convolution on the grid of patches.
+
+ASSUMED: a trained model is converted and fine-tuned by the track's recipe, where the
+paper trains from scratch for 300 epochs; `norms` and `attentions` are the shares
+replaced, the last ones first, nothing replaced being dense untouched; gamma, beta and
+eta start at the authors' 1, 0 and 1, not at the LayerNorm's values (tried: no better);
+attention is replaced at once, with the trained projections and DWC and pos at 0, so
+that no weight is drawn; a class token takes part in the attention, and DWC leaves it
+out; products run in the recipe's precision, where the authors force float32; BN's
+statistics are estimated anew on the calibration images before they are merged. Where no
+single Linear reads the channels (the token MLP of a Mixer), the affine map stays,
+without a norm.
+
+Checked against: github.com/xinghaochen/SLAB at f58db00, side by side: `LinearNorm` with
+`RepBN` over 15 steps of training and in eval mode (1e-6), `Attention` of slab_deit.py,
+outputs and gradients in both orders of its products (3e-7), and `merge_bn` of its Swin
+block (1e-7). In the tests: oracles worked by hand, and whole models before and after
+the merging.
 """
 
 from __future__ import annotations

@@ -15,17 +15,19 @@ stay float32; batch norms are folded first. Pairs: norm1 -> qkv and norm2 -> fc1
 blocks, norm2 -> channel fc1 of Mixer blocks (norm1 feeds the token MLP transposed), and
 convolution -> ReLU -> convolution inside residual blocks, not across ReLU6. A model
 without pairs is skipped, unless `alpha` is null: no smoothing, plain W8A8 as control.
+
 ASSUMED: static grids are asymmetric (the paper's are symmetric), so that outputs of
 ReLU lose no bit, from minimum to maximum; a convolution's dynamic grid is per image;
 weights are per output channel also with static grids (O3 has one scale per tensor); a
 channel that is always 0 keeps s = 1; V's rows are not smoothed against the output
 projection; ranges are taken on the smoothed model before anything is rounded; 32 bits
-keep the model as it is. Checked against: github.com/mit-han-lab/smoothquant at c61476d,
-`smooth_ln_fcs` (alpha 0, 0.3, 0.5, 0.85, 1; LayerNorm of 48
-channels, one of them with zero weights) and `quantize_activation_per_token_absmax` on
-the same tensors: equal bit for bit. Its weights lie within one step of ours, whose
-scales are rounded to float16. In the tests: a worked example, and each model before
-and after smoothing.
+keep the model as it is.
+
+Checked against: github.com/mit-han-lab/smoothquant at c61476d, `smooth_ln_fcs` (alpha
+0, 0.3, 0.5, 0.85, 1; LayerNorm of 48 channels, one of them with zero weights) and
+`quantize_activation_per_token_absmax` on the same tensors: equal bit for bit. Its
+weights lie within one step of ours, whose scales are rounded to float16. In the tests:
+a worked example, and each model before and after smoothing.
 """
 
 from collections.abc import Mapping

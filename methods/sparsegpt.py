@@ -2,10 +2,10 @@
 make up for each, as the second moment of the inputs says.
 
 Frantar, Alistarh, SparseGPT: Massive Language Models Can be Accurately Pruned in
-One-Shot, ICML 2023, arXiv 2301.00774. H = 2/N sum x x^T over the inputs of
-a layer (convolutions: unfolded windows), damped by `percdamp` of its mean diagonal, U
-the upper Cholesky factor of its inverse. At the start of each block of 128 columns the
-weights of least w_ij^2 / U_jj^2 in the whole block are marked; with `m` those of each m
+One-Shot, ICML 2023, arXiv 2301.00774. H = 2/N sum x x^T over the inputs of a layer
+(convolutions: unfolded windows), damped by `percdamp` of its mean diagonal, U the upper
+Cholesky factor of its inverse. At the start of each block of 128 columns the weights of
+least w_ij^2 / U_jj^2 in the whole block are marked; with `m` those of each m
 consecutive columns of a row, when they are reached. Then column by column: zero the
 marked, e_j = (w_j - q_j) / U_jj, w_k -= e_j U_jk for all k > j (`_columns` does this
 without U). `sparsity` and `m` together say N:M: 2:4 is sparsity 0.5 with m = 4, 4:8
@@ -17,13 +17,17 @@ released code all of them go, beyond the budget, too). Layers are done one at a 
 order of execution, each on inputs that come from everything before it already pruned
 (the authors' script collects the moments of all layers of a block before it prunes
 them); batch norms keep their statistics until the end, when they are re-estimated
-(`bn_passes`). ASSUMED: all calibration images; moments in float64; m of a convolution
-groups its weights in the order (in, kh, kw), as the released code would. Checked
-against: github.com/IST-DASLab/sparsegpt at 147d215, `fasterprune` on the same layers
-and moments (its share set so that the weight too many falls away), at 50 and 75 %, 2:4,
-4:8 and 1:4: a Linear of 256 inputs, two of them dead, and a strided convolution of 144:
-masks equal, weights to 4e-6; a Linear of 768 inputs: up to 116 of 196,608 entries of
-the mask differ, ties in its float32 factor, with the layer's error equal to 0.1 %.
+(`bn_passes`).
+
+ASSUMED: all calibration images; moments in float64; m of a convolution groups its
+weights in the order (in, kh, kw), as the released code would.
+
+Checked against: github.com/IST-DASLab/sparsegpt at 147d215, `fasterprune` on the same
+layers and moments (its share set so that the weight too many falls away), at 50 and 75
+%, 2:4, 4:8 and 1:4: a Linear of 256 inputs, two of them dead, and a strided convolution
+of 144: masks equal, weights to 4e-6; a Linear of 768 inputs: up to 116 of 196,608
+entries of the mask differ, ties in its float32 factor, with the layer's error equal to
+0.1 %.
 """
 
 from __future__ import annotations

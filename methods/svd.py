@@ -5,15 +5,17 @@ Denton et al., Exploiting linear structure within convolutional networks for eff
 evaluation, NIPS 2014, arXiv 1404.0736 (`channel`); Jaderberg et al., Speeding up
 convolutional neural networks with low rank expansions, BMVC 2014, arXiv 1405.3866
 (`spatial`). Neither is followed to the letter: this is the plain SVD that the field
-compares with.
-`rho` is the share of a layer's weights that its pair keeps: r = floor(rho m n / (m +
-n)) for a matrix of m x n, at least 1. All Conv2d and Linear but stem, classifier and
-depth-wise convolutions; a layer that would not get smaller stays, and at rho = 1 all
-do. `scheme` says which matrix a convolution is: channel, (O) x (I kh kw), becomes kh x
-kw to r channels, then 1 x 1; spatial, (O kw) x (I kh), becomes kh x 1, then 1 x kw.
-Defaults: rho 0.5, channel, no fine-tuning. ASSUMED: one rho for all layers; each factor
-gets the square root of the singular values; the statistics of batch norms, where there
-are any, are re-estimated on the calibration images.
+compares with. `rho` is the share of a layer's weights that its pair keeps: r =
+floor(rho m n / (m + n)) for a matrix of m x n, at least 1. All Conv2d and Linear but
+stem, classifier and depth-wise convolutions; a layer that would not get smaller stays,
+and at rho = 1 all do. `scheme` says which matrix a convolution is: channel, (O) x (I kh
+kw), becomes kh x kw to r channels, then 1 x 1; spatial, (O kw) x (I kh), becomes kh x
+1, then 1 x kw. Defaults: rho 0.5, channel, no fine-tuning.
+
+ASSUMED: one rho for all layers; each factor gets the square root of the singular
+values; the statistics of batch norms, where there are any, are re-estimated on the
+calibration images.
+
 Checked against: the Eckart-Young theorem (error^2 = sum of the dropped s^2), and layers
 of known rank, whose pairs must compute the same whatever the stride, padding and
 dilation; no reference code was run.

@@ -6,6 +6,7 @@ Pruning", CVPR 2019, arXiv 1906.10771. Weight form, summed before it is squared:
 (sum_{s in S} g_s w_s)^2 with g = dL/dw over the weights S of a unit, taken per batch
 and averaged over the batches; norms are in eval mode. All units are ranked in one list;
 scores are taken anew in each step.
+
 ASSUMED: S is every weight that goes with the unit: the rows and biases that make it,
 its batch norms and depth-wise filters, and the columns that read it (of a head: its
 rows of q, k and v and its columns of proj). The paper's best form multiplies the unit
@@ -16,10 +17,11 @@ fine-tuning and keep a moving average of the scores: no such average here). Scor
 from `batches` batches of 64 images of train, not augmented, the same in all steps.
 `between` of the track's fine-tuning budget is spent in equal parts after all steps but
 the last, the rest after the last; each part is a schedule of its own. A usual setting
-has 50 batches, and 20 steps with an epoch between: more than the budgets allow. Checked
-against: github.com/NVlabs/Taylor_pruning at 4b70120, its engine run on the digits
-ResNet: the sums over norm and over reading columns, squared and averaged over four
-batches, equal its "BN_Taylor" and "Taylor_gate" to 1e-14; torch-pruning 1.6.1,
+has 50 batches, and 20 steps with an epoch between: more than the budgets allow.
+
+Checked against: github.com/NVlabs/Taylor_pruning at 4b70120, its engine run on the
+digits ResNet: the sums over norm and over reading columns, squared and averaged over
+four batches, equal its "BN_Taylor" and "Taylor_gate" to 1e-14; torch-pruning 1.6.1,
 GroupTaylorImportance: the same |sum g w| of every convolution and Linear of a group (it
 leaves out norms and depth-wise filters). In the tests: the loss change when a unit
 really goes.

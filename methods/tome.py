@@ -11,12 +11,15 @@ token, what is left of A, B. Attention is proportional to these sizes from then 
 from 0 up to 2 r. A block merges at most half of its patches. The weights stay as they
 are: no data, no training (the paper's training with merging switched on is not
 offered). Realisation: structural in the design's words, not dynamic: the inputs decide
-which tokens merge, but every image costs the same work. ASSUMED: keys are taken after
-their norm where an attention layer has one; of equally good pairs the first merge. The
-cost of matching is counted. Checked against: github.com/facebookresearch/ToMe at
-af95e4b, its timm patch with proportional attention on a trained ViT of the digits track
-and a random one of 197 tokens and 12 blocks, seven schedules each: logits within 3e-6;
-its matching with its weighted average: equal; its parse_r: equal schedules.
+which tokens merge, but every image costs the same work.
+
+ASSUMED: keys are taken after their norm where an attention layer has one; of equally
+good pairs the first merge. The cost of matching is counted.
+
+Checked against: github.com/facebookresearch/ToMe at af95e4b, its timm patch with
+proportional attention on a trained ViT of the digits track and a random one of 197
+tokens and 12 blocks, seven schedules each: logits within 3e-6; its matching with its
+weighted average: equal; its parse_r: equal schedules.
 """
 
 from __future__ import annotations

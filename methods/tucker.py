@@ -2,30 +2,31 @@
 and 1 x 1 back, then fine-tune.
 
 Kim, Park, Yoo, Choi, Yang, Shin, "Compression of Deep Convolutional Neural Networks for
-Fast and Low Power Mobile Applications", ICLR 2016, arXiv 1511.06530. A
-kernel K (O, I, kh, kw) becomes G x_0 U_o x_1 U_i with G (R_o, R_i, kh, kw), U_o (O,
-R_o), U_i (I, R_i) by higher-order orthogonal iteration (tensorly's partial_tucker,
-started from the HOSVD, at most 100 rounds, until the relative error changes by less
-than 1e-4).
-`rho` is the share of a layer's weights that remains: R_o = ceil(a O) and R_i = ceil(a
-I), with the largest a for which R_i I + R_i R_o kh kw + R_o O is at most rho O I kh kw,
-at least one each; a layer that would not get smaller stays, and at rho = 1 all do,
-untrained. 1 x 1 convolutions and Linear become two factors of rank floor(rho m n / (m +
-n)), as in `svd`. Stem, classifier and depth-wise convolutions stay. Then BatchNorm
-statistics are re-estimated on the calibration images, and the model is fine-tuned for
-`share` of the track's epochs; 0 is one-shot.
+Fast and Low Power Mobile Applications", ICLR 2016, arXiv 1511.06530. A kernel K (O, I,
+kh, kw) becomes G x_0 U_o x_1 U_i with G (R_o, R_i, kh, kw), U_o (O, R_o), U_i (I, R_i)
+by higher-order orthogonal iteration (tensorly's partial_tucker, started from the HOSVD,
+at most 100 rounds, until the relative error changes by less than 1e-4). `rho` is the
+share of a layer's weights that remains: R_o = ceil(a O) and R_i = ceil(a I), with the
+largest a for which R_i I + R_i R_o kh kw + R_o O is at most rho O I kh kw, at least one
+each; a layer that would not get smaller stays, and at rho = 1 all do, untrained. 1 x 1
+convolutions and Linear become two factors of rank floor(rho m n / (m + n)), as in
+`svd`. Stem, classifier and depth-wise convolutions stay. Then BatchNorm statistics are
+re-estimated on the calibration images, and the model is fine-tuned for `share` of the
+track's epochs; 0 is one-shot.
+
 ASSUMED: one rho for all layers, where the paper chooses ranks by variational Bayesian
 matrix factorisation; convolutions of any width are decomposed (the outline asked for 32
 input channels, which most layers of our small networks lack), and ranks are not rounded
 to multiples of 8; a rank that the other one cannot fill (R_o > R_i kh kw, or the
 reverse) is cut to what it can; fine-tuning is the track's recipe instead of the
 paper's.
+
 Checked against: higher-order orthogonal iteration written independently, 100 rounds, on
 all kernels of a trained digits resnet and ResNet-20 at rho 0.1, 0.25, 0.5 and 0.75: the
 relative error here is at most 0.0042 above (it stops earlier) and on average 0.004 to
 0.02 below HOSVD's; the triple computes what the convolution with the rebuilt kernel
-does, to 1.2e-6. In the tests: 4352 weights, kernels made of factors, HOSVD
-and its bound.
+does, to 1.2e-6. In the tests: 4352 weights, kernels made of factors, HOSVD and its
+bound.
 """
 
 from __future__ import annotations

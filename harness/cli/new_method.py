@@ -14,11 +14,11 @@ from leaderboard.records.params_base import JOIN
 
 METHOD = '''"""TITLE: one sentence on what the method does.
 
-Reference: authors, "title", venue year. Say which points are ASSUMED because the paper does not
-tell.
+Reference: authors, "title", venue year. Say which points are ASSUMED because the
+paper does not tell.
 
-Checked against: the worked example in tests/methods/test_NAME.py (name a better oracle when there
-is one).
+Checked against: the worked example in tests/methods/test_NAME.py
+(name a better oracle when there is one).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ def test_a_row_says_what_a_method_declares_what_it_was_checked_against_and_how_l
     assert cells[:2] == ["random_pruning", "pruning"] and cells[3:5] == ["calibration", "masked"]
     assert (
         cells[5] == "exact counts and the expected overlap 0.5 of two masks at s = 0.5."
-        and cells[6] == "27"
+        and cells[6] == "33"
     )
 
 
