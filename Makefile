@@ -62,8 +62,8 @@ check-results: $(READY)
 	  done; \
 	done
 	python -m shrinkmark tables
-	python -m shrinkmark methods --readme README.md
-	git diff --exit-code -- results README.md || \
+	python -m shrinkmark methods --page docs/methods.md
+	git diff --exit-code -- results docs || \
 	  { echo "error: the tables, the digest or the table of methods are not what records and methods give: commit them"; exit 1; }
 
 # The whole pipeline on two models, a handful of settings and one epoch, in a copy of this checkout.

@@ -69,7 +69,7 @@ PARAMS = {
         }
     },
 }
-README = (
+PAGE = (
     "# Tiny\n<!-- digest:begin -->\n<!-- digest:end -->\n<!-- methods:begin -->\n<!-- methods:end "
     "-->\n"
 )
@@ -87,7 +87,8 @@ MACHINE = {
 def make(root: Path) -> None:
     """Run the whole experiment in the empty folder `root`."""
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
-    (root / "README.md").write_text(README)
+    (root / "docs").mkdir()
+    (root / "docs" / "results.md").write_text(PAGE)
     (root / "tests" / "methods").mkdir(parents=True)
     (root / "methods").mkdir()
     for name in PARAMS["methods"]:
@@ -99,7 +100,8 @@ def make(root: Path) -> None:
     _time(paths)
     (costs,) = paths.costs("digits").iterdir()
     costs.rename(costs.with_name("f00d.json"))  # of a machine that a test knows by name
-    build(root / "results", "v1", [], root / "README.md", read_outline(root / "params.yaml"))
+    outline = read_outline(root / "params.yaml")
+    build(root / "results", "v1", [], root / "docs" / "results.md", outline)
 
 
 def _time(paths: Paths) -> None:

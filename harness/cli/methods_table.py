@@ -1,4 +1,4 @@
-"""The table of methods in the README: what each declares, what it was checked against
+"""The table of methods in the docs: what each declares, what it was checked against
 and how long its file is.
 """
 
@@ -77,20 +77,17 @@ def _oracle(docstring: str) -> str:
     )
 
 
-def update(readme: Path, names: Iterable[str]) -> None:
-    """Replace the table between the README's markers; raise UserError if it has none,
+def update(page: Path, names: Iterable[str]) -> None:
+    """Replace the table between the page's markers; raise UserError if it has none,
     or cannot be read.
     """
     try:
-        before, begin, rest = readme.read_text().partition(BEGIN)
+        before, begin, rest = page.read_text().partition(BEGIN)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{readme} cannot be read ({error}): name the README with --readme"
-        ) from None
+        raise UserError(f"{page} cannot be read ({error}): name the page with --page") from None
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise UserError(
-            f"{readme} lacks the lines {BEGIN} and {END}: add them where the table of methods "
-            "belongs"
+            f"{page} lacks the lines {BEGIN} and {END}: add them where the table of methods belongs"
         )
-    files.write_bytes(readme, f"{before}{BEGIN}\n{table(names)}\n{END}{after}".encode())
+    files.write_bytes(page, f"{before}{BEGIN}\n{table(names)}\n{END}{after}".encode())

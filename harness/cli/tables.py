@@ -20,8 +20,8 @@ from harness.cli.options import (
 
 app = typer.Typer(**OPTIONS)
 
-Readme = Annotated[Path, typer.Option(help="the file whose digest is rewritten")]
-Digest = Annotated[bool, typer.Option(help="whether to rewrite the digest in the README")]
+Page = Annotated[Path, typer.Option(help="the page whose digest is rewritten")]
+Digest = Annotated[bool, typer.Option(help="whether to rewrite the digest")]
 Tracks = Annotated[
     list[str] | None,
     typer.Argument(
@@ -35,14 +35,14 @@ def write_tables(
     tracks: Tracks = None,
     results: Results = Path("results"),
     version: Version = None,
-    readme: Readme = Path("README.md"),
+    page: Page = Path("docs/results.md"),
     digest: Digest = True,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Write the tables of tracks from their results.
 
     The tables, tiers.csv, areas.csv, metrics.json, curves.csv and digest.md of each
-    track, and the README's digest of all tracks built so far.
+    track, and the digest of all tracks built so far.
     """
     from leaderboard.records.outline import read_outline
 
@@ -50,10 +50,10 @@ def write_tables(
     from leaderboard.tables.build import build
 
     outline = read_outline(params)
-    for page in build(
-        results, outline.chosen_version(version), tracks or [], readme if digest else None, outline
+    for written in build(
+        results, outline.chosen_version(version), tracks or [], page if digest else None, outline
     ):
-        typer.echo(page.as_posix())
+        typer.echo(written.as_posix())
 
 
 @app.command(epilog=ends("shrinkmark show --track digits --hardware cpu"))

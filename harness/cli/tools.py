@@ -71,9 +71,9 @@ def macs(
     typer.echo(macs_table.of_timm_model(model, top))
 
 
-@app.command(epilog=ends("shrinkmark methods --readme README.md"))
+@app.command(epilog=ends("shrinkmark methods --page docs/methods.md"))
 def methods(
-    readme: Annotated[
+    page: Annotated[
         Path | None,
         typer.Option(help="write it between the markers of this file instead of printing it"),
     ] = None,
@@ -86,7 +86,7 @@ def methods(
     from harness.cli import methods_table
 
     loaded, _ = opened(params)
-    if readme is None:
+    if page is None:
         typer.echo(methods_table.table(loaded.methods))
     else:
-        methods_table.update(readme, loaded.methods)
+        methods_table.update(page, loaded.methods)

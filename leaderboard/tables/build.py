@@ -17,7 +17,7 @@ from leaderboard.records.results import (
     read_track,
     track_folder,
 )
-from leaderboard.tables.digest import DIGEST, check_readme, digest_text, update_readme
+from leaderboard.tables.digest import DIGEST, check_page, digest_text, update_page
 from leaderboard.tables.groups import find_hits
 from leaderboard.tables.markdown import markdown_text
 from leaderboard.tables.plots.accuracy import accuracy_plot
@@ -30,13 +30,13 @@ from leaderboard.tables.table import Table, csv_text, make_table
 
 
 def build(
-    results: Path, version: str, asked: Sequence[str], readme: Path | None, outline: Outline
+    results: Path, version: str, asked: Sequence[str], page: Path | None, outline: Outline
 ) -> tuple[Path, ...]:
     """Write <track>/tables/ of every track in `asked`, by default of all, then the
-    digest of all built so far into `readme`; return the tables' pages.
+    digest of all built so far into `page`; return the tables' pages.
     """
-    if readme is not None:
-        check_readme(readme)
+    if page is not None:
+        check_page(page)
     contents = {
         track: read_track(results, version, track)
         for track in chosen_tracks(results, version, asked, outline)
@@ -47,8 +47,8 @@ def build(
             track_folder(results, version, track) / TABLES,
             _texts(group, find_hits(contents[track])),
         )
-    if readme is not None:
-        update_readme(readme, results / version, outline)
+    if page is not None:
+        update_page(page, results / version, outline)
     return tuple(
         track_folder(results, version, track) / TABLES / f"{table.hardware}.md"
         for track, group in tables.items()

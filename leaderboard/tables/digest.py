@@ -1,4 +1,4 @@
-"""The digest in the README: per track one line per method, what it reaches without a
+"""The digest in the docs: per track one line per method, what it reaches without a
 significant loss.
 """
 
@@ -21,12 +21,12 @@ from leaderboard.tables.rows import Row
 from leaderboard.tables.table import Table
 
 BEGIN, END = "<!-- digest:begin -->", "<!-- digest:end -->"
-DIGEST = "digest.md"  # a track's section of the README, beside its tables
+DIGEST = "digest.md"  # a track's section of the digest, beside its tables
 
 
-def updated(readme: str, digest: str, where: Path) -> str:
-    """Return the README with the text between its markers replaced."""
-    before, begin, rest = readme.partition(BEGIN)
+def updated(page: str, digest: str, where: Path) -> str:
+    """Return the page with the text between its markers replaced."""
+    before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise UserError(
@@ -35,31 +35,31 @@ def updated(readme: str, digest: str, where: Path) -> str:
     return f"{before}{BEGIN}\n{digest}\n{END}{after}"
 
 
-def check_readme(readme: Path) -> None:
-    """Raise UserError if the README has no place for the digest."""
-    updated(read_text(readme), "", readme)
+def check_page(page: Path) -> None:
+    """Raise UserError if the page has no place for the digest."""
+    updated(read_text(page), "", page)
 
 
-def update_readme(readme: Path, folder: Path, outline: Outline) -> None:
+def update_page(page: Path, folder: Path, outline: Outline) -> None:
     """Write the sections of all tracks whose tables lie in the results `folder` of one
-    version into the README, in the order of params.yaml.
+    version into the page, in the order of params.yaml.
     """
     homes = {path.parents[1].name: path.parent for path in folder.glob(f"*/{TABLES}/{DIGEST}")}
     tracks = in_order(list(homes), outline.tracks)
     sections = [
         f"{read_text(homes[track] / DIGEST).strip()}\n\n"
-        f"{_links(readme, track, homes[track], outline)}"
+        f"{_links(page, track, homes[track], outline)}"
         for track in tracks
     ]
-    write_text(readme, updated(read_text(readme), "\n\n".join(sections), readme))
+    write_text(page, updated(read_text(page), "\n\n".join(sections), page))
 
 
-def _links(readme: Path, track: str, folder: Path, outline: Outline) -> str:
-    """Return the links to the pages of one track, as seen from the README."""
+def _links(page: Path, track: str, folder: Path, outline: Outline) -> str:
+    """Return the links to the pages of one track, as seen from the page."""
     pages = in_order(
         [path.stem for path in folder.glob("*.md") if path.name != DIGEST], outline.hardware
     )
-    link = Path(os.path.relpath(folder, readme.parent)).as_posix()
+    link = Path(os.path.relpath(folder, page.parent)).as_posix()
     return (
         "All rows: "
         f"{', '.join(f'[{escape(track)}/{escape(page)}.md]({link}/{page}.md)' for page in pages)}"

@@ -244,9 +244,9 @@ READ = [  # of the leaderboard: what is damaged, how, what the line says
         params("version", DROP),
         "params.yaml does not validate: version",
     ),
-    ("the README has no markers", text("README.md", "# Tiny\n"), "lacks the lines"),
-    ("the README is not UTF-8", raw("README.md", b"\xff"), "README.md"),
-    ("the README is a folder", folder("README.md"), "README.md"),
+    ("the page has no markers", text("docs/results.md", "# Tiny\n"), "lacks the lines"),
+    ("the page is not UTF-8", raw("docs/results.md", b"\xff"), "results.md"),
+    ("the page is a folder", folder("docs/results.md"), "results.md"),
 ]
 SHOWN = [
     ("the table is empty", text(TABLE, ""), "is not a table of this leaderboard"),

@@ -16,7 +16,7 @@ from tests.leaderboard.conftest import lost
 def run(results, command, *options):
     """Run a command on `results`."""
     files = ["--results", str(results.root), "--params", str(results.params)]
-    readme = ["--readme", str(results.readme)] if command == "tables" else []
+    readme = ["--page", str(results.readme)] if command == "tables" else []
     return CliRunner().invoke(app, [command, *files, *readme, *options])
 
 

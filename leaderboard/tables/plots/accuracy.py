@@ -1,4 +1,4 @@
-"""The plot in the README: accuracy against compression ratio, a panel for each model,
+"""The plot that the README shows: accuracy against compression ratio, a panel for each model,
 with its Pareto front; on white, readable on any page.
 """
 

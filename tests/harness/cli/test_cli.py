@@ -137,7 +137,7 @@ def test_the_command_can_be_called_by_the_package_and_by_its_script():
         (["run", "cifar10_ful"], "did you mean 'cifar10_full'"),
         (["macs", "resnet_50"], "did you mean"),
         (["check", "params", "--params", "nothing.yaml"], "nothing.yaml not found"),
-        (["methods", "--readme", "Makefile"], "Makefile lacks the lines <!-- methods:begin -->"),
+        (["methods", "--page", "Makefile"], "Makefile lacks the lines <!-- methods:begin -->"),
         (["new", "wanda"], "already"),
         (["new", "My-Method"], "cannot name a method"),
     ],

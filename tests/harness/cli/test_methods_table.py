@@ -1,4 +1,4 @@
-"""The table of methods in the README."""
+"""The table of methods in the docs."""
 
 from harness.cli import methods_table
 from harness.run import fingerprint

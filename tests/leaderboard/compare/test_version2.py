@@ -185,7 +185,7 @@ def ask(results, command, *options):
     """Run a command as in a checkout whose results are `results`."""
     files = ["--results", results.root, "--params", results.params]
     files += {
-        "tables": ["--readme", results.readme],
+        "tables": ["--page", results.readme],
         "site": ["--into", results.root.parent / "site"],
     }.get(command, [])
     return CliRunner().invoke(app, [command, *map(str, files), *options])

@@ -75,7 +75,7 @@ def test_without_a_file_of_costs_the_cells_are_empty(filled):
     assert changed == {"compress_seconds", "peak_mib"} and {bare[key] for key in changed} == {""}
     assert "None" not in markdown_text(table(filled)) and "nan" not in markdown_text(table(filled))
     for command, options in (
-        ("tables", ["--readme", filled.readme]),
+        ("tables", ["--page", filled.readme]),
         ("site", ["--into", filled.root.parent / "site"]),
     ):
         options = ["--results", filled.root, "--params", filled.params, *options]

@@ -15,7 +15,7 @@ def build_tracks(results, *tracks):
 
 
 def sections(results):
-    """Return the tracks in the README's digest."""
+    """Return the tracks in the digest."""
     lines = results.readme.read_text().splitlines()
     return [
         line.removeprefix("### ").removesuffix(", version v1")
