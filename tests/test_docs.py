@@ -1,0 +1,80 @@
+"""What README and docs print can be done: their links lead somewhere, their commands are commands, and the Python lines run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from torch import nn
+
+from harness.cli.command import app
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the arguments of every line `shrinkmark ...` in the code blocks of `page`."""
+    lines = [line for _, text in BLOCK.findall(page.read_text()) for line in text.splitlines()]
+    return [
+        shlex.split(line, comments=True)[1:] for line in lines if line.startswith("shrinkmark ")
+    ]
+
+
+def parsed(arguments: list[str]) -> None:
+    """Parse a command line without running it; raise typer's error if it is none."""
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        name, *arguments = arguments
+        command = command.commands[name]
+    command.make_context(name, list(arguments))
+
+
+def test_the_readme_is_read_to_the_end():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_there_are(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link.split("#")[0]).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_commands_with_these_options(page):
+    for arguments in commands(page):
+        parsed(arguments)
+
+
+def test_a_command_that_is_none_would_be_found():
+    assert sum(len(commands(page)) for page in PAGES) > 15
+    with pytest.raises(KeyError):
+        parsed(["shw"])
+    with pytest.raises(Exception, match="No such option"):
+        parsed(["show", "--trak", "digits"])
+
+
+def test_every_page_of_the_docs_is_in_their_index():
+    index = (ROOT / "docs" / "README.md").read_text()
+    assert [
+        page.name for page in PAGES[2:] if page.name not in index and page.name != "README.md"
+    ] == []
+
+
+def test_the_python_lines_of_the_readme_run(tmp_path, monkeypatch):
+    (lines,) = [
+        text for kind, text in BLOCK.findall((ROOT / "README.md").read_text()) if kind == "python"
+    ]
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    convolutions = nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU()
+    model = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4))
+    images = torch.rand(24, 3, 12, 12)
+    known = {"model": model.eval(), "images": images, "x": images, "y": torch.arange(24) % 4}
+    exec(lines, known)
+    assert (
+        known["small"](images[:5]).shape == (5, 4) and (tmp_path / "small" / "program.pt2").exists()
+    )
