@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -28,9 +29,19 @@ MODELS: Mapping[str, type[BaseModel]] = {
 def schema_texts() -> dict[str, str]:
     """Return the JSON Schema of every file of results and bundles, by file name."""
     schemas = {
-        name: {"$schema": DIALECT} | model.model_json_schema() for name, model in MODELS.items()
+        name: {"$schema": DIALECT} | _on_one_line(model.model_json_schema())
+        for name, model in MODELS.items()
     }
     return {
         f"{name}.schema.json": json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
         for name, schema in schemas.items()
     }
+
+
+def _on_one_line(value: Any) -> Any:
+    """Return a schema whose texts, which are docstrings, are not broken into lines."""
+    if isinstance(value, dict):
+        return {name: _on_one_line(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_on_one_line(part) for part in value]
+    return " ".join(value.split()) if isinstance(value, str) else value
