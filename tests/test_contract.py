@@ -131,7 +131,7 @@ class Assigned(Times):
         return model
 
 
-@pytest.mark.parametrize("model_name", MODELS)
+@pytest.mark.parametrize("model_name", ["resnet", "vit"])
 def test_a_weight_pruned_by_multiplication_takes_no_more_bytes_than_one_set_to_zero(
     model_name, make_brief_model, make_brief_data, track_data, tmp_path
 ):

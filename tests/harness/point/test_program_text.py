@@ -325,6 +325,7 @@ def exported(home, before, seed):
     return [(home / "target" / name / store.PROGRAM).read_bytes() for name in ("exits", "vit")]
 
 
+@pytest.mark.slow
 def test_equal_programs_are_equal_files_that_name_no_file_wherever_they_were_made(tmp_path):
     programs = exported(tmp_path / "here", 0, 1)
     assert programs == exported(tmp_path / "far" / "away", 1, 2)
