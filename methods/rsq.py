@@ -129,8 +129,7 @@ class Rsq(Method):
         return (
             (
                 "a norm on the residual stream cannot be folded into the layer after it, so the "
-                "model "
-                "cannot be rotated"
+                "model cannot be rotated"
             )
             if blocked
             else None

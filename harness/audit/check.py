@@ -191,8 +191,7 @@ def _check_method(
     findings = (
         [
             f"{where}: {len(stale)} points were not made by this code and params (e.g. "
-            f"{stale[0]}): "
-            f"{again(track)}"
+            f"{stale[0]}): {again(track)}"
         ]
         if stale
         else []

@@ -96,8 +96,7 @@ def run(
         bool,
         typer.Option(
             help="try it in a minute or two: a few images, steps and settings, nothing kept, "
-            "without a "
-            "GPU if need be"
+            "without a GPU if need be"
         ),
     ] = False,
     method: Annotated[

@@ -63,10 +63,8 @@ def _load(name: str) -> type[Method]:
         )
     except UserError:
         raise
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a file that ends the process at import would pass for a run that went well
+    except (Exception, SystemExit) as error:
+        # a file that ends the process at import would pass for a run that went well
         raise UserError(
             f"method '{name}' cannot be imported: {type(error).__name__}: {one_line(str(error))}"
         ) from error

@@ -23,8 +23,7 @@ from leaderboard.tables.rows import RowKey
 
 PAIRED = (
     "Exact sign-flip test (McNemar for one seed) on the same test images, p adjusted "
-    "(Benjamini-Hochberg) over the rows that differ at all;"
-    " moved: p < 0.05"
+    "(Benjamini-Hochberg) over the rows that differ at all; moved: p < 0.05"
 )
 INTERVALS = (
     "The test images differ, so nothing is paired; moved: the 95 % Wilson intervals are disjoint"

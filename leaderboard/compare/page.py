@@ -17,8 +17,7 @@ WIDTH = 120  # of a list of settings, or of a reason
 TEXT_COLUMNS = ("model", "models", "method", "setting", "settings", "A", "B")
 OTHER_VERSION = (
     "**The versions differ**, and with them rules, splits or code: this shows what changed "
-    "between them;"
-    " no row of one is ranked against rows of the other."
+    "between them; no row of one is ranked against rows of the other."
 )
 
 

@@ -46,13 +46,12 @@ def caption(table: Table) -> str:
             "2 MACs) are of one image, in millions; `theory ×` is their"
             " ratio, `BOPs ×` that of bit-operations; effective MACs skip zeros.",
             "- `bN` is a batch of N: milliseconds at the median / 95th / 99th percentile; the "
-            "realised speed-up, the median of ratios to dense timed just"
-            " before and after; that as a share of the theoretical one; the memory that one call "
-            "needs at its peak. `tie`: within the noise floor or with 1"
-            " in its interval, not ranked. `masked`: zeros in dense tensors, no claim of speed. "
-            "`as dense`: dense's own program with other weights, not"
-            " timed again: a tie. `same %`: test images on which this runtime predicts what the "
-            "artefact predicted in PyTorch.",
+            "realised speed-up, the median of ratios to dense timed just before and after; that "
+            "as a share of the theoretical one; the memory that one call needs at its peak. "
+            "`tie`: within the noise floor or with 1 in its interval, not ranked. `masked`: zeros "
+            "in dense tensors, no claim of speed. `as dense`: dense's own program with other "
+            "weights, not timed again: a tie. `same %`: test images on which this runtime "
+            "predicts what the artefact predicted in PyTorch.",
             f"- {RULE}.",
             "- `pareto`: no row of the model has more accuracy at no more bytes, MACs or time "
             "(smallest batch; a tie counts as dense, times within the"

@@ -78,12 +78,11 @@ def digest_text(table: Table) -> str:
     lines.append(f"Latency on {escape(table.hardware)}: {machine_text(table.run)}.\n")
     lines.append(
         "Each cell: the best compression ratio (bytes) / MACs ratio / realised speed-up (batch "
-        f"{table.batch}) over dense that the method reaches on"
-        f" that model without a significant loss of accuracy on {info.images.test} test images "
-        "(adjusted p >= 0.05), each possibly at another setting;"
-        " `-`: every setting loses significantly, with the mildest loss in points. `tie`: within "
-        "the noise of the clock; `masked`: no claim of speed."
-        " Dense: its accuracy.\n"
+        f"{table.batch}) over dense that the method reaches on that model without a significant "
+        f"loss of accuracy on {info.images.test} test images (adjusted p >= 0.05), each possibly "
+        "at another setting; `-`: every setting loses significantly, with the mildest loss in "
+        "points. `tie`: within the noise of the clock; `masked`: no claim of speed. Dense: its "
+        "accuracy.\n"
     )
     lines.append(github_table(_records(table), ("method", "family", "needs", "realisation")))
     return "\n".join(lines) + "\n"

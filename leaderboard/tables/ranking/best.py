@@ -10,11 +10,9 @@ from leaderboard.tables.rows import Row
 
 RULE = (
     "`best` marks, per model and needs class, the largest compression ratio (`size`) and the "
-    "largest realised speed-up beyond the noise "
-    "floor at the smallest batch (`speed`) among rows whose accuracy is not significantly below "
-    "dense (adjusted p >= 0.05 or no loss) "
-    "and whose ratio or speed-up exceeds 1; speed-ups within the noise floor of the largest share "
-    "its mark"
+    "largest realised speed-up beyond the noise floor at the smallest batch (`speed`) among rows "
+    "whose accuracy is not significantly below dense (adjusted p >= 0.05 or no loss) and whose "
+    "ratio or speed-up exceeds 1; speed-ups within the noise floor of the largest share its mark"
 )
 
 

@@ -14,10 +14,9 @@ from leaderboard.tables.rows import Measurement, Row
 CONTROLS = ("random_pruning", "slim", "finetune_only")
 RULE = (
     "A method is listed as losing on a model where its mildest setting (the one that saves least, "
-    "by the larger of the bytes and MACs ratios) is "
-    "significantly below dense (adjusted p < 0.05), and where one of the controls random_pruning, "
-    "slim or finetune_only has no more bytes, no more MACs "
-    "and more accuracy, by more than both 95 % intervals."
+    "by the larger of the bytes and MACs ratios) is significantly below dense (adjusted p < "
+    "0.05), and where one of the controls random_pruning, slim or finetune_only has no more "
+    "bytes, no more MACs and more accuracy, by more than both 95 % intervals."
 )
 
 
