@@ -74,11 +74,11 @@ def compress(model: nn.Module, method: Method, images: Images, budget: Budget) -
             f"{type(method).__name__} needs labels ({method.needs}): give labels= of the images, "
             "or train=(images, labels)"
         )
+    data = OwnData(
+        learnt(seen.images, labelled), budget.epochs, budget.fresh, budget.seed, method.needs
+    )
     with value_errors(), _own_randomness(budget.seed, device):
-        compressed = method.compress(
-            private,
-            OwnData(learnt(seen.images, labelled), budget.epochs, budget.fresh, budget.seed),
-        )
+        compressed = method.compress(private, data)
     compressed.eval().to(device)
     if classes_of(compressed, seen.images) != classes:
         raise ValueError(
@@ -134,9 +134,8 @@ def handled(model: nn.Module) -> pd.DataFrame:
                 method.realisation,
                 method.skip(copy.deepcopy(model).eval()) or "",
             )
-        except (
-            UserError
-        ) as error:  # of another package, and broken, refused or without a default setting
+        except UserError as error:
+            # of another package, and broken, refused or without a default setting
             rows[name] = ("", "", "", str(error))
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=["family", "needs", "realisation", "skipped"]

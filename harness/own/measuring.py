@@ -4,6 +4,7 @@ measured as artefacts that were written and read back.
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from itertools import cycle
 from pathlib import Path
@@ -49,11 +50,9 @@ def measured(
             "images: they have no labels: give labels=, or a loader that yields pairs of images "
             "and labels"
         )
-    test, device = (
-        TestSplit(seen.images, seen.labels, torch.zeros(1), torch.ones(1)),
-        device_of(dense),
-    )
-    classes_of(dense, seen.images.to(device))
+    test = TestSplit(seen.images, seen.labels, torch.zeros(1), torch.ones(1))
+    device = device_of(dense)
+    classes_of(copy.deepcopy(dense).eval(), seen.images.to(device))
     shape = tuple(seen.images.shape[1:])
     with tempfile.TemporaryDirectory() as scratch, value_errors():
         small, large = (

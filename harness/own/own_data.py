@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from harness.point import counter
-from methods import Data, Schedule, Split
+from harness.data.splits import Learn
+from harness.point.method_data import MethodData
+from leaderboard.records.params import AugmentParams
+from methods import Needs, Schedule, Split
 
-HELD_OUT = 5  # every so manieth labelled image is for choices
-
-
-@dataclass(frozen=True)
-class Learnt:
-    """What methods may learn from: calibration images (N, C, H, W), and labelled images
-    for training and for choices, where there are any.
-    """
-
-    calibration: Tensor
-    train: Split | None
-    validation: Split | None
+HELD_OUT = 5  # one of so many labelled images, drawn at random, is for choices
 
 
-def learnt(images: Tensor, labelled: Split | None) -> Learnt:
-    """Return what can be learnt from `images`, and from `labelled`, of which every
-    fifth image is held out for choices.
-    """
-    if labelled is None or len(labelled.labels) < HELD_OUT:
-        return Learnt(images, labelled, labelled)
-    held = torch.arange(len(labelled.labels), device=labelled.labels.device) % HELD_OUT == 0
-    parts = (Split(labelled.images[chosen], labelled.labels[chosen]) for chosen in (~held, held))
-    return Learnt(images, *parts)
+def learnt(images: Tensor, labelled: Split | None) -> Learn:
+    """Return what can be learnt from `images`, and from `labelled` if there are any."""
+    kept = {"calibration": images, "mean": images.new_zeros(1), "std": images.new_ones(1)}
+    if labelled is None:
+        return Learn(kept)
+    order = torch.randperm(len(labelled.labels), generator=torch.Generator().manual_seed(0))
+    held = max(1, len(order) // HELD_OUT)
+    parts = {"validation": order[:held], "train": order[held:] if len(order) > 1 else order}
+    for name, chosen in parts.items():
+        kept[f"{name}.images"] = labelled.images[chosen.to(images.device)]
+        kept[f"{name}.labels"] = labelled.labels[chosen.to(images.device)]
+    return Learn(kept)
 
 
-def recipe(epochs: float, images: int) -> Schedule:
-    """Return the default track's recipe of fine-tuning for so many epochs of so many
-    images.
-    """
+def recipe(epochs: float, learn: Learn) -> Schedule:
+    """Return the recipe of the default track's fine-tuning for so many epochs."""
+    batch = min(64, len(learn.tensors.get("train.labels", ())) or 1)
     return Schedule(
-        "adamw",
-        "fp32",
-        epochs,
-        min(64, images),
+        optimiser="adamw",
+        precision="fp32",
+        epochs=epochs,
+        batch=batch,
         learning_rate=1e-3,
         weight_decay=0.05,
         warmup=0.3,
@@ -54,57 +44,29 @@ def recipe(epochs: float, images: int) -> Schedule:
     )
 
 
-class OwnData(Data):
-    """What a method sees: `learnt`, unaugmented; one budget of `epochs` for fine-tuning
-    and for training from scratch; networks of `fresh`.
+class OwnData(MethodData):
+    """What a method sees of a track, of somebody's own images: unaugmented, with one
+    budget of `epochs` for fine-tuning and for training from scratch, and with networks
+    that `fresh` builds.
     """
 
     def __init__(
-        self, learnt: Learnt, epochs: float, fresh: Callable[[float], nn.Module] | None, seed: int
-    ) -> None:
-        self.scratch = self.fine_tune = recipe(
-            epochs, 1 if learnt.train is None else len(learnt.train.labels)
-        )
-        channels, height, width = learnt.calibration.shape[1:]
+        self,
+        learn: Learn,
+        epochs: float,
+        fresh: Callable[[float], nn.Module] | None,
+        seed: int,
+        needs: Needs,
+    ) -> None:  # in place of the parent's, which takes all of this from a track
+        self._scratch = self._fine_tune = recipe(epochs, learn)
+        channels, height, width = learn.tensors["calibration"].shape[1:]
         self.image_shape = (channels, height, width)
-        self._learnt, self._fresh, self._seed, self._calls = learnt, fresh, seed, 0
-
-    @property
-    def calibration(self) -> Tensor:
-        return self._learnt.calibration.clone()
-
-    @property
-    def train(self) -> Split:
-        assert self._learnt.train is not None, "compress() has seen to it"
-        return self._learnt.train
-
-    @property
-    def validation(self) -> Split:
-        assert self._learnt.validation is not None, "compress() has seen to it"
-        return self._learnt.validation
-
-    def batches(self, schedule: Schedule) -> Iterator[tuple[Tensor, Tensor]]:
-        split, left, generator = (
-            self.train,
-            self.steps(schedule),
-            self.generator(f"batches {self._calls}"),
-        )
-        self._calls += 1
-        while left:
-            order = torch.randperm(len(split.labels), generator=generator).to(split.labels.device)
-            full = order[: len(order) // schedule.batch * schedule.batch].split(schedule.batch)[
-                :left
-            ]
-            left -= len(full)
-            yield from ((split.images[chosen], split.labels[chosen]) for chosen in full)
-
-    def steps(self, schedule: Schedule) -> int:
-        return int(schedule.epochs * (len(self.train.labels) // schedule.batch))
-
-    def macs(self, model: nn.Module) -> int:
-        return counter.count(copy.deepcopy(model).cpu(), self._learnt.calibration[:1].cpu()).macs
+        self.images_seen, self._calls = 0, 0
+        self._learn, self._augment = learn, AugmentParams()
+        self._fresh, self._seed, self._needs = fresh, seed, needs
 
     def narrower(self, width: float) -> nn.Module:
+        self._only_for("scratch", "narrower")
         if self._fresh is None:
             raise ValueError(
                 "this method trains a fresh or narrower network: give fresh=, a function of a "
@@ -116,10 +78,4 @@ class OwnData(Data):
                 f"fresh({width:g}) returned {type(built).__name__}: it must return the model "
                 "built at that width, a torch.nn.Module"
             )
-        return built.to(self._learnt.calibration.device)
-
-    def generator(self, name: str) -> torch.Generator:
-        seed = int.from_bytes(
-            hashlib.sha256(f"{self._seed} {name}".encode()).digest()[:8], "big", signed=True
-        )
-        return torch.Generator().manual_seed(seed)
+        return built.to(self._learn.device)

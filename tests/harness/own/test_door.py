@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import shrinkmark
 from harness.data.splits import digest
+from harness.own.own_data import learnt
 from harness.point import store
 from harness.run import registry
+from methods import Split
 from methods.gptq import Gptq
 
 WIDTH, CLASSES = 16, 4
@@ -69,6 +71,24 @@ def test_the_callers_model_and_generators_are_left_as_they_are(model, images, la
         np.random.get_state()[1].tolist(),
     )
     assert small is not model and next(small.parameters()).shape != next(model.parameters()).shape
+
+
+def test_measuring_and_listing_leave_a_model_in_train_mode_as_it_is(model, images, labels):
+    before = digest(model.state_dict())
+    shrinkmark.measure(model, dense=model, images=images, labels=labels)
+    shrinkmark.methods(model)
+    assert digest(model.state_dict()) == before and model.training
+
+
+def test_images_for_choices_are_drawn_from_all_classes_and_not_trained_on(images):
+    labels = torch.arange(80) % 5  # in the order in which every fifth would be of one class
+    tensors = learnt(images, Split(images, labels)).tensors
+    assert len(tensors["train.labels"]) == 64 and len(tensors["validation.labels"]) == 16
+    assert tensors["validation.labels"].unique().tolist() == [0, 1, 2, 3, 4]
+    both = torch.cat([tensors["train.images"], tensors["validation.images"]])
+    assert digest({"": both.flatten(1).sum(1).sort().values}) == digest(
+        {"": images.flatten(1).sum(1).sort().values}
+    )
 
 
 def test_a_name_with_a_setting_a_configured_method_and_a_loader_give_the_same(model, images):
