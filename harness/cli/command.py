@@ -17,11 +17,11 @@ from typer.core import TyperGroup
 
 from harness.cli import check, exchange, questions, stages, sweep, tables, tools
 from harness.cli.options import OPTIONS
-from leaderboard.records.errors import UserError
+from leaderboard.records.errors import Interrupted, UserError
 
 
 class OneLineErrors(TyperGroup):
-    """Ends a command with one line and exit code 2 for bad input."""
+    """Ends a command with one line and exit code 2 for bad input, 130 for Ctrl-C."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that `ctx` names."""
@@ -29,7 +29,7 @@ class OneLineErrors(TyperGroup):
             return super().invoke(ctx)
         except UserError as error:
             typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(2) from None
+            raise typer.Exit(130 if isinstance(error, Interrupted) else 2) from None
 
 
 HELP = (

@@ -4,7 +4,7 @@ and tables are opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +60,19 @@ def opened(params: Path) -> tuple[Params, Paths]:
 
     loaded = load_params(params)
     return loaded, Paths(params.resolve().parent, loaded.version)
+
+
+def told(lines: Generator[str, None, int]) -> None:
+    """Print `lines` as they come, and end with exit code 1 if points failed, whose number
+    is what the generator returns.
+    """
+    while True:
+        try:
+            typer.echo(next(lines))
+        except StopIteration as ended:
+            if ended.value:
+                raise typer.Exit(1) from None
+            return
 
 
 def tell_refused(methods: Iterable[str]) -> None:

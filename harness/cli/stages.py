@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.lock import alone
-from harness.cli.options import OPTIONS, ParamsFile, Track, ends, opened, tell_refused
+from harness.cli.options import OPTIONS, ParamsFile, Track, ends, opened, tell_refused, told
 from harness.run.pool import start_server
 from leaderboard.records.errors import UserError
 
@@ -89,7 +89,12 @@ def measure(
         typer.echo(f"{track} on {hardware}: skipped: {done.skipped}", err=True)
 
 
-@app.command(epilog=ends("shrinkmark run digits --method wanda --model vit --into try"))
+@app.command(
+    epilog=ends(
+        "shrinkmark run digits --method wanda --model vit --into try",
+        failed="a point failed, after all were tried",
+    )
+)
 def run(
     track: Track,
     rehearse: Annotated[
@@ -134,5 +139,4 @@ def run(
     tell_refused(loaded.plans)
     # a rehearsal keeps to a folder of its own
     with nullcontext() if rehearse else alone(paths, track):
-        for line in (rehearse_track if rehearse else run_track)(loaded, paths, track):
-            typer.echo(line)
+        told((rehearse_track if rehearse else run_track)(loaded, paths, track))

@@ -4,7 +4,7 @@ machine, or on a Ray cluster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.lock import alone
-from harness.cli.options import OPTIONS, ParamsFile, ends, opened, tell_refused
+from harness.cli.options import OPTIONS, ParamsFile, ends, opened, tell_refused, told
 from harness.run.pool import start_server
 from leaderboard.records.errors import UserError
 
@@ -29,6 +29,7 @@ Several = list[str] | None
     epilog=ends(
         "shrinkmark sweep digits",
         "shrinkmark sweep --track digits --address auto --remote /shared/shrinkmark",
+        failed="a point failed, after all were tried",
     )
 )
 def sweep(
@@ -111,17 +112,20 @@ def sweep(
                 paths,
                 Asked(tracks, methods, measure or [], remote, TaskShape(cpus, gpus, memory)),
             )
-        for line in lines:
-            typer.echo(line)
+        told(lines)
 
 
 def _here(
     params: Params, paths: Paths, tracks: Sequence[str], methods: Sequence[str]
-) -> Iterator[str]:
+) -> Generator[str, None, int]:
     from harness.run.compress import compress as run
 
+    failed = 0
     for track in tracks:
-        yield f"{track}: {run(params, paths, track, methods)}"
+        done = run(params, paths, track, methods)
+        failed += done.failed
+        yield f"{track}: {done}"
+    return failed
 
 
 def _trained(params: Params, paths: Paths) -> list[str]:

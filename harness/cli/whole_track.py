@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import torch
@@ -26,14 +26,16 @@ from leaderboard.records.schema import MethodPoints
 IMAGES, STEPS, BATCH = 256, 3, 32
 
 
-def run_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
+def run_track(params: Params, paths: Paths, track: str) -> Generator[str, None, int]:
     """Train, compress by every method and measure on every profile that is not on
-    request only, or is for a GPU; yield a line about each part as it ends.
+    request only, or is for a GPU; yield a line about each part as it ends;
+    return how many points failed.
     """
     runtimes.check(params.profiles)
     for name, model in train_track(params, paths, track).models.items():
         yield f"{track} {name}: {model.dense}, test accuracy {100 * model.test_accuracy:.2f} %"
-    yield f"{track}, all methods: {compress(params, paths, track)}"
+    compressed = compress(params, paths, track)
+    yield f"{track}, all methods: {compressed}"
     for method in params.plans:
         states = Counter(
             point.status for point in read_record(paths.points(track, method), MethodPoints).points
@@ -54,9 +56,10 @@ def run_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
         )
         yield f"{track} on {hardware}: {ended}"
         yield from (f"not measured: {name}: {reason}" for name, reason in done.failed.items())
+    return compressed.failed
 
 
-def rehearse_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
+def rehearse_track(params: Params, paths: Paths, track: str) -> Generator[str, None, int]:
     """Run the track cut down to a few images, steps and settings in a temporary folder;
     its numbers mean nothing and are thrown away.
     """
@@ -66,7 +69,7 @@ def rehearse_track(params: Params, paths: Paths, track: str) -> Iterator[str]:
         device = "cpu"
     short = shortened(params, track, device)
     with tempfile.TemporaryDirectory() as folder:
-        yield from run_track(short, Paths(Path(folder), params.version), track)
+        return (yield from run_track(short, Paths(Path(folder), params.version), track))
 
 
 def shortened(params: Params, track: str, device: str) -> Params:

@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 
 from harness.cluster.revision import unpack_revision
 from harness.cluster.shape import TaskShape
-from leaderboard.records.errors import UserError, one_line
+from leaderboard.records.errors import Interrupted, UserError, one_line
 
 NODE = "ray.io/node-id"  # Ray's own label
 # bytes of the object store of a Ray that we start: only records pass through it
@@ -63,7 +63,7 @@ def joined(address: str, workers: int) -> Iterator[str]:
                 "run again to go on"
             ) from error
         except KeyboardInterrupt:
-            raise UserError("interrupted: finished points are kept, run again to go on") from None
+            raise Interrupted("interrupted: finished points are kept, run again to go on") from None
         finally:
             ray.shutdown()
 

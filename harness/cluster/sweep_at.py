@@ -4,7 +4,7 @@ who imports it has seen to it that it is installed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from harness.cluster.join import joined, machine_of
@@ -30,9 +30,9 @@ class Asked:
     shape: TaskShape
 
 
-def sweep_at(address: str, params: Params, paths: Paths, asked: Asked) -> Iterator[str]:
+def sweep_at(address: str, params: Params, paths: Paths, asked: Asked) -> Generator[str, None, int]:
     """Join the cluster at `address`, do what is asked there, and yield a line about
-    each part as it ends.
+    each part as it ends; return how many points failed.
     """
     runtimes.check({name: params.profile(name) for name in asked.hardware})
     remote = remote_of(asked.remote, paths.root)
@@ -43,3 +43,4 @@ def sweep_at(address: str, params: Params, paths: Paths, asked: Asked) -> Iterat
         for track in asked.tracks:
             for hardware, machine in machines.items():
                 yield measure_on_cluster(params, paths, track, hardware, remote, machine)
+    return done.failed

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from leaderboard.records.errors import UserError, one_line
+from leaderboard.records.errors import Interrupted, UserError, one_line
 
 Job = TypeVar("Job")
 # imported once, by the server that workers are forked from
@@ -84,7 +84,7 @@ def workers(count: int) -> Iterator[Pools]:
         for pool in pools.all:
             pool.stop()
         if isinstance(error, KeyboardInterrupt):
-            raise UserError("interrupted: finished points are kept, run again to go on") from None
+            raise Interrupted("interrupted: finished points are kept, run again to go on") from None
         raise
     finally:
         for pool in pools.all:

@@ -18,6 +18,10 @@ class UserError(Exception):
     """
 
 
+class Interrupted(UserError):
+    """Somebody pressed Ctrl-C: the message says what is kept and how to go on."""
+
+
 class UnknownName(UserError):
     """A name that there is not."""
 

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from harness.cli import new_method
 from harness.cli.command import app, main
+from harness.run.compress import Summary
+from harness.run.pool import workers
 from leaderboard.records.errors import UserError
 from tests.conftest import ROOT
 
@@ -256,3 +258,42 @@ def test_the_skeleton_is_clean_keeps_the_contract_s_form_and_says_that_it_is_to_
     )
     with pytest.raises(NotImplementedError, match="yet to be written"):
         space["MyMethod"]().compress(make_model("vit"), make_data("vit"))
+
+
+@pytest.mark.parametrize("failed", [0, 2])
+def test_sweeps_and_whole_tracks_end_with_1_where_points_failed(
+    failed, run_here, monkeypatch, tmp_path
+):
+    summary = Summary(reused=1, run=2, skipped=0, failed=failed)
+    monkeypatch.setattr("harness.run.compress.compress", lambda *_: summary)
+    monkeypatch.setattr("harness.cli.sweep.start_server", lambda: None)
+    code, out, _ = run_here("sweep", "digits")
+    assert (code, out) == (
+        min(failed, 1),
+        f"digits: 2 run, 1 stood, 0 skipped, {failed} failed\n",
+    )
+
+    def whole(*_):
+        yield "a line"
+        return failed
+
+    monkeypatch.setattr("harness.cli.whole_track.run_track", whole)
+    monkeypatch.setattr("harness.cli.stages.start_server", lambda: None)
+    assert run_here("run", "digits", "--into", str(tmp_path))[:2] == (min(failed, 1), "a line\n")
+
+
+def test_what_is_interrupted_ends_with_130_and_says_how_to_go_on(run_here, monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.cli.macs_table.of_timm_model", pressed)
+    assert run_here("macs", "resnet18")[0] == 130
+
+    def in_the_pool(*_):
+        with workers(1):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.run.compress.compress", in_the_pool)
+    code, _, stderr = run_here("compress", "digits", "wanda")
+    said = "error: interrupted: finished points are kept, run again to go on\n"
+    assert (code, stderr) == (130, said)

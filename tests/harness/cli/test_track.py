@@ -124,7 +124,7 @@ def test_a_track_that_another_command_works_on_is_left_alone_and_can_be_rehearse
 ):
     _, paths = unmeasured
     before = sorted(paths.root.rglob("*"))
-    monkeypatch.setattr("harness.cli.whole_track.rehearse_track", lambda *_: ["rehearsed"])
+    monkeypatch.setattr("harness.cli.whole_track.rehearse_track", lambda *_: iter(["rehearsed"]))
     with alone(paths, "digits"):
         with pytest.raises(UserError, match="another command works on track 'digits'"):
             run("digits", params=paths.root / "params.yaml")
