@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def main() -> None:
     """Print a table for each track, and where the driver is the limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, help="what ray_overhead.py wrote")
-    parser.add_argument("tracks", nargs="*", default=["digits", "cifar10_cpu"])
+    parser.add_argument("tracks", nargs="*", default=["digits"])
     arguments = parser.parse_args()
     measured = json.loads(arguments.file.read_text())
     on_ray = [found for found in measured["rows"] if found["where"] == "Ray"]
@@ -95,6 +96,8 @@ def main() -> None:
     )
     for track in arguments.tracks:
         found = costs(track)
+        if not len(found):
+            sys.exit(f"error: track '{track}' has no measured points: run it first")
         drawn = np.random.default_rng(SEED).choice(found, POINTS) + overhead
         print(
             f"{track}: {len(found)} measured points, mean {found.mean():.1f} s, longest "
