@@ -92,16 +92,31 @@ def make_model(track: TrackParams):
     return partial(model_of, track)
 
 
-@pytest.fixture
-def make_brief_model(track: TrackParams):
-    """As `make_model`, with few of its blocks: for tests that trace and export, which
-    ask of each kind of block whether it works.
+@pytest.fixture(scope="session")
+def half(track: TrackParams) -> TrackParams:
+    """The track with half of its epoch: for tests that ask whether a method works, not
+    how well.
+    """
+    budget = track.fine_tune.model_copy(update={"epochs": 0.5})
+    return track.model_copy(update={"scratch": budget, "fine_tune": budget})
+
+
+@pytest.fixture(scope="session")
+def brief(half: TrackParams) -> TrackParams:
+    """The same with models of few blocks: for tests that trace and export, which ask of
+    each kind of block whether it works.
     """
     models = {
         name: model.model_copy(update={"args": {**model.args, **BRIEF.get(name, {})}})
-        for name, model in track.models.items()
+        for name, model in half.models.items()
     }
-    return partial(model_of, track.model_copy(update={"models": models}))
+    return half.model_copy(update={"models": models})
+
+
+@pytest.fixture
+def make_brief_model(brief: TrackParams):
+    """As `make_model`, with few of its blocks."""
+    return partial(model_of, brief)
 
 
 def model_of(track: TrackParams, name: str) -> torch.nn.Module:
@@ -124,15 +139,9 @@ def make_data(track: TrackParams, data_folder: Path):
 
 
 @pytest.fixture
-def make_brief_data(track: TrackParams, data_folder: Path):
-    """As `make_data`, with a quarter of its epoch and half of its images: for tests
-    that ask whether a method works, not how well.
-    """
-    brief = track.fine_tune.model_copy(update={"epochs": 0.25})
-    return seen_of(
-        track.model_copy(update={"scratch": brief, "fine_tune": brief, "calibration": 32}),
-        data_folder,
-    )
+def make_brief_data(brief: TrackParams, data_folder: Path):
+    """As `make_data`, beside `make_brief_model`: narrower models have as few blocks."""
+    return seen_of(brief, data_folder)
 
 
 def seen_of(track: TrackParams, folder: Path):

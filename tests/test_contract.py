@@ -9,6 +9,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import floor
 from pathlib import Path
 from typing import ClassVar
@@ -24,6 +25,7 @@ from harness.point.weights_file import FORMAT
 from harness.run import registry
 from methods import Method
 from methods.parts.network.layers import prunable
+from tests.conftest import model_of, seen_of
 
 MODELS = ["resnet", "mobilenet", "vit", "mixer"]
 CASES = [(method, model) for method in registry.names() for model in MODELS]
@@ -42,7 +44,6 @@ WHOLE = {
     "block_drop",
     "diffrate",
     "evopress_drop",
-    "lapp",
     "laptop",
     "layer_collapse",
     "layer_merge",
@@ -88,18 +89,16 @@ def test_the_identity_setting_equals_dense(
 
 @pytest.mark.parametrize(("name", "model_name"), CASES)
 def test_the_strongest_setting_keeps_the_contract(
-    name, model_name, make_model, make_brief_model, make_brief_data, track_data, tmp_path
+    name, model_name, half, brief, data_folder, track_data, tmp_path
 ):
-    method = registry.configure(name, dict(registry.load(name).strongest))
-    dense = make_model(model_name) if name in WHOLE else make_brief_model(model_name)
-    applicable(method, dense)
-    assert_contract_kept(
-        method,
-        dense,
-        lambda seed: make_brief_data(model_name, seed=seed),
-        track_data.validation.images[:32],
-        tmp_path,
+    track = half if name in WHOLE else brief
+    method, dense = (
+        registry.configure(name, dict(registry.load(name).strongest)),
+        model_of(track, model_name),
     )
+    applicable(method, dense)
+    seen = partial(seen_of(track, data_folder), model_name)
+    assert_contract_kept(method, dense, seen, track_data.validation.images[:32], tmp_path)
 
 
 @dataclass(frozen=True)
@@ -131,15 +130,13 @@ class Assigned(Times):
         return model
 
 
-@pytest.mark.parametrize("model_name", ["resnet", "vit"])
+@pytest.mark.parametrize("model_name", MODELS)
 def test_a_weight_pruned_by_multiplication_takes_no_more_bytes_than_one_set_to_zero(
     model_name, make_brief_model, make_brief_data, track_data, tmp_path
 ):
     dense, images, written = make_brief_model(model_name), track_data.validation.images[:32], []
 
-    def seen(seed):
-        return make_brief_data(model_name, seed=seed)
-
+    seen = partial(make_brief_data, model_name)
     for method in (Times(), Assigned()):
         folder = tmp_path / type(method).__name__
         folder.mkdir()
