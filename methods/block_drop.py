@@ -5,12 +5,13 @@ He, Sun, Li, "What Matters in Transformers? Not All Attention is Needed", arXiv
 2406.15786. The score of a unit is the mean over tokens and images of cos(X, Y), X the
 residual stream before and Y = X + f(norm(X)) after it, in the original model on
 unlabelled images. The `count` units of highest score go at once, norm and residual
-addition included; "joint" ranks attention layers and MLPs together. ASSUMED, because
-the paper is about language models: all tokens count alike; in an MLP-Mixer the
-token-mixing MLP takes the part of attention; in a CNN a position of the feature map is
-a token, the units are blocks with an identity shortcut (ResNet blocks without
-downsampling, InvertedResidual with skip), and after a drop the statistics of batch
-norms are re-estimated on the calibration images. Ties go to the earlier unit.
+addition included; "joint" ranks attention layers and MLPs together.
+
+ASSUMED: as the paper is about language models, all tokens count alike; in an
+MLP-Mixer the token-mixing MLP takes the part of attention; in a CNN a position of the
+feature map is a token, the units are blocks with an identity shortcut (ResNet blocks
+without downsampling, InvertedResidual with skip), and after a drop the statistics of
+batch norms are re-estimated on the calibration images. Ties go to the earlier unit.
 
 Checked against: the authors' scoring rules (layer_drop.py with layer_drop_norm,
 block_drop.py), rewritten with hooks on norm and branch in the tests.

@@ -12,14 +12,14 @@ The classifier's outputs stay. Attention loses the same dimensions in all of its
 so the rows of q are multiplied by sqrt(new / old width): a removed dimension equals a
 zeroed one. Such a unit's score is the mean over the heads.
 
-ASSUMED: every layer keeps one tenth of its channels (a usual limit); the step that
-would pass the budget goes unit by unit and leaves out those that would lead more than
-0.5 % below it, so the budget is met that closely as long as a cheap unit is left; ties
-go to the earlier group and unit; LayerNorm scales count as the library counts them,
-position and class embeddings do not. A group is left alone where tracing does not see
-all of it: where a layer has more channels than the group couples (stages behind a
-zero-padded shortcut) or mixes positions instead of channels (a mixer's tokens). There
-only units inside the blocks go.
+ASSUMED: every layer keeps one tenth of its channels (the library's own limit, none,
+would let layers vanish); the step that would pass the budget goes unit by unit and
+leaves out those that would lead more than 0.5 % below it, so the budget is met that
+closely as long as a cheap unit is left; ties go to the earlier group and unit;
+LayerNorm scales count as the library counts them, position and class embeddings do not.
+A group is left alone where tracing does not see all of it: where a layer has more
+channels than the group couples (stages behind a zero-padded shortcut) or mixes
+positions instead of channels (a mixer's tokens). There only units inside the blocks go.
 
 Checked against: torch-pruning 1.6.1, whose own pruner (BasePruner, global, 25 steps)
 leaves the same tensors after 1, 5 and 10 steps of trained resnet, mobilenet, vit and

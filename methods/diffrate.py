@@ -26,7 +26,7 @@ ViT of the digits track and a random one of 197 tokens and 12 blocks: logits for
 counts within 2e-6 where no cosine is negative; in training logits within 2e-6,
 gradients of w within 1e-5 of the largest (by cross-entropy, but for one near-tie, where
 ours in float64 agrees, and by MACs), MACs equal. In the tests: its released schedule
-costs 2.905 G, as published.
+costs 2.905 G, as its README says.
 """
 
 from __future__ import annotations

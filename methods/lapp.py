@@ -6,21 +6,22 @@ from Scratch", 2023, arXiv 2309.14157. There is no public code, and we know the 
 alone. It says: a learnable threshold per layer and a FLOPs constraint on the network;
 thresholds are guided by both task loss and constraint while importance scores change;
 pruning happens in the first epochs; before training, each convolution to be pruned gets
-a lightweight bypass. ASSUMED, all else ("ours" where we leave the method's outline,
-too). Pruned are the ungrouped convolutions that stand directly in residual blocks. A
-bypass B has the same kernel size in gcd(inputs, outputs) groups: y = m conv(x) + B(x)
-before the norm. Scores are mean |W_i| over their mean; thresholds start at 0, masks are
-1[q > t] with the gradient of sigmoid((q - t) / tau), for weights as for thresholds,
-except that the penalty moves thresholds alone. tau is 1/4 (ours): scores start near 1,
-and at 0.05 the gradient at t = 0 is 4e-8, so that no threshold ever moved. Thresholds
-take plain steps of rate * layers / steps (ours; a constant rate would mean another
+a lightweight bypass.
+
+ASSUMED: all else. Pruned are the ungrouped convolutions that stand directly in residual
+blocks. A bypass B has the same kernel size in gcd(inputs, outputs) groups: y = m
+conv(x) + B(x) before the norm. Scores are mean |W_i| over their mean; thresholds start
+at 0, masks are 1[q > t] with the gradient of sigmoid((q - t) / tau), for weights as for
+thresholds, except that the penalty moves thresholds alone. tau is 1/4: scores start
+near 1, and at 0.05 the gradient at t = 0 is 4e-8, so that no threshold ever moved.
+Thresholds take plain steps of rate * layers / steps (a constant rate would mean another
 thing for every length and depth) on task loss + strength (max(0, F - r) / (1 - r))^2
 for the first sixth of training, which is five epochs where there are 30, and stay in
-[0, max q] (ours). Then one offset to all of them meets the budget, whichever side they
-ended on, and filters that still fit stay, best margin first (ours). Masks are frozen
-and training goes on in its schedule; convolutions are made small at the end and, until
-then, B is added to the kernel: both are the same function. Training is the track's
-recipe from scratch.
+[0, max q]. Then one offset to all of them meets the budget, whichever side they ended
+on, and filters that still fit stay, best margin first. Masks are frozen and training
+goes on in its schedule; convolutions are made small at the end and, until then, B is
+added to the kernel: both are the same function. Training is the track's recipe from
+scratch.
 
 Checked against: a worked example; closed forms of the gate's slope and of the penalty;
 masked, small and written-out layers equal to 1e-5; the counter (the budget met from

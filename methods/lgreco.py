@@ -7,16 +7,17 @@ paper chooses how each layer's *gradients* are compressed in distributed trainin
 j] = min over options v of D[l-1, j - e(l, v)] + size(l, v) with errors in whole
 buckets, the least size whose total error is that of a uniform choice. Here it allots
 the bits of *weights*, roles swapped: the least total error whose size is `average_bits`
-a weight, float16 scales and uint8 zero points included; never above. ASSUMED, since the
-paper is about gradients: options are 2, 3, 4, 6 and 8 bits by round-to-nearest (grids
-of `methods.parts.quantization.quantize`), batch norms folded first; stem, classifier
-and depth-wise convolutions get 8 bits and are not in the average. The table holds
-squared errors, which add up (the paper's are not squared): "weight" is |W - Q|^2;
-"output" tr((W - Q) H (W - Q)^T), H = 2/N sum x x^T of the layer's inputs in the model
-not yet rounded; "slope" that times how much it moves the logits, KL(dense || model) /
-error with this layer alone at 3 bits on 256 images. Sizes are counted in their greatest
-common divisor, which makes the table exact, or rounded up to 100,000 buckets where that
-is too fine. 32 bits keep the model.
+a weight, float16 scales and uint8 zero points included; never above.
+
+ASSUMED: as the paper is about gradients, options are 2, 3, 4, 6 and 8 bits by
+round-to-nearest (grids of `methods.parts.quantization.quantize`), batch norms folded
+first; stem, classifier and depth-wise convolutions get 8 bits and are not in the
+average. The table holds squared errors, which add up (the paper's are not squared):
+"weight" is |W - Q|^2; "output" tr((W - Q) H (W - Q)^T), H = 2/N sum x x^T of the
+layer's inputs in the model not yet rounded; "slope" that times how much it moves the
+logits, KL(dense || model) / error with this layer alone at 3 bits on 256 images. Sizes
+are counted in their greatest common divisor, which makes the table exact, or rounded up
+to 100,000 buckets where that is too fine. 32 bits keep the model.
 
 Checked against: github.com/LGrCo/L-GreCo at 13942f0, the dynamic program of its hook
 (lgreco_hook.py, cut out and run on the same tables of 3 to 15 layers and 3 to 8

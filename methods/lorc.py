@@ -12,9 +12,9 @@ correction; batch norms are folded first.
 ASSUMED: Q is RTN with the grids of `methods.parts.quantization.quantize` (the paper's
 finer groups and GPTQ as Q are not offered); `rank` is the largest m, and a layer gets
 the largest m up to it that adds at most one bit per weight, scales included, none if
-that is 0: beyond, one bit more for W^ is cheaper (the usual bound, 0.02 min(O, I), is
-for layers wider than those of the small tracks). The activation-weighted variant (LQER)
-is not offered. 32 bits keep the model.
+that is 0: beyond, one bit more for W^ is cheaper. A share of the width such as 0.02
+min(O, I) is for layers wider than those of the small tracks. The activation-weighted
+variant (LQER) is not offered. 32 bits keep the model.
 
 Checked against: the Eckart-Young theorem (error^2 = sum of the dropped s^2) and a
 planted error of rank one, which is found; no reference code was run.

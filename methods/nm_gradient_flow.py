@@ -19,15 +19,16 @@ ViT: qkv, proj, fc1, fc2), convolutions and mixers included. A layer whose input
 channels M does not divide stays dense (M = 16 on digits: 6 of 19 in resnet with 3 % of
 the weights, 3 of 14 in mobilenet with 18 %, 6 of 24 in mixer with 2 %). Geometric
 blocks wider than a row run on into the next row, as in the released code; where they do
-not divide a layer's weights it is still dense in that frame. The released code's errors
-that are known of it (lost bias, swapped arguments) are not followed.
+not divide a layer's weights it is still dense in that frame. What the released code
+does otherwise by mistake (it loses a bias, and swaps positional arguments) is not
+followed.
 
 Checked against: the authors' autograd functions
 (github.com/abhibambhaniya/progressive_gradient_flow_nm_sparsity @4ee44a4, an
 indentation repaired), run side by side: weights and straight-through gradients bit for
 bit the same in 144 cases (linear, exponential, step; Linear and Conv2d), the same
-frames of structure decay to within an epoch in 10; a worked example; beta = 1
-trains as without, bit for bit.
+frames of structure decay to within an epoch in 10; a worked example; beta = 1 trains as
+without, bit for bit.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ equal part of the MACs gap (the authors remove 100 neurons every 30 batches of
 fine-tuning and keep a moving average of the scores: no such average here). Scores come
 from `batches` batches of 64 images of train, not augmented, the same in all steps.
 `between` of the track's fine-tuning budget is spent in equal parts after all steps but
-the last, the rest after the last; each part is a schedule of its own. A usual setting
-has 50 batches, and 20 steps with an epoch between: more than the budgets allow.
+the last, the rest after the last; each part is a schedule of its own. 50 batches, and
+20 steps with an epoch between, would be more than the budgets allow.
 
 Checked against: github.com/NVlabs/Taylor_pruning at 4b70120, its engine run on the
 digits ResNet: the sums over norm and over reading columns, squared and averaged over

@@ -15,11 +15,10 @@ re-estimated on the calibration images, and the model is fine-tuned for `share` 
 track's epochs; 0 is one-shot.
 
 ASSUMED: one rho for all layers, where the paper chooses ranks by variational Bayesian
-matrix factorisation; convolutions of any width are decomposed (the outline asked for 32
-input channels, which most layers of our small networks lack), and ranks are not rounded
-to multiples of 8; a rank that the other one cannot fill (R_o > R_i kh kw, or the
-reverse) is cut to what it can; fine-tuning is the track's recipe instead of the
-paper's.
+matrix factorisation; convolutions of any width are decomposed, those below 32 input
+channels, too, as most of our small networks are, and ranks are not rounded to multiples
+of 8; a rank that the other one cannot fill (R_o > R_i kh kw, or the reverse) is cut to
+what it can; fine-tuning is the track's recipe instead of the paper's.
 
 Checked against: higher-order orthogonal iteration written independently, 100 rounds, on
 all kernels of a trained digits resnet and ResNet-20 at rho 0.1, 0.25, 0.5 and 0.75: the
