@@ -186,31 +186,31 @@ class Method(ABC):
     """One compression method at one setting; the dataclass fields are its
     hyper-parameters.
 
-    family, paper: shown in the tables. needs: the budget class. realisation: how the
-    saving exists. stochastic: whether the result depends on the seed; if so the point
-    is run for every seed of params.yaml. identity, strongest: the settings at which the
-    method must equal dense, and at which it does most damage; the contract test runs
-    both.
+    Facts, plain constants in a method's class: family, paper: shown in the tables.
+    needs: the budget class. realisation: how the saving exists. stochastic: whether the
+    result depends on the seed; if so the point is run for every seed of params.yaml.
+    identity, strongest: the settings at which the method must equal dense, and at which
+    it does most damage; the contract test runs both.
     """
 
     family: ClassVar[str]
     paper: ClassVar[str]
     needs: ClassVar[Needs]
-    realisation: ClassVar[Realisation]
-    stochastic: ClassVar[bool]
+    realisation: ClassVar[Realisation] = "structural"
+    stochastic: ClassVar[bool] = False
     identity: ClassVar[Mapping[str, Any]]
-    strongest: ClassVar[Mapping[str, Any]]
+    strongest: ClassVar[Mapping[str, Any]] = {}
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    @abstractmethod
-    def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        """Return `model` compressed. `model` is a private copy in eval mode and may be
-        changed in place.
-        """
 
     def skip(self, model: nn.Module) -> str | None:
         """Say why this method cannot compress `model` at this setting, or None if it
         can.
         """
         return None
+
+    @abstractmethod
+    def compress(self, model: nn.Module, data: Data) -> nn.Module:
+        """Return `model` compressed. `model` is a private copy in eval mode and may be
+        changed in place.
+        """

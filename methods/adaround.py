@@ -33,13 +33,13 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from math import ceil, gcd, inf
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Codes, Data, Method, Needs, Realisation, store_as_codes
+from methods import Codes, Data, Method, store_as_codes
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.layers import Layer, prunable, visit_inputs, weighted
 from methods.parts.network.walk import BATCH, stages
@@ -197,23 +197,22 @@ def activations(model: nn.Module, layers: Mapping[str, Layer], image: Tensor) ->
 
 
 @dataclass(frozen=True)
-class Adaround(Method):
+class AdaRound(Method):
     """Round to grids of 2^`bits` points, up or down as `steps` steps of Adam at rate
     `rate` and regularisation `strength` say.
     """
-
-    family: ClassVar[str] = "quantization"
-    paper: ClassVar[str] = "Nagel et al. 2020, arXiv 2004.10568"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "packed"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {"bits": 2, "steps": 20}
 
     bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 4
     steps: Annotated[int, Field(ge=5)] = 1000
     rate: Annotated[float, Field(gt=0)] = 0.02
     strength: Annotated[float, Field(ge=0)] = 0.01
+
+    family = "quantization"
+    paper = "Nagel et al. 2020, arXiv 2004.10568"
+    needs = "calibration"
+    realisation = "packed"
+    identity = {"bits": KEEP}
+    strongest = {"bits": 2, "steps": 20}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Fold the batch norms, round stem, classifier and depth-wise layers, then

@@ -29,12 +29,12 @@ outputs equal to 3e-7. Ranks: brute force.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.allocation.allocate import choose
 from methods.parts.low_rank.factors import rank
 from methods.parts.low_rank.features import Features, divergences, feature_pca, mimicking
@@ -100,21 +100,19 @@ def replace_in_order(
 
 
 @dataclass(frozen=True)
-class Afm(Method):
+class AFM(Method):
     """Keep at most the share `rho` of the weights of all layers, divided by
     sensitivity.
     """
 
-    family: ClassVar[str] = "low-rank"
-    paper: ClassVar[str] = "Yu et al. 2024, arXiv 2405.18146"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"rho": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"rho": 0.15}
-
     rho: Annotated[float, Field(gt=0, le=1)] = 0.5
     statistics: Literal["parallel", "sequential"] = "parallel"
+
+    family = "low-rank"
+    paper = "Yu et al. 2024, arXiv 2405.18146"
+    needs = "calibration"
+    identity = {"rho": 1.0}
+    strongest = {"rho": 0.15}
 
     def skip(self, model: nn.Module) -> str | None:
         layers = prunable(model).values()

@@ -19,16 +19,16 @@ block_drop.py), rewritten with hooks on norm and branch in the tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.depth.drop import Kind, halved, too_few, units
 from methods.parts.network.batchnorm import has_batchnorm, recalibrate
 
@@ -78,13 +78,14 @@ class BlockDrop(Method):
     unit: Kind = "attention"
     count: Annotated[int, Field(ge=0)] = 1
 
-    family: ClassVar[str] = "depth"
-    paper: ClassVar[str] = "He et al. 2024, arXiv 2406.15786"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"unit": "block", "count": 0}
-    strongest: ClassVar[Mapping[str, Any]] = {"unit": "block", "count": 4}
+    family = "depth"
+    paper = "He et al. 2024, arXiv 2406.15786"
+    needs = "calibration"
+    identity = {"unit": "block", "count": 0}
+    strongest = {"unit": "block", "count": 4}
+
+    def skip(self, model: nn.Module) -> str | None:
+        return too_few(model, self.unit, self.count)
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.count == 0:
@@ -96,6 +97,3 @@ class BlockDrop(Method):
         if has_batchnorm(model):
             recalibrate(model, images)
         return model
-
-    def skip(self, model: nn.Module) -> str | None:
-        return too_few(model, self.unit, self.count)

@@ -32,18 +32,18 @@ examples; both ways against the layer.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.network.layers import Layer, prunable
 from methods.parts.pruning.masks import recover
 from methods.parts.training.train import train
@@ -187,17 +187,16 @@ class CompactifAI(Method):
     `share` of the fine-tuning budget; rho = 1 keeps dense, untrained.
     """
 
-    family: ClassVar[str] = "low-rank"
-    paper: ClassVar[str] = "Tomut et al. 2024, arXiv 2401.14109"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"rho": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"rho": 0.01}
-
     rho: Annotated[float, Field(gt=0, le=1)] = 0.5
     cores: Literal[2, 3] = 2
     share: Annotated[float, Field(ge=0, le=1)] = 0.25
+
+    family = "low-rank"
+    paper = "Tomut et al. 2024, arXiv 2401.14109"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"rho": 1.0}
+    strongest = {"rho": 0.01}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Decompose layer by layer, re-estimate the batch norms, and train."""

@@ -34,7 +34,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from operator import itemgetter
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 import torch_pruning as tp
@@ -42,7 +42,7 @@ from pydantic import Field
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.network.layers import classifier
 from methods.parts.training.train import train
 
@@ -210,7 +210,7 @@ def prune_in_steps(model: nn.Module, ratio: float, steps: int, data: Data) -> nn
 
 
 @dataclass(frozen=True)
-class Depgraph(Method):
+class DepGraph(Method):
     """Keep `macs` of the multiply-accumulates by removing the coupled units of smallest
     norm, 1/`steps` of all at a time, then fine-tune.
     """
@@ -218,13 +218,12 @@ class Depgraph(Method):
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5
     steps: Annotated[int, Field(ge=1, le=400)] = 25
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Fang et al. 2023, arXiv 2301.12900"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"macs": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"macs": 0.25}
+    family = "pruning"
+    paper = "Fang et al. 2023, arXiv 2301.12900"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"macs": 1.0}
+    strongest = {"macs": 0.25}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.macs == 1:

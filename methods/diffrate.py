@@ -32,18 +32,18 @@ costs 2.905 G, as its README says.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.tokens import (
     Size,
     add_at,
@@ -250,7 +250,7 @@ def realise(model: nn.Module, blocks: Sequence[nn.Module], counts: Sequence[int]
 
 
 @dataclass(frozen=True)
-class Diffrate(Method):
+class DiffRate(Method):
     """Keep `macs` of the multiply-accumulates by rates trained for `share` of the
     budget, with weight `lam` on the MACs; 1 keeps dense.
     """
@@ -260,13 +260,15 @@ class Diffrate(Method):
     learning_rate: Annotated[float, Field(gt=0)] = 0.3
     lam: Annotated[float, Field(ge=0)] = 20.0
 
-    family: ClassVar[str] = "tokens"
-    paper: ClassVar[str] = "Chen et al. 2023, arXiv 2305.17997"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"macs": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"macs": 0.4}
+    family = "tokens"
+    paper = "Chen et al. 2023, arXiv 2305.17997"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"macs": 1.0}
+    strongest = {"macs": 0.4}
+
+    def skip(self, model: nn.Module) -> str | None:
+        return unfit(model)
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.macs == 1:
@@ -323,6 +325,3 @@ class Diffrate(Method):
         K: list[float] = expected(model.blocks.w).detach().flatten().tolist()
         model.requires_grad_(True)
         return K
-
-    def skip(self, model: nn.Module) -> str | None:
-        return unfit(model)

@@ -21,15 +21,15 @@ for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.training.losses import soft_loss, with_loss
 from methods.parts.training.slim import widest
 from methods.parts.training.train import train
@@ -56,17 +56,16 @@ class Distill(Method):
     `alpha` of its loss from dense at `temperature`; macs = 1 keeps dense.
     """
 
-    family: ClassVar[str] = "distillation"
-    paper: ClassVar[str] = "Hinton et al. 2015, arXiv 1503.02531"
-    needs: ClassVar[Needs] = "scratch"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"macs": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"macs": 0.1}
-
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5
     temperature: Annotated[float, Field(gt=0)] = 4.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
+
+    family = "distillation"
+    paper = "Hinton et al. 2015, arXiv 1503.02531"
+    needs = "scratch"
+    stochastic = True
+    identity = {"macs": 1.0}
+    strongest = {"macs": 0.1}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.macs == 1:

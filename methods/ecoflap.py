@@ -29,13 +29,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import ceil
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation, Split
+from methods import Data, Method, Split
 from methods.parts.network.gram import norms
 from methods.parts.network.layers import Layer, by_block, prunable
 from methods.parts.network.walk import stages
@@ -105,7 +105,7 @@ def row_mask(metric: Tensor, zeros: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Ecoflap(Method):
+class ECoFLaP(Method):
     """Zero `sparsity` of the prunable weights, at most `sparsity` + `margin` of a
     block's.
     """
@@ -114,13 +114,13 @@ class Ecoflap(Method):
     margin: Annotated[float, Field(ge=0, le=1)] = 0.1
     bn_passes: Passes = 1
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Sung et al., ICLR 2024, arXiv 2310.02998"
-    needs: ClassVar[Needs] = "labels"
-    realisation: ClassVar[Realisation] = "masked"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[dict[str, object]] = {"sparsity": 0.0, "bn_passes": 0}
-    strongest: ClassVar[dict[str, object]] = {"sparsity": 0.99}
+    family = "pruning"
+    paper = "Sung et al., ICLR 2024, arXiv 2310.02998"
+    needs = "labels"
+    realisation = "masked"
+    stochastic = True
+    identity = {"sparsity": 0.0, "bn_passes": 0}
+    strongest = {"sparsity": 0.99}
 
     def skip(self, model: nn.Module) -> str | None:
         return no_norms(model, self.bn_passes)

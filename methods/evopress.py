@@ -35,15 +35,15 @@ the best of all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from methods import Data, Method, Needs, Realisation, store_as_codes
+from methods import Data, Method, store_as_codes
 from methods.parts.allocation.evolve import Cost, Fitness, State, children, evolve, fittest, under
 from methods.parts.network.layers import prunable
 from methods.parts.quantization.levels import budget, costs, logits, out_of_reach, rounded, uniform
@@ -64,13 +64,13 @@ class EvoPress(Method):
     generations: Annotated[int, Field(ge=0)] = 30
     offspring: Annotated[int, Field(ge=1)] = 12
 
-    family: ClassVar[str] = "allocation"
-    paper: ClassVar[str] = "Sieberling et al. 2025, arXiv 2410.14649"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "packed"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"average_bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {"average_bits": 3.0, "generations": 3, "offspring": 4}
+    family = "allocation"
+    paper = "Sieberling et al. 2025, arXiv 2410.14649"
+    needs = "calibration"
+    realisation = "packed"
+    stochastic = True
+    identity = {"average_bits": KEEP}
+    strongest = {"average_bits": 3.0, "generations": 3, "offspring": 4}
 
     def skip(self, model: nn.Module) -> str | None:
         return out_of_reach(model, self.average_bits)

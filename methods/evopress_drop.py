@@ -22,13 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.allocation.evolve import State, children, evolve, fittest, under
 from methods.parts.depth.drop import Kind, halved, too_few, units
 from methods.parts.network.batchnorm import has_batchnorm, recalibrate
@@ -54,13 +54,15 @@ class EvoPressDrop(Method):
     unit: Kind = "block"
     count: Annotated[int, Field(ge=0)] = 1
 
-    family: ClassVar[str] = "allocation"
-    paper: ClassVar[str] = "Sieberling et al. 2025, arXiv 2410.14649"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"unit": "block", "count": 0}
-    strongest: ClassVar[Mapping[str, Any]] = {"unit": "block", "count": 4}
+    family = "allocation"
+    paper = "Sieberling et al. 2025, arXiv 2410.14649"
+    needs = "calibration"
+    stochastic = True
+    identity = {"unit": "block", "count": 0}
+    strongest = {"unit": "block", "count": 4}
+
+    def skip(self, model: nn.Module) -> str | None:
+        return too_few(model, self.unit, self.count)
 
     @torch.no_grad()
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
@@ -103,6 +105,3 @@ class EvoPressDrop(Method):
         if has_batchnorm(model):
             recalibrate(model, images)
         return model
-
-    def skip(self, model: nn.Module) -> str | None:
-        return too_few(model, self.unit, self.count)

@@ -36,17 +36,17 @@ best reached 9 times of 50 by either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import ceil
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.allocation.evolve import State, children, evolve
 from methods.parts.network.batchnorm import has_batchnorm, recalibrate
 from methods.parts.network.gram import moments
@@ -129,13 +129,13 @@ class EvoPressSparsity(Method):
     offspring: Annotated[int, Field(ge=1)] = 12
     bn_passes: Passes = 1
 
-    family: ClassVar[str] = "allocation"
-    paper: ClassVar[str] = "Sieberling et al. 2025, arXiv 2410.14649"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "masked"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"sparsity": 0.0, "bn_passes": 0}
-    strongest: ClassVar[Mapping[str, Any]] = {"sparsity": 0.99, "generations": 3, "offspring": 4}
+    family = "allocation"
+    paper = "Sieberling et al. 2025, arXiv 2410.14649"
+    needs = "calibration"
+    realisation = "masked"
+    stochastic = True
+    identity = {"sparsity": 0.0, "bn_passes": 0}
+    strongest = {"sparsity": 0.99, "generations": 3, "offspring": 4}
 
     def skip(self, model: nn.Module) -> str | None:
         return no_norms(model, self.bn_passes)

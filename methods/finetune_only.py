@@ -11,12 +11,12 @@ steps.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.training.train import train
 
 
@@ -26,13 +26,12 @@ class FinetuneOnly(Method):
 
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
 
-    family: ClassVar[str] = "reference"
-    paper: ClassVar[str] = "control, see Blalock et al. 2020, arXiv 2003.03033"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[dict[str, object]] = {"share": 0.0}
-    strongest: ClassVar[dict[str, object]] = {"share": 1.0}
+    family = "reference"
+    paper = "control, see Blalock et al. 2020, arXiv 2003.03033"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"share": 0.0}
+    strongest = {"share": 1.0}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         return train(

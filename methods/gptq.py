@@ -27,14 +27,13 @@ channel and 1.2 % in groups, from ties in its float32 factor, with the layer's e
 equal to 0.2 %. In the tests: the recursion with explicit inverses that GPTQ speeds up.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import nn
 
-from methods import Data, Method, Needs, Realisation, store_as_codes
+from methods import Data, Method, store_as_codes
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.gram import moments
 from methods.parts.network.layers import prunable, weighted
@@ -44,21 +43,20 @@ from methods.parts.quantization.quantize import KEEP, round_to_nearest, rules
 
 
 @dataclass(frozen=True)
-class Gptq(Method):
+class GPTQ(Method):
     """Round to grids of 2^`bits` points, with damping `percdamp` of the mean
     diagonal.
     """
 
-    family: ClassVar[str] = "quantization"
-    paper: ClassVar[str] = "Frantar et al. 2023, arXiv 2210.17323"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "packed"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {"bits": 2}
-
     bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 4
     percdamp: Annotated[float, Field(gt=0, le=1)] = 0.01
+
+    family = "quantization"
+    paper = "Frantar et al. 2023, arXiv 2210.17323"
+    needs = "calibration"
+    realisation = "packed"
+    identity = {"bits": KEEP}
+    strongest = {"bits": 2}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Fold the batch norms, round stem, classifier and depth-wise layers, then do

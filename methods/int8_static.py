@@ -29,13 +29,13 @@ comparison of what the layers of an untrained ResNet read; a residual block by h
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation, store_as_codes
+from methods import Data, Method, store_as_codes
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.layers import Layer, weighted
 from methods.parts.quantization.activations import Static, observe, quantise_input
@@ -165,16 +165,15 @@ class Int8Static(Method):
     of what the calibration images give.
     """
 
-    family: ClassVar[str] = "quantization"
-    paper: ClassVar[str] = "Jacob et al. 2018, arXiv 1712.05877"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "kernel"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {"percentile": 90.0}
-
     bits: Literal[8, 32] = 8
     percentile: Annotated[float, Field(gt=50, le=100)] = 100.0
+
+    family = "quantization"
+    paper = "Jacob et al. 2018, arXiv 1712.05877"
+    needs = "calibration"
+    realisation = "kernel"
+    identity = {"bits": KEEP}
+    strongest = {"percentile": 90.0}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Fold the batch norms, observe ranges, then round weights and activations."""

@@ -30,16 +30,15 @@ never beats. In the tests: 13 bits, the file read back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import log2
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.network.layers import Layer
 from methods.parts.quantization.codebook import prepare, share, store_table
 from methods.parts.quantization.quantize import KEEP
@@ -99,22 +98,22 @@ def share_weights(layer: Layer, b: int) -> None:
 
 
 @dataclass(frozen=True)
-class KmeansHuffman(Method):
+class KMeansHuffman(Method):
     """Let the weights of a layer share 2^`index_bits` values and fine-tune those for
     `share` of the budget.
     """
 
-    family: ClassVar[str] = "codebook"
-    paper: ClassVar[str] = "Han et al. 2016, arXiv 1510.00149"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "packed"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"index_bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {"index_bits": 1}
-
     index_bits: Literal[1, 2, 3, 4, 5, 6, 7, 8, 32] = 4
     share: Annotated[float, Field(ge=0, le=1)] = 0.5
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    family = "codebook"
+    paper = "Han et al. 2016, arXiv 1510.00149"
+    needs = "fine-tune"
+    realisation = "packed"
+    stochastic = True
+    identity = {"index_bits": KEEP}
+    strongest = {"index_bits": 1}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Fold the batch norms, share the weights of each layer, train the shared

@@ -20,14 +20,13 @@ parameters, MACs and, in float64, outputs).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.pruning.channels import groups, prune_to_macs, removal_order
 from methods.parts.training.train import train
 
@@ -45,18 +44,12 @@ class L1Channels(Method):
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Li et al. 2017, arXiv 1608.08710"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"macs": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"macs": 0.25}
-
-    def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        scores = [l1_norm(group.weights()) for group in groups(model)]
-        removed = prune_to_macs(model, removal_order(scores), self.macs, data)
-        return train(model, data, data.fine_tune) if removed else model
+    family = "pruning"
+    paper = "Li et al. 2017, arXiv 1608.08710"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"macs": 1.0}
+    strongest = {"macs": 0.25}
 
     def skip(self, model: nn.Module) -> str | None:
         return (
@@ -65,3 +58,8 @@ class L1Channels(Method):
             else "no free channels: every layer is coupled to a residual stream or of an unknown "
             "kind"
         )
+
+    def compress(self, model: nn.Module, data: Data) -> nn.Module:
+        scores = [l1_norm(group.weights()) for group in groups(model)]
+        removed = prune_to_macs(model, removal_order(scores), self.macs, data)
+        return train(model, data, data.fine_tune) if removed else model

@@ -30,17 +30,17 @@ below within half a percent). Nothing of the authors': there is no code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import gcd
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.network.layers import blocks
 from methods.parts.training.train import train
 
@@ -217,7 +217,7 @@ def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
 
 
 @dataclass(frozen=True)
-class Lapp(Method):
+class LAPP(Method):
     """Train a fresh network, pruned in the first `phase` of it to `macs` of dense's
     multiply-accumulates, bypasses included; 1 keeps dense.
     """
@@ -228,13 +228,15 @@ class Lapp(Method):
     rate: Annotated[float, Field(ge=0)] = 0.3
     tau: Annotated[float, Field(gt=0)] = 0.25
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Zhai et al. 2023, arXiv 2309.14157"
-    needs: ClassVar[Needs] = "scratch"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"macs": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"macs": 0.25}
+    family = "pruning"
+    paper = "Zhai et al. 2023, arXiv 2309.14157"
+    needs = "scratch"
+    stochastic = True
+    identity = {"macs": 1.0}
+    strongest = {"macs": 0.25}
+
+    def skip(self, model: nn.Module) -> str | None:
+        return None if convolutions(model) else "no convolution inside a residual block"
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Gate a fresh network, train it, and make its gated convolutions small."""
@@ -295,6 +297,3 @@ class Lapp(Method):
         ):
             layer.mask.copy_(mask)
             layer.frozen.fill_(True)
-
-    def skip(self, model: nn.Module) -> str | None:
-        return None if convolutions(model) else "no convolution inside a residual block"

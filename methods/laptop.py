@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import floor
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -44,7 +44,7 @@ from timm.models.mlp_mixer import MixerBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.depth.drop import droppable, halves
 from methods.parts.network.layers import blocks
 from methods.parts.training.losses import soft_loss, with_loss
@@ -160,7 +160,7 @@ def distilled(
 
 
 @dataclass(frozen=True)
-class Laptop(Method):
+class LAPTOP(Method):
     """Keep at most the share `parameters` of all parameters; distil at `temperature`,
     feature losses weighted by `features`.
     """
@@ -169,13 +169,22 @@ class Laptop(Method):
     temperature: Annotated[float, Field(gt=0)] = 4.0
     features: Annotated[float, Field(ge=0)] = 1.0
 
-    family: ClassVar[str] = "depth"
-    paper: ClassVar[str] = "Zhang et al. 2024, arXiv 2404.11098"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[dict[str, object]] = {"parameters": 1.0}
-    strongest: ClassVar[dict[str, object]] = {"parameters": 0.46}
+    family = "depth"
+    paper = "Zhang et al. 2024, arXiv 2404.11098"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"parameters": 1.0}
+    strongest = {"parameters": 0.46}
+
+    def skip(self, model: nn.Module) -> str | None:
+        units = [module for module in model.modules() if droppable(module)]
+        least = 1 - sum(map(size, units)) / size(model)
+        if self.need(model) > sum(map(size, units)):
+            return (
+                f"{self.parameters:g} of the parameters asked for, but without all {len(units)} "
+                f"blocks that can be dropped {least:.3f} remain"
+            )
+        return None
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.parameters == 1:
@@ -192,13 +201,3 @@ class Laptop(Method):
     def need(self, model: nn.Module) -> int:
         """Return how many parameters have to go."""
         return size(model) - floor(self.parameters * size(model))
-
-    def skip(self, model: nn.Module) -> str | None:
-        units = [module for module in model.modules() if droppable(module)]
-        least = 1 - sum(map(size, units)) / size(model)
-        if self.need(model) > sum(map(size, units)):
-            return (
-                f"{self.parameters:g} of the parameters asked for, but without all {len(units)} "
-                f"blocks that can be dropped {least:.3f} remain"
-            )
-        return None

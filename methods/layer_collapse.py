@@ -27,16 +27,15 @@ that they print for ViT-B/16 and Mixer-B/16, to the unit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.depth.merge import affine, merge, normalisation, scaled
 from methods.parts.training.train import train
 
@@ -118,13 +117,22 @@ class LayerCollapse(Method):
     strength: Annotated[float, Field(ge=0)] = 250.0
     slope: Annotated[float, Field(ge=0, le=1)] = 0.01
 
-    family: ClassVar[str] = "depth"
-    paper: ClassVar[str] = "Zibakhsh Shabgahi et al. 2023, arXiv 2311.17943"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"pairs": 0}
-    strongest: ClassVar[Mapping[str, Any]] = {"pairs": 6}
+    family = "depth"
+    paper = "Zibakhsh Shabgahi et al. 2023, arXiv 2311.17943"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"pairs": 0}
+    strongest = {"pairs": 6}
+
+    def skip(self, model: nn.Module) -> str | None:
+        found = len(pairs_of(model))
+        if not found:
+            return "no Linear - activation - Linear pair that collapsing makes smaller"
+        return (
+            f"{self.pairs} pairs asked for, but only {found} can be collapsed"
+            if self.pairs > found
+            else None
+        )
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         waiting: list[Any] = pairs_of(model)
@@ -147,13 +155,3 @@ class LayerCollapse(Method):
         for mlp in at_hand:
             mlp.act = nn.PReLU(1, init=self.slope, device=mlp.fc1.weight.device)
         train(model, data, replace(data.fine_tune, epochs=epochs), before_step)
-
-    def skip(self, model: nn.Module) -> str | None:
-        found = len(pairs_of(model))
-        if not found:
-            return "no Linear - activation - Linear pair that collapsing makes smaller"
-        return (
-            f"{self.pairs} pairs asked for, but only {found} can be collapsed"
-            if self.pairs > found
-            else None
-        )

@@ -46,13 +46,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import combinations
 from math import ceil, exp, inf
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.depth.conv_merge import (
     CONVS,
     Chain,
@@ -204,13 +204,19 @@ class LayerMerge(Method):
     traffic: Annotated[float, Field(ge=0)] = 40.0
     images: Annotated[int, Field(ge=1)] = 128
 
-    family: ClassVar[str] = "depth"
-    paper: ClassVar[str] = "Kim et al. 2024, arXiv 2406.12837"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"cost": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"cost": 0.25}
+    family = "depth"
+    paper = "Kim et al. 2024, arXiv 2406.12837"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"cost": 1.0}
+    strongest = {"cost": 0.25}
+
+    def skip(self, model: nn.Module) -> str | None:
+        return (
+            None
+            if any(mergeable(module) for module in model.modules())
+            else "no residual block of plain convolutions and batch norms"
+        )
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.cost == 1:
@@ -307,10 +313,3 @@ class LayerMerge(Method):
         output.
         """
         return fan_in * written + self.traffic * (read + written)
-
-    def skip(self, model: nn.Module) -> str | None:
-        return (
-            None
-            if any(mergeable(module) for module in model.modules())
-            else "no residual block of plain convolutions and batch norms"
-        )

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -37,7 +37,7 @@ from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedRes
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation, store_as_codes
+from methods import Data, Method, store_as_codes
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.layers import Layer, blocks, prunable, weighted
 from methods.parts.quantization.quantize import KEEP, OTHERS, round_to_nearest, rule
@@ -149,23 +149,22 @@ class LayerwiseBits(Method):
     `average_bits` stored bits a weight at most.
     """
 
-    family: ClassVar[str] = "quantization"
-    paper: ClassVar[str] = "Dumitru et al. 2025, arXiv 2406.17415"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "packed"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"average_bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {
+    average_bits: Annotated[float, Field(ge=2, le=32)] = 3.5
+    score: Literal["lim", "zd"] = "lim"
+    high: Literal[3, 4, 5, 6, 7, 8] = 4
+    low: Literal[2, 3, 4, 5, 6, 7] = 2
+
+    family = "quantization"
+    paper = "Dumitru et al. 2025, arXiv 2406.17415"
+    needs = "calibration"
+    realisation = "packed"
+    identity = {"average_bits": KEEP}
+    strongest = {
         "average_bits": 2.8,
         "score": "zd",
         "high": 3,
         "low": 2,
     }
-
-    average_bits: Annotated[float, Field(ge=2, le=32)] = 3.5
-    score: Literal["lim", "zd"] = "lim"
-    high: Literal[3, 4, 5, 6, 7, 8] = 4
-    low: Literal[2, 3, 4, 5, 6, 7] = 2
 
     def __post_init__(self) -> None:
         if self.low >= self.high:

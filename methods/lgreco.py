@@ -30,12 +30,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Codes, Data, Method, Needs, Realisation, store_as_codes
+from methods import Codes, Data, Method, store_as_codes
 from methods.parts.allocation.allocate import choose
 from methods.parts.network.gram import moments
 from methods.parts.network.layers import Layer, prunable
@@ -112,13 +112,12 @@ class LGreCo(Method):
     average_bits: Annotated[float, Field(ge=2, le=32)] = 4.0
     error: Literal["weight", "output", "slope"] = "slope"
 
-    family: ClassVar[str] = "allocation"
-    paper: ClassVar[str] = "Alimohammadi et al. 2024, arXiv 2210.17357"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "packed"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"average_bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {"average_bits": 3.0, "error": "weight"}
+    family = "allocation"
+    paper = "Alimohammadi et al. 2024, arXiv 2210.17357"
+    needs = "calibration"
+    realisation = "packed"
+    identity = {"average_bits": KEEP}
+    strongest = {"average_bits": 3.0, "error": "weight"}
 
     def skip(self, model: nn.Module) -> str | None:
         return out_of_reach(model, self.average_bits)

@@ -22,15 +22,14 @@ planted error of rank one, which is found; no reference code was run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation, store_as_codes
+from methods import Data, Method, store_as_codes
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.layers import Layer, prunable, weighted
 from methods.parts.quantization.quantize import KEEP, OTHERS, round_to_nearest, rule
@@ -112,19 +111,18 @@ def compensated(layer: Layer, bits: int, rank: int) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Lorc(Method):
+class LoRC(Method):
     """Round to `base_bits` and correct by matrices of rank up to `rank`."""
-
-    family: ClassVar[str] = "quantization"
-    paper: ClassVar[str] = "Yao et al. 2023, arXiv 2303.08302"
-    needs: ClassVar[Needs] = "data-free"
-    realisation: ClassVar[Realisation] = "packed"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"base_bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {"base_bits": 2, "rank": 1}
 
     base_bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 4
     rank: Annotated[int, Field(ge=1)] = 8
+
+    family = "quantization"
+    paper = "Yao et al. 2023, arXiv 2303.08302"
+    needs = "data-free"
+    realisation = "packed"
+    identity = {"base_bits": KEEP}
+    strongest = {"base_bits": 2, "rank": 1}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Fold the batch norms, then round and correct layer by layer."""

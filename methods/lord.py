@@ -25,15 +25,14 @@ a layer's outputs is the sum of the dropped eigenvalues, and is never above that
 truncated SVD of the same rank.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.low_rank.factors import rank
 from methods.parts.low_rank.features import divergences, feature_pca, mimicking
 from methods.parts.network.batchnorm import has_batchnorm, recalibrate
@@ -41,21 +40,19 @@ from methods.parts.network.layers import prunable
 
 
 @dataclass(frozen=True)
-class Lord(Method):
+class LoRD(Method):
     """Keep the share `rho` of the weights of each layer that may be replaced within
     `tolerance` nats.
     """
 
-    family: ClassVar[str] = "low-rank"
-    paper: ClassVar[str] = "Kaushal et al. 2023, arXiv 2309.14021"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"rho": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"rho": 0.01}
-
     rho: Annotated[float, Field(gt=0, le=1)] = 0.5
     tolerance: Annotated[float, Field(gt=0)] = inf
+
+    family = "low-rank"
+    paper = "Kaushal et al. 2023, arXiv 2309.14021"
+    needs = "calibration"
+    identity = {"rho": 1.0}
+    strongest = {"rho": 0.01}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Gather all statistics, make all pairs, put those in that are tolerated, then

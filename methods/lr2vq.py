@@ -35,16 +35,15 @@ centroids to 1e-4. The authors published no code. In the tests: three limiting c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import log2
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.network.layers import Layer
 from methods.parts.quantization.codebook import prepare, share, store_table, unshare
 from methods.parts.quantization.quantize import KEEP
@@ -144,23 +143,23 @@ def cluster(layer: Layer, k: int, draw: torch.Generator) -> None:
 
 
 @dataclass(frozen=True)
-class Lr2vq(Method):
+class LR2VQ(Method):
     """Let pieces share 2^`index_bits` points of d~ dimensions, `rank` m of them, or
     those of least error if None.
     """
-
-    family: ClassVar[str] = "codebook"
-    paper: ClassVar[str] = "Zhu et al. 2022, arXiv 2211.11397"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "packed"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"index_bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {"index_bits": 1}
 
     index_bits: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 32] = 8
     rank: Annotated[float, Field(gt=0, le=1)] | None = None
     share: Annotated[float, Field(ge=0, le=1)] = 0.25
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    family = "codebook"
+    paper = "Zhu et al. 2022, arXiv 2211.11397"
+    needs = "fine-tune"
+    realisation = "packed"
+    stochastic = True
+    identity = {"index_bits": KEEP}
+    strongest = {"index_bits": 1}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Fold the batch norms, train Z and P, cluster Z, train C and P, and store

@@ -33,10 +33,10 @@ example, conservation, the rule written out with matrices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -45,7 +45,7 @@ from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methods import Data, Method, Needs, Realisation, Split
+from methods import Data, Method, Split
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.layers import Layer
 from methods.parts.pruning.channels import groups, remove
@@ -150,7 +150,7 @@ def reference(split: Split, per_class: int, generator: torch.Generator) -> Split
 
 
 @dataclass(frozen=True)
-class LrpPruning(Method):
+class LRPPruning(Method):
     """Keep `macs` of the multiply-accumulates, removing `step` of the units at a time,
     ranked by `per_class` samples; then re-estimate the norms.
     """
@@ -160,13 +160,22 @@ class LrpPruning(Method):
     per_class: Annotated[int, Field(ge=1)] = 10
     bn_passes: Passes = 1
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Yeom et al. 2021, arXiv 1912.08881"
-    needs: ClassVar[Needs] = "labels"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"macs": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"macs": 0.25}
+    family = "pruning"
+    paper = "Yeom et al. 2021, arXiv 1912.08881"
+    needs = "labels"
+    stochastic = True
+    identity = {"macs": 1.0}
+    strongest = {"macs": 0.25}
+
+    def skip(self, model: nn.Module) -> str | None:
+        if not groups(model):
+            return (
+                "no free channels: every layer is coupled to a residual stream or of an unknown "
+                "kind"
+            )
+        if any(isinstance(module, (SqueezeExcite, SEModule)) for module in model.modules()):
+            return "squeeze-and-excitation multiplies activations, for which the paper has no rule"
+        return no_norms(model, self.bn_passes)
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.macs == 1:
@@ -185,13 +194,3 @@ class LrpPruning(Method):
             else:
                 model = smaller
         return recover(model, data, self.bn_passes)
-
-    def skip(self, model: nn.Module) -> str | None:
-        if not groups(model):
-            return (
-                "no free channels: every layer is coupled to a residual stream or of an unknown "
-                "kind"
-            )
-        if any(isinstance(module, (SqueezeExcite, SEModule)) for module in model.modules()):
-            return "squeeze-and-excitation multiplies activations, for which the paper has no rule"
-        return no_norms(model, self.bn_passes)

@@ -32,16 +32,15 @@ takes as inside and the paper as outside. In the tests: worked gradients by hand
 what is stored against what was trained.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from methods import Codes, Data, Method, Needs, Realisation, store_as_codes
+from methods import Codes, Data, Method, store_as_codes
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.layers import prunable, weighted
 from methods.parts.quantization.activations import Static, observe, quantise_input
@@ -195,18 +194,18 @@ def store_steps(model: nn.Module, probe: Tensor) -> None:
 
 
 @dataclass(frozen=True)
-class Lsq(Method):
+class LSQ(Method):
     """Train with weights and inputs in `bits` bits on learned grids."""
 
-    family: ClassVar[str] = "quantization"
-    paper: ClassVar[str] = "Esser et al. 2020, arXiv 1902.08153"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "packed"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {"bits": 2}
-
     bits: Literal[2, 3, 4, 8, 32] = 4
+
+    family = "quantization"
+    paper = "Esser et al. 2020, arXiv 1902.08153"
+    needs = "fine-tune"
+    realisation = "packed"
+    stochastic = True
+    identity = {"bits": KEEP}
+    strongest = {"bits": 2}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Add the steps, train, and store what the weights are rounded to."""

@@ -37,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field
@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.low_rank.factors import factors, pair
 from methods.parts.network.layers import Layer, prunable
 from methods.parts.pruning.masks import recover
@@ -221,18 +221,17 @@ class Maestro(Method):
     budget with ordered dropout; 1 keeps dense, untrained.
     """
 
-    family: ClassVar[str] = "low-rank"
-    paper: ClassVar[str] = "Horvath et al. 2024, arXiv 2308.14929"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"rho": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"rho": 0.05}
-
     rho: Annotated[float, Field(gt=0, le=1)] = 0.5
     share: Annotated[float, Field(ge=0, le=1)] = 0.25
     lam: Annotated[float, Field(ge=0)] = 1e-3
     eps: Annotated[float, Field(ge=0, lt=1)] = 1e-3
+
+    family = "low-rank"
+    paper = "Horvath et al. 2024, arXiv 2308.14929"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"rho": 1.0}
+    strongest = {"rho": 0.05}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.rho == 1:

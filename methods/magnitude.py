@@ -14,11 +14,10 @@ Checked against: a worked example and torch.nn.utils.prune.global_unstructured
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.network.layers import prunable
 from methods.parts.pruning.masks import Passes, Sparsity, no_norms, recover, smallest, zero
 
@@ -30,13 +29,12 @@ class Magnitude(Method):
     sparsity: Sparsity = 0.5
     bn_passes: Passes = 1
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Han et al., NeurIPS 2015, arXiv 1506.02626"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "masked"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[dict[str, object]] = {"sparsity": 0.0, "bn_passes": 0}
-    strongest: ClassVar[dict[str, object]] = {"sparsity": 0.99}
+    family = "pruning"
+    paper = "Han et al., NeurIPS 2015, arXiv 1506.02626"
+    needs = "calibration"
+    realisation = "masked"
+    identity = {"sparsity": 0.0, "bn_passes": 0}
+    strongest = {"sparsity": 0.99}
 
     def skip(self, model: nn.Module) -> str | None:
         return no_norms(model, self.bn_passes)

@@ -27,15 +27,15 @@ threshold (the same channels at 10, 40 and 70 % of 48).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.pruning.channels import Group, groups, prune_to_macs
 from methods.parts.pruning.ranking import global_order
 from methods.parts.training.train import train
@@ -75,13 +75,20 @@ class NetworkSlimming(Method):
     s: Annotated[float, Field(ge=0)] = 0.001
     share: Annotated[float, Field(ge=0, le=1)] = 0.25
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Liu et al. 2017, arXiv 1708.06519"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"macs": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"macs": 0.25}
+    family = "pruning"
+    paper = "Liu et al. 2017, arXiv 1708.06519"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"macs": 1.0}
+    strongest = {"macs": 0.25}
+
+    def skip(self, model: nn.Module) -> str | None:
+        found = groups(model)
+        return (
+            None
+            if found and len(scales(found)) == len(found)
+            else "its free channels have no batch norm whose scales could be ranked"
+        )
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.macs == 1:
@@ -95,11 +102,3 @@ class NetworkSlimming(Method):
         )
         prune_to_macs(model, global_order(importance(gammas)), self.macs, data)
         return train(model, data, replace(data.fine_tune, epochs=(1 - self.share) * epochs))
-
-    def skip(self, model: nn.Module) -> str | None:
-        found = groups(model)
-        return (
-            None
-            if found and len(scales(found)) == len(found)
-            else "its free channels have no batch norm whose scales could be ranked"
-        )

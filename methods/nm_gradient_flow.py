@@ -38,14 +38,14 @@ from dataclasses import dataclass
 from functools import reduce
 from math import floor
 from operator import and_
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.network.layers import Layer, prunable
 from methods.parts.pruning.masks import zero
 from methods.parts.training.train import train
@@ -143,7 +143,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
-class NmGradientFlow(Method):
+class NMGradientFlow(Method):
     """Train a new model whose prunable layers keep `n` of every `m` weights; n = m
     keeps dense.
 
@@ -158,13 +158,13 @@ class NmGradientFlow(Method):
     dense_share: Share = 0.05
     binary_share: Share = 0.1
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Bambhaniya et al. 2024, arXiv 2402.04744"
-    needs: ClassVar[Needs] = "scratch"
-    realisation: ClassVar[Realisation] = "masked"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"n": 4, "m": 4}
-    strongest: ClassVar[Mapping[str, Any]] = {"n": 1, "m": 16}
+    family = "pruning"
+    paper = "Bambhaniya et al. 2024, arXiv 2402.04744"
+    needs = "scratch"
+    realisation = "masked"
+    stochastic = True
+    identity = {"n": 4, "m": 4}
+    strongest = {"n": 1, "m": 16}
 
     def __post_init__(self) -> None:
         if self.n > self.m or self.dense_share + self.binary_share > 1:
@@ -176,17 +176,6 @@ class NmGradientFlow(Method):
             if divisible(model, self.m)
             else f"no layer has a multiple of m = {self.m} input channels"
         )
-
-    def frame(self, step: int, steps: int) -> Frame:
-        """Return what is shown at `step` of `steps`: all, the decay, or the final
-        binary mask.
-        """
-        p = (step - self.dense_share * steps) / max(
-            steps * (1 - self.dense_share - self.binary_share), 1e-9
-        )
-        if p >= 1:
-            return 0.0, {self.m: self.n}
-        return (1.0, {}) if p < 0 else RECIPES[self.decay](p, self.n, self.m)
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.n == self.m:
@@ -221,3 +210,14 @@ class NmGradientFlow(Method):
             },
         )
         return model
+
+    def frame(self, step: int, steps: int) -> Frame:
+        """Return what is shown at `step` of `steps`: all, the decay, or the final
+        binary mask.
+        """
+        p = (step - self.dense_share * steps) / max(
+            steps * (1 - self.dense_share - self.binary_share), 1e-9
+        )
+        if p >= 1:
+            return 0.0, {self.m: self.n}
+        return (1.0, {}) if p < 0 else RECIPES[self.decay](p, self.n, self.m)

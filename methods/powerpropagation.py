@@ -27,15 +27,14 @@ worked example; alpha = 1 trains as without, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from methods import Data, Method, Needs, Realisation, Schedule
+from methods import Data, Method, Schedule
 from methods.parts.network.layers import classifier, prunable, weighted
 from methods.parts.pruning.masks import Passes, Sparsity, no_norms, recover, smallest, zero
 from methods.parts.training.train import train
@@ -85,13 +84,13 @@ class Powerpropagation(Method):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
     bn_passes: Passes = 1
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Schwarz et al., NeurIPS 2021, arXiv 2110.00296"
-    needs: ClassVar[Needs] = "scratch"
-    realisation: ClassVar[Realisation] = "masked"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"sparsity": 0.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"sparsity": 0.99}
+    family = "pruning"
+    paper = "Schwarz et al., NeurIPS 2021, arXiv 2110.00296"
+    needs = "scratch"
+    realisation = "masked"
+    stochastic = True
+    identity = {"sparsity": 0.0}
+    strongest = {"sparsity": 0.99}
 
     def skip(self, model: nn.Module) -> str | None:
         return no_norms(model, self.bn_passes)

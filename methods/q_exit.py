@@ -34,11 +34,11 @@ example and its prior of 12 layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import log
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -46,7 +46,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, logsigmoid, pad
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.training.losses import with_loss
 from methods.parts.training.train import train
 
@@ -224,19 +224,13 @@ class QExit(Method):
     first: Annotated[int, Field(ge=1)] = 1
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
 
-    family: ClassVar[str] = "exits"
-    paper: ClassVar[str] = "Balagansky and Gavrilov 2022, arXiv 2204.03276"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "dynamic"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"q": 1.0, "share": 0.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"q": 0.0}
-
-    def compress(self, model: nn.Module, data: Data) -> nn.Module:
-        exits = Exits(model, self.first, self.lambda_p, data.generator("head of lambda"))
-        schedule = replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs)
-        train(Pondering(model, exits, self.lambda_p, self.beta), data, schedule)
-        return Leaving(model, exits, self.q).eval() if self.q < 1 else model
+    family = "exits"
+    paper = "Balagansky and Gavrilov 2022, arXiv 2204.03276"
+    needs = "fine-tune"
+    realisation = "dynamic"
+    stochastic = True
+    identity = {"q": 1.0, "share": 0.0}
+    strongest = {"q": 0.0}
 
     def skip(self, model: nn.Module) -> str | None:
         if not isinstance(model, VisionTransformer):
@@ -248,3 +242,9 @@ class QExit(Method):
             if self.first < len(model.blocks)
             else f"no block before the last is number {self.first} or later"
         )
+
+    def compress(self, model: nn.Module, data: Data) -> nn.Module:
+        exits = Exits(model, self.first, self.lambda_p, data.generator("head of lambda"))
+        schedule = replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs)
+        train(Pondering(model, exits, self.lambda_p, self.beta), data, schedule)
+        return Leaving(model, exits, self.q).eval() if self.q < 1 else model

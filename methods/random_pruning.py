@@ -13,12 +13,11 @@ Checked against: exact counts and the expected overlap 0.5 of two masks at s = 0
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.network.layers import prunable
 from methods.parts.pruning.masks import Passes, Sparsity, lowest, no_norms, recover, zero
 
@@ -35,13 +34,13 @@ class RandomPruning(Method):
     sparsity: Sparsity = 0.5
     bn_passes: Passes = 1
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "control, see Blalock et al. 2020, arXiv 2003.03033"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "masked"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[dict[str, object]] = {"sparsity": 0.0, "bn_passes": 0}
-    strongest: ClassVar[dict[str, object]] = {"sparsity": 0.99}
+    family = "pruning"
+    paper = "control, see Blalock et al. 2020, arXiv 2003.03033"
+    needs = "calibration"
+    realisation = "masked"
+    stochastic = True
+    identity = {"sparsity": 0.0, "bn_passes": 0}
+    strongest = {"sparsity": 0.99}
 
     def skip(self, model: nn.Module) -> str | None:
         return no_norms(model, self.bn_passes)

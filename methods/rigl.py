@@ -32,13 +32,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from math import cos, pi
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.network.layers import prunable
 from methods.parts.pruning.masks import Sparsity, lowest, zero
 from methods.parts.training.train import train
@@ -92,13 +92,13 @@ class RigL(Method):
     alpha: Annotated[float, Field(ge=0, lt=1)] = 0.3
     updates: Annotated[int, Field(ge=1)] = 25
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Evci et al., ICML 2020, arXiv 1911.11134"
-    needs: ClassVar[Needs] = "scratch"
-    realisation: ClassVar[Realisation] = "masked"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[dict[str, object]] = {"sparsity": 0.0}
-    strongest: ClassVar[dict[str, object]] = {"sparsity": 0.99}
+    family = "pruning"
+    paper = "Evci et al., ICML 2020, arXiv 1911.11134"
+    needs = "scratch"
+    realisation = "masked"
+    stochastic = True
+    identity = {"sparsity": 0.0}
+    strongest = {"sparsity": 0.99}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.sparsity == 0:

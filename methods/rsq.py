@@ -30,9 +30,8 @@ rotated model's logits, worked tokens; r_min = 1 without rotation equals `gptq`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -40,7 +39,7 @@ from timm.models.mlp_mixer import MixerBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation, store_as_codes
+from methods import Data, Method, store_as_codes
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.gram import moments
 from methods.parts.network.layers import prunable, weighted
@@ -107,22 +106,22 @@ def output_grids(stage: Stage) -> dict[str, tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class Rsq(Method):
+class RSQ(Method):
     """Round to grids of 2^`bits` points, the least important token counting `r_min` of
     the most important; `percdamp` of the mean diagonal as damping.
     """
 
-    family: ClassVar[str] = "quantization"
-    paper: ClassVar[str] = "Sung et al. 2025, arXiv 2503.01820"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "packed"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {"bits": 2}
-
     bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 4
     r_min: Annotated[float, Field(ge=0, le=1)] = 0.005
     percdamp: Annotated[float, Field(gt=0, le=1)] = 0.01
+
+    family = "quantization"
+    paper = "Sung et al. 2025, arXiv 2503.01820"
+    needs = "calibration"
+    realisation = "packed"
+    stochastic = True
+    identity = {"bits": KEEP}
+    strongest = {"bits": 2}
 
     def skip(self, model: nn.Module) -> str | None:
         blocked = isinstance(model, VisionTransformer) and not rotatable(model)

@@ -20,31 +20,29 @@ identical before ours are rounded to float16, which moves the chosen range of 1 
 of the channels.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from torch import nn
 
-from methods import Data, Method, Needs, Realisation, store_as_codes
+from methods import Data, Method, store_as_codes
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.layers import weighted
 from methods.parts.quantization.quantize import KEEP, round_to_nearest, rules
 
 
 @dataclass(frozen=True)
-class Rtn(Method):
+class RTN(Method):
     """Round every weight to the nearest point of a grid of 2^`bits` points."""
 
-    family: ClassVar[str] = "quantization"
-    paper: ClassVar[str] = "Nagel et al. 2021, arXiv 2106.08295"
-    needs: ClassVar[Needs] = "data-free"
-    realisation: ClassVar[Realisation] = "packed"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {"bits": 2}
-
     bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 8
+
+    family = "quantization"
+    paper = "Nagel et al. 2021, arXiv 2106.08295"
+    needs = "data-free"
+    realisation = "packed"
+    identity = {"bits": KEEP}
+    strongest = {"bits": 2}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Fold the batch norms, then round layer by layer."""

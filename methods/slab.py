@@ -34,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -44,7 +44,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.depth.merge import affine, merge
 from methods.parts.network.batchnorm import has_batchnorm, recalibrate
 from methods.parts.training.train import train
@@ -215,7 +215,7 @@ def progress(norms: list[PRepBN], T: int) -> Callable[[float], None]:
 
 
 @dataclass(frozen=True)
-class Slab(Method):
+class SLAB(Method):
     """Replace the shares `norms` of the LayerNorms and `attentions` of the attention
     layers; lambda is 0 after the share `decay` of the steps.
     """
@@ -224,13 +224,19 @@ class Slab(Method):
     attentions: Share = 0.0
     decay: Annotated[float, Field(gt=0, le=1)] = 0.8
 
-    family: ClassVar[str] = "depth"
-    paper: ClassVar[str] = "Guo et al., ICML 2024, arXiv 2405.11582"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[dict[str, object]] = {"norms": 0.0, "attentions": 0.0}
-    strongest: ClassVar[dict[str, object]] = {"norms": 1.0, "attentions": 1.0}
+    family = "depth"
+    paper = "Guo et al., ICML 2024, arXiv 2405.11582"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"norms": 0.0, "attentions": 0.0}
+    strongest = {"norms": 1.0, "attentions": 1.0}
+
+    def skip(self, model: nn.Module) -> str | None:
+        if not readers(model):
+            return "no LayerNorm in front of a block's layers: batch norms fold away as it is"
+        if self.attentions and not any(map(plain, model.modules())):
+            return "no attention layer to make linear"
+        return None
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         reader = readers(model)
@@ -256,10 +262,3 @@ class Slab(Method):
         for name in names:
             fold(model, name, reader[name])
         return model
-
-    def skip(self, model: nn.Module) -> str | None:
-        if not readers(model):
-            return "no LayerNorm in front of a block's layers: batch norms fold away as it is"
-        if self.attentions and not any(map(plain, model.modules())):
-            return "no attention layer to make linear"
-        return None

@@ -13,12 +13,12 @@ Checked against: the counter (MACs never above the target) and its limiting case
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.training.slim import widest
 from methods.parts.training.train import train
 
@@ -31,13 +31,12 @@ class Slim(Method):
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5
 
-    family: ClassVar[str] = "reference"
-    paper: ClassVar[str] = "control, see Liu et al. 2019, arXiv 1810.05270"
-    needs: ClassVar[Needs] = "scratch"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[dict[str, object]] = {"macs": 1.0}
-    strongest: ClassVar[dict[str, object]] = {"macs": 0.1}
+    family = "reference"
+    paper = "control, see Liu et al. 2019, arXiv 1810.05270"
+    needs = "scratch"
+    stochastic = True
+    identity = {"macs": 1.0}
+    strongest = {"macs": 0.1}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.macs == 1:

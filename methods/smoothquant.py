@@ -32,7 +32,7 @@ a worked example, and each model before and after smoothing.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -41,7 +41,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation, store_as_codes
+from methods import Data, Method, store_as_codes
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.layers import Layer, blocks, depthwise, weighted
 from methods.parts.quantization.activations import Static, minmax_grids, observe, quantise_input
@@ -123,23 +123,22 @@ class PerToken(nn.Module):
 
 
 @dataclass(frozen=True)
-class Smoothquant(Method):
+class SmoothQuant(Method):
     """Smooth with strength `alpha` (null: not at all), then round weights to `bits` and
     activations to `activation_bits`.
     """
-
-    family: ClassVar[str] = "quantization"
-    paper: ClassVar[str] = "Xiao et al. 2023, arXiv 2211.10438"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "packed"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"bits": KEEP}
-    strongest: ClassVar[Mapping[str, Any]] = {"bits": 4, "activation_bits": 2}
 
     bits: Literal[4, 8, 32] = 8
     activation_bits: Literal[2, 3, 4, 5, 6, 7, 8] = 8
     activations: Literal["static", "dynamic"] = "static"
     alpha: Annotated[float, Field(ge=0, le=1)] | None = 0.5
+
+    family = "quantization"
+    paper = "Xiao et al. 2023, arXiv 2211.10438"
+    needs = "calibration"
+    realisation = "packed"
+    identity = {"bits": KEEP}
+    strongest = {"bits": 4, "activation_bits": 2}
 
     def skip(self, model: nn.Module) -> str | None:
         """Say that there is nothing to smooth, if so."""

@@ -32,15 +32,14 @@ entries of the mask differ, ties in its float32 factor, with the layer's error e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.network.gram import moments
 from methods.parts.network.layers import prunable
 from methods.parts.network.walk import stages
@@ -92,7 +91,7 @@ def sparsegpt(W: Tensor, H: Tensor, s: float, m: int | None, percdamp: float) ->
 
 
 @dataclass(frozen=True)
-class SparseGpt(Method):
+class SparseGPT(Method):
     """Zero the share `sparsity` of each layer, or of each `m` consecutive weights of a
     row, with damping `percdamp` of the mean diagonal.
     """
@@ -102,13 +101,12 @@ class SparseGpt(Method):
     percdamp: Annotated[float, Field(gt=0, le=1)] = 0.01
     bn_passes: Passes = 1
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Frantar and Alistarh, ICML 2023, arXiv 2301.00774"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "masked"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"sparsity": 0.0, "bn_passes": 0}
-    strongest: ClassVar[Mapping[str, Any]] = {"sparsity": 0.99}
+    family = "pruning"
+    paper = "Frantar and Alistarh, ICML 2023, arXiv 2301.00774"
+    needs = "calibration"
+    realisation = "masked"
+    identity = {"sparsity": 0.0, "bn_passes": 0}
+    strongest = {"sparsity": 0.99}
 
     def __post_init__(self) -> None:
         if self.m and abs(self.sparsity * self.m - round(self.sparsity * self.m)) > 1e-9:

@@ -21,14 +21,13 @@ of known rank, whose pairs must compute the same whatever the stride, padding an
 dilation; no reference code was run.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import Field
 from torch import nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.low_rank.factors import Pair, factors, filled, pair, rank
 from methods.parts.network.batchnorm import has_batchnorm, recalibrate
 from methods.parts.network.layers import Layer, prunable
@@ -66,21 +65,19 @@ def spatial(layer: Layer, rho: float) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Svd(Method):
+class SVD(Method):
     """Keep the share `rho` of the weights of each layer as two factors, convolutions
     cut by `scheme`.
     """
 
-    family: ClassVar[str] = "low-rank"
-    paper: ClassVar[str] = "Denton et al. 2014, arXiv 1404.0736"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"rho": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"rho": 0.01}
-
     rho: Annotated[float, Field(gt=0, le=1)] = 0.5
     scheme: Literal["channel", "spatial"] = "channel"
+
+    family = "low-rank"
+    paper = "Denton et al. 2014, arXiv 1404.0736"
+    needs = "calibration"
+    identity = {"rho": 1.0}
+    strongest = {"rho": 0.01}
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         """Factorise layer by layer, then re-estimate the batch norms."""

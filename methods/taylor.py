@@ -29,17 +29,16 @@ really goes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import floor
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methods import Data, Method, Needs, Realisation, Schedule
+from methods import Data, Method, Schedule
 from methods.parts.pruning.channels import Group, groups
 from methods.parts.pruning.ranking import global_order, macs_limits, prune_below
 from methods.parts.training.train import train
@@ -105,13 +104,20 @@ class Taylor(Method):
     batches: Annotated[int, Field(ge=1)] = 4
     between: Annotated[float, Field(ge=0, le=1)] = 0.2
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Molchanov et al. 2019, arXiv 1906.10771"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"macs": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"macs": 0.25}
+    family = "pruning"
+    paper = "Molchanov et al. 2019, arXiv 1906.10771"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"macs": 1.0}
+    strongest = {"macs": 0.25}
+
+    def skip(self, model: nn.Module) -> str | None:
+        return (
+            None
+            if groups(model)
+            else "no free channels: every layer is coupled to a residual stream or of an unknown "
+            "kind"
+        )
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.macs == 1:
@@ -130,11 +136,3 @@ class Taylor(Method):
             prune_below(model, global_order(importance(model, images, labels)), limit, data)
             train(model, data, part)
         return model
-
-    def skip(self, model: nn.Module) -> str | None:
-        return (
-            None
-            if groups(model)
-            else "no free channels: every layer is coupled to a residual stream or of an unknown "
-            "kind"
-        )

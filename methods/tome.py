@@ -24,16 +24,15 @@ weighted average: equal; its parse_r: equal schedules.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.tokens import (
     Reduction,
     Size,
@@ -82,7 +81,7 @@ def merge(x: Tensor, size: Size, q: Tensor, k: Tensor, r: int) -> tuple[Tensor, 
 
 
 @dataclass(frozen=True)
-class Tome(Method):
+class ToMe(Method):
     """Merge `r` tokens per block on average, by a schedule that `inflect` bends; a
     block that merges none stays as it is.
     """
@@ -90,19 +89,17 @@ class Tome(Method):
     r: Annotated[int, Field(ge=0)] = 2
     inflect: Annotated[float, Field(ge=-1, le=1)] = 0.0
 
-    family: ClassVar[str] = "tokens"
-    paper: ClassVar[str] = "Bolya et al. 2023, arXiv 2210.09461"
-    needs: ClassVar[Needs] = "data-free"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[Mapping[str, Any]] = {"r": 0}
-    strongest: ClassVar[Mapping[str, Any]] = {"r": 8}
+    family = "tokens"
+    paper = "Bolya et al. 2023, arXiv 2210.09461"
+    needs = "data-free"
+    identity = {"r": 0}
+    strongest = {"r": 8}
+
+    def skip(self, model: nn.Module) -> str | None:
+        return unfit(model)
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         blocks = list(cast(nn.Sequential, model.blocks))
         counts = schedule(token_count(model), len(blocks), self.r, self.inflect)
         reductions: list[Reduction | None] = [partial(merge, r=r) if r else None for r in counts]
         return reduce_tokens(model, blocks, reductions)
-
-    def skip(self, model: nn.Module) -> str | None:
-        return unfit(model)

@@ -30,17 +30,16 @@ bound.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, cast
 
 import torch
 from pydantic import Field
 from tensorly.decomposition import partial_tucker
 from torch import Tensor, nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.low_rank.factors import Pair, factors, filled, pair, rank
 from methods.parts.network.layers import Layer, prunable
 from methods.parts.pruning.masks import recover
@@ -120,16 +119,15 @@ class Tucker(Method):
     then fine-tune `share` of the budget; 1 keeps dense, untrained.
     """
 
-    family: ClassVar[str] = "low-rank"
-    paper: ClassVar[str] = "Kim et al. 2016, arXiv 1511.06530"
-    needs: ClassVar[Needs] = "fine-tune"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = True
-    identity: ClassVar[Mapping[str, Any]] = {"rho": 1.0}
-    strongest: ClassVar[Mapping[str, Any]] = {"rho": 0.02}
-
     rho: Annotated[float, Field(gt=0, le=1)] = 0.5
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    family = "low-rank"
+    paper = "Kim et al. 2016, arXiv 1511.06530"
+    needs = "fine-tune"
+    stochastic = True
+    identity = {"rho": 1.0}
+    strongest = {"rho": 0.02}
 
     def skip(self, model: nn.Module) -> str | None:
         return (

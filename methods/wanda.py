@@ -21,11 +21,10 @@ floor(s n) zeros in every row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 from methods.parts.network.gram import norms
 from methods.parts.network.layers import prunable
 from methods.parts.network.walk import stages
@@ -40,13 +39,12 @@ class Wanda(Method):
     sparsity: Sparsity = 0.5
     bn_passes: Passes = 1
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "Sun et al., ICLR 2024, arXiv 2306.11695"
-    needs: ClassVar[Needs] = "calibration"
-    realisation: ClassVar[Realisation] = "masked"
-    stochastic: ClassVar[bool] = False
-    identity: ClassVar[dict[str, object]] = {"sparsity": 0.0, "bn_passes": 0}
-    strongest: ClassVar[dict[str, object]] = {"sparsity": 0.99}
+    family = "pruning"
+    paper = "Sun et al., ICLR 2024, arXiv 2306.11695"
+    needs = "calibration"
+    realisation = "masked"
+    identity = {"sparsity": 0.0, "bn_passes": 0}
+    strongest = {"sparsity": 0.99}
 
     def skip(self, model: nn.Module) -> str | None:
         return no_norms(model, self.bn_passes)

@@ -34,7 +34,7 @@ DIVIDING = {
     "Magnitude",
     "Powerpropagation",
     "RigL",
-    "Ecoflap",
+    "ECoFLaP",
     "EvoPressSparsity",
 }
 

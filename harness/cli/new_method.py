@@ -24,12 +24,12 @@ Checked against: the worked example in tests/methods/test_NAME.py
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import nn
 
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class CLASS(Method):
 
     strength: Annotated[float, Field(ge=0, le=1)] = 0.5
 
-    family: ClassVar[str] = "pruning"
-    paper: ClassVar[str] = "authors, venue year, arXiv id"
-    needs: ClassVar[Needs] = "data-free"  # data-free, calibration, labels, fine-tune or scratch
-    realisation: ClassVar[Realisation] = "masked"  # structural, packed, kernel, masked or dynamic
-    stochastic: ClassVar[bool] = False  # does the result depend on the seed?
-    identity: ClassVar[dict[str, object]] = {"strength": 0.0}  # must equal dense
-    strongest: ClassVar[dict[str, object]] = {"strength": 1.0}  # must still keep the contract
+    family = "pruning"
+    paper = "authors, venue year, arXiv id"
+    needs = "data-free"  # data-free, calibration, labels, fine-tune or scratch
+    realisation = "masked"  # structural (the default), packed, kernel, masked or dynamic
+    stochastic = False  # the default: does the result depend on the seed?
+    identity = {"strength": 0.0}  # must equal dense
+    strongest = {"strength": 1.0}  # must still keep the contract
 
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         raise NotImplementedError("compress() of NAME is yet to be written")

@@ -16,7 +16,7 @@ from torch import nn
 
 from harness.run import rules
 from leaderboard.records.errors import UserError, one_line
-from methods import Data, Method, Needs, Realisation
+from methods import Data, Method
 
 COMPILED = "a method and what it imports of its own package are there as text"
 
@@ -29,13 +29,10 @@ class RefusedMethod(Method):
 
     reason: ClassVar[str]
 
-    family: ClassVar[str] = "refused"
-    paper: ClassVar[str] = "-"
-    needs: ClassVar[Needs] = "data-free"
-    realisation: ClassVar[Realisation] = "structural"
-    stochastic: ClassVar[bool] = False
+    family = "refused"
+    paper = "-"
+    needs = "data-free"
     identity: ClassVar[Mapping[str, Any]] = {}
-    strongest: ClassVar[Mapping[str, Any]] = {}
 
     def skip(self, model: nn.Module) -> str | None:
         """Raise UserError with the reason."""

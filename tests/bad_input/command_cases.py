@@ -31,7 +31,7 @@ NAMES = [  # command line, what its line says
     ("export digits rtn ../../data", "artefact"),
     ("export digits rtn mixer_bits=4_seed=0 --into artefacts", "cannot write artefacts"),
     ("new rtn", "there is a method or a test called 'rtn' already"),
-    ("new Rtn", "cannot name a method: use lower-case letters"),
+    ("new RTN", "cannot name a method: use lower-case letters"),
     ("new my-method", "cannot name a method"),
     ("new ../method", "cannot name a method"),
     ("new 2bits", "cannot name a method"),

@@ -7,7 +7,7 @@ from torch import nn
 
 import methods.adaround
 from methods.adaround import (
-    Adaround,
+    AdaRound,
     Learning,
     activations,
     adaround,
@@ -166,7 +166,7 @@ def test_inputs_come_from_the_rounded_model_and_targets_from_dense(
 
     monkeypatch.setattr(methods.adaround, "adaround", spy)
     data = make_data("vit")
-    model, dense = Adaround(2).compress(make_model("vit"), data), make_model("vit")
+    model, dense = AdaRound(2).compress(make_model("vit"), data), make_model("vit")
     name, x = "blocks.3.mlp.fc2", data.calibration
     order, rows = [], []
     visit_inputs(model, prunable(model), x[:1], lambda key, _rows: order.append(key))
@@ -186,7 +186,7 @@ def test_every_layer_is_stored_as_codes_and_the_calibration_images_are_drawn_onc
     make_model, make_data, name
 ):
     data = make_data(name)
-    model = Adaround(3, steps=5).compress(make_model(name), data)
+    model = AdaRound(3, steps=5).compress(make_model(name), data)
     inner = prunable(model)
     for key, layer in weighted(model).items():
         assert layer.weight_codes.bits == (3 if key in inner else 8)
@@ -211,8 +211,8 @@ def test_a_convolution_learns_from_its_windows():
 
 
 def test_settings_outside_the_range_are_refused():
-    settings = TypeAdapter(Adaround)
-    assert settings.validate_python({"bits": 3, "steps": 100}) == Adaround(3, 100)
+    settings = TypeAdapter(AdaRound)
+    assert settings.validate_python({"bits": 3, "steps": 100}) == AdaRound(3, 100)
     for wrong in ({"bits": 1}, {"steps": 0}, {"rate": 0}, {"strength": -1}):
         with pytest.raises(ValidationError):
             settings.validate_python(wrong)

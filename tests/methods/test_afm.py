@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from methods.afm import Afm, candidates, dropped, weights
+from methods.afm import AFM, candidates, dropped, weights
 from methods.parts.allocation.allocate import choose
 from methods.parts.low_rank.features import feature_pca, mimicking
 from methods.parts.network.layers import prunable, weighted
@@ -72,7 +72,7 @@ def test_the_budget_is_used_and_never_exceeded(make_model, make_data, name):
     rho, data, dense = 0.6, make_data(name), make_model(name)
     # a mixer starts with zeros there: nothing moves its predictions
     nn.init.normal_(dense.get_classifier().weight)
-    model = Afm(rho).compress(deepcopy(dense), data)
+    model = AFM(rho).compress(deepcopy(dense), data)
     total = sum(layer.weight.numel() for layer in prunable(dense).values())
     left = sum(held(model.get_submodule(key)) for key in prunable(dense))
     assert 0.97 * rho * total < left <= rho * total
@@ -86,14 +86,14 @@ def test_the_budget_is_used_and_never_exceeded(make_model, make_data, name):
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_afm_that_keeps_all_leaves_the_model_as_it_is(make_model, make_data, name):
     data = make_data(name)
-    model, x = Afm(1.0).compress(make_model(name), data), data.calibration[:4]
+    model, x = AFM(1.0).compress(make_model(name), data), data.calibration[:4]
     assert torch.equal(model(x), make_model(name)(x))
 
 
 def test_a_layer_without_influence_on_the_predictions_has_the_lowest_rank(make_model, make_data):
     model, data = make_model("vit"), make_data("vit")
     model.blocks[2].mlp.fc2.weight.data.zero_()  # of this block's MLP nothing is left
-    compressed = Afm(0.6).compress(model, data)
+    compressed = AFM(0.6).compress(model, data)
     assert compressed.blocks[2].mlp.fc1[0].out_features == 4
     assert (
         sum(
@@ -111,7 +111,7 @@ def test_statistics_are_those_of_the_original_model_or_of_what_has_been_replaced
     data, name = make_data("vit"), "blocks.5.mlp.fc2"  # the last layer of all
     layer, model = (
         make_model("vit").get_submodule(name),
-        Afm(0.3, statistics).compress(make_model("vit"), data),
+        AFM(0.3, statistics).compress(make_model("vit"), data),
     )
     first, second = model.get_submodule(name)
     seen = make_model("vit") if statistics == "parallel" else deepcopy(model)
@@ -122,7 +122,7 @@ def test_statistics_are_those_of_the_original_model_or_of_what_has_been_replaced
     x = torch.randn(9, 192, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(second(first(x)), expected(x), rtol=1e-3, atol=1e-4)
     other = (
-        Afm(0.3, "sequential" if statistics == "parallel" else "parallel")
+        AFM(0.3, "sequential" if statistics == "parallel" else "parallel")
         .compress(make_model("vit"), data)
         .get_submodule(name)
     )
@@ -130,13 +130,13 @@ def test_statistics_are_those_of_the_original_model_or_of_what_has_been_replaced
 
 
 def test_a_budget_below_the_lowest_ranks_is_a_reason_to_skip(make_model):
-    assert "lowest ranks" in Afm(0.01).skip(make_model("resnet"))
-    assert Afm(0.15).skip(make_model("vit")) is None
+    assert "lowest ranks" in AFM(0.01).skip(make_model("resnet"))
+    assert AFM(0.15).skip(make_model("vit")) is None
 
 
 def test_settings_outside_the_range_are_refused():
-    settings = TypeAdapter(Afm)
-    assert settings.validate_python({"rho": 0.3, "statistics": "sequential"}) == Afm(
+    settings = TypeAdapter(AFM)
+    assert settings.validate_python({"rho": 0.3, "statistics": "sequential"}) == AFM(
         0.3, "sequential"
     )
     for wrong in ({"rho": 0}, {"rho": 1.5}, {"statistics": "both"}):

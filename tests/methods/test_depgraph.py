@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Attention
 from torch import nn
 
 from harness.models import build
-from methods.depgraph import Depgraph, norms, order, prune_in_steps, without
+from methods.depgraph import DepGraph, norms, order, prune_in_steps, without
 
 
 class Images:
@@ -174,14 +174,14 @@ def test_units_of_small_group_norm_change_the_outputs_less_than_units_of_large_n
 
 def test_a_full_budget_is_dense_and_an_impossible_one_is_refused(make_model, make_data):
     model, data = make_model("vit"), make_data("vit")
-    assert Depgraph(macs=1.0).compress(model, data) is model
+    assert DepGraph(macs=1.0).compress(model, data) is model
     with pytest.raises(ValueError, match="out of reach"):
         prune_in_steps(make_model("mixer"), 0.01, 5, make_data("mixer"))
 
 
 def test_a_pruned_model_is_fine_tuned_within_its_budget(make_model, make_data):
     data = make_data("resnet")
-    compressed = Depgraph(macs=0.5).compress(make_model("resnet"), data)
+    compressed = DepGraph(macs=0.5).compress(make_model("resnet"), data)
     assert data.images_seen == data.steps(data.fine_tune) * data.fine_tune.batch
     assert not compressed.training
 
@@ -189,4 +189,4 @@ def test_a_pruned_model_is_fine_tuned_within_its_budget(make_model, make_data):
 def test_settings_are_checked():
     for wrong in ({"macs": 0}, {"macs": 1.5}, {"steps": 0}, {"reg": 1}):
         with pytest.raises(ValidationError):
-            TypeAdapter(Depgraph).validate_python(wrong)
+            TypeAdapter(DepGraph).validate_python(wrong)

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from methods.diffrate import (
     Budgeted,
-    Diffrate,
+    DiffRate,
     SoftBlocks,
     cost,
     drop_and_merge,
@@ -142,12 +142,12 @@ def test_counts_grow_in_the_order_in_which_the_expected_ones_round_up_and_never_
 @pytest.mark.parametrize("macs", [0.9, 0.4])
 def test_the_budget_is_met_and_the_weights_stay(make_model, make_data, macs):
     dense, data = make_model("vit"), make_data("vit")
-    model = Diffrate(macs=macs, share=0.3).compress(copy.deepcopy(dense), data)
+    model = DiffRate(macs=macs, share=0.3).compress(copy.deepcopy(dense), data)
     assert macs - 0.015 < data.macs(model) / data.macs(dense) <= macs
     for before, after in zip(dense.parameters(), model.parameters(), strict=True):
         assert torch.equal(before, after) and after.requires_grad
     with pytest.raises(ValueError, match="out of reach"):
-        Diffrate(macs=0.2, share=0.1).compress(dense, make_data("vit"))
+        DiffRate(macs=0.2, share=0.1).compress(dense, make_data("vit"))
 
 
 def test_what_an_image_gives_does_not_depend_on_the_others(make_model, make_data):
@@ -210,13 +210,13 @@ def test_dropping_what_the_class_token_ignores_changes_it_less_than_dropping_wha
 
 def test_a_full_budget_is_dense_and_draws_no_images(make_model, make_data):
     model, data = make_model("vit"), make_data("vit")
-    assert Diffrate(macs=1.0).compress(model, data) is model
+    assert DiffRate(macs=1.0).compress(model, data) is model
     assert data.images_seen == 0
 
 
 def test_settings_are_checked():
-    settings = TypeAdapter(Diffrate)
-    assert settings.validate_python({"macs": 0.5, "share": 1.0}) == Diffrate(macs=0.5, share=1.0)
+    settings = TypeAdapter(DiffRate)
+    assert settings.validate_python({"macs": 0.5, "share": 1.0}) == DiffRate(macs=0.5, share=1.0)
     for wrong in ({"macs": 0}, {"share": 2}, {"lam": -1}, {"r": 3}):
         with pytest.raises(ValidationError):
             settings.validate_python(wrong)

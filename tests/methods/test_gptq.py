@@ -2,7 +2,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from methods.gptq import Gptq
+from methods.gptq import GPTQ
 from methods.parts.network.layers import prunable, weighted
 from methods.parts.quantization.gptq import gptq
 from methods.parts.quantization.quantize import Grid, Rule, round_to_nearest, rule
@@ -95,7 +95,7 @@ def test_weights_of_inputs_that_are_always_zero_become_zero():
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_gptq_at_32_bits_leaves_the_model_as_it_is(make_model, make_data, name):
     data = make_data(name)
-    model = Gptq(32).compress(make_model(name), data)
+    model = GPTQ(32).compress(make_model(name), data)
     x = data.calibration[:4]
     assert torch.equal(model(x), make_model(name)(x))
 
@@ -105,7 +105,7 @@ def test_gptq_stores_codes_of_every_layer_and_draws_the_calibration_images_once(
     make_model, make_data, name
 ):
     data = make_data(name)
-    model = Gptq(3).compress(make_model(name), data)
+    model = GPTQ(3).compress(make_model(name), data)
     inner = prunable(model)
     for key, layer in weighted(model).items():
         assert layer.weight_codes.bits == (3 if key in inner else 8)
@@ -115,8 +115,8 @@ def test_gptq_stores_codes_of_every_layer_and_draws_the_calibration_images_once(
 
 
 def test_settings_outside_the_range_are_refused():
-    settings = TypeAdapter(Gptq)
-    assert settings.validate_python({"bits": 3, "percdamp": 0.1}) == Gptq(3, 0.1)
+    settings = TypeAdapter(GPTQ)
+    assert settings.validate_python({"bits": 3, "percdamp": 0.1}) == GPTQ(3, 0.1)
     for wrong in ({"bits": 1}, {"percdamp": 0}, {"block": 0}, {"act_order": True}):
         with pytest.raises(ValidationError):
             settings.validate_python(wrong)

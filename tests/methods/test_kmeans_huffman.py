@@ -10,7 +10,7 @@ from torch import nn
 from harness.point import weights_file
 from harness.point.huffman import huffman, unhuffman
 from harness.run import registry
-from methods.kmeans_huffman import KmeansHuffman, clusters, kmeans, refilled, share_weights
+from methods.kmeans_huffman import KMeansHuffman, clusters, kmeans, refilled, share_weights
 from methods.parts.network.layers import prunable
 from methods.parts.quantization.codebook import store_table
 from methods.parts.quantization.quantize import round_to_nearest, rule
@@ -212,7 +212,7 @@ def test_without_training_it_depends_on_no_seed_and_settings_outside_the_range_a
     make_model, make_data
 ):
     first, second = (
-        KmeansHuffman(4, 0.0)
+        KMeansHuffman(4, 0.0)
         .compress(make_model("resnet"), make_data("resnet", seed=seed))
         .state_dict()
         for seed in (0, 1)
@@ -220,4 +220,4 @@ def test_without_training_it_depends_on_no_seed_and_settings_outside_the_range_a
     assert all(torch.equal(first[name], second[name]) for name in first)
     for wrong in ({"index_bits": 0}, {"index_bits": 9}, {"share": 1.5}, {"bits": 4}):
         with pytest.raises(ValidationError):
-            TypeAdapter(KmeansHuffman).validate_python(wrong)
+            TypeAdapter(KMeansHuffman).validate_python(wrong)

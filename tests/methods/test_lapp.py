@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods.lapp import Bypassed, Gated, Lapp, convolutions, gates, penalty, scores, survivors
+from methods.lapp import LAPP, Bypassed, Gated, convolutions, gates, penalty, scores, survivors
 
 
 def gated(conv, mask=None):
@@ -101,14 +101,14 @@ def test_the_budget_is_met_from_below_to_half_a_percent_bypasses_included(
     make_model, make_data, name, macs
 ):
     model, data = make_model(name), make_data(name)
-    small = Lapp(macs=macs).compress(copy.deepcopy(model), data)
+    small = LAPP(macs=macs).compress(copy.deepcopy(model), data)
     assert 0.995 * macs < data.macs(small) / data.macs(model) <= macs
     assert data.images_seen == data.steps(data.scratch) * data.scratch.batch
 
 
 def test_layers_are_pruned_at_rates_of_their_own(make_model, make_data):
     model, data = make_model("resnet"), make_data("resnet")
-    small = Lapp(macs=0.5, phase=1.0).compress(copy.deepcopy(model), data)
+    small = LAPP(macs=0.5, phase=1.0).compress(copy.deepcopy(model), data)
     widths = {name: conv.out_channels for name, conv in convolutions(model).items()}
     kept = {name: getattr(small.get_submodule(name), "kept", None) for name in widths}
     shares = {
@@ -124,12 +124,12 @@ def test_a_budget_below_the_bypasses_is_refused_in_one_line(make_model, make_dat
     with pytest.raises(
         ValueError, match=r"macs 0.05 is out of reach: .* 0.\d+ of dense; ask for more"
     ):
-        Lapp(macs=0.05).compress(make_model("resnet"), make_data("resnet"))
+        LAPP(macs=0.05).compress(make_model("resnet"), make_data("resnet"))
 
 
 def test_a_transformer_is_skipped_with_a_reason(make_model):
-    assert Lapp().skip(make_model("vit")) == "no convolution inside a residual block"
-    assert Lapp().skip(make_model("resnet")) is None
+    assert LAPP().skip(make_model("vit")) == "no convolution inside a residual block"
+    assert LAPP().skip(make_model("resnet")) is None
     assert {name.split(".")[-1] for name in convolutions(make_model("mobilenet"))} == {
         "conv_pw",
         "conv_pwl",

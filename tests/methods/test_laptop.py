@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from methods.laptop import (
-    Laptop,
+    LAPTOP,
     cheapest,
     distilled,
     ends,
@@ -171,11 +171,11 @@ def test_the_units_chosen_change_the_output_less_than_most_others_that_save_as_m
 )
 def test_the_budget_of_parameters_is_met_by_units_that_are_gone(make_model, make_data, name, share):
     model, data = make_model(name), make_data(name)
-    assert Laptop(parameters=share).skip(model) is None
-    compressed = Laptop(parameters=share).compress(copy.deepcopy(model), data)
+    assert LAPTOP(parameters=share).skip(model) is None
+    compressed = LAPTOP(parameters=share).compress(copy.deepcopy(model), data)
     assert (
         size(compressed) <= share * size(model)
-        and Laptop(parameters=size(compressed) / size(model)).skip(model) is None
+        and LAPTOP(parameters=size(compressed) / size(model)).skip(model) is None
     )
     assert data.macs(compressed) < data.macs(model)
     assert not any(module._forward_hooks for module in compressed.modules())
@@ -185,8 +185,8 @@ def test_a_budget_out_of_reach_is_skipped_and_all_parameters_are_dense_untrained
     make_model, make_data
 ):
     model, data, images = make_model("resnet"), make_data("resnet"), torch.randn(3, 1, 16, 16)
-    assert "without all 5 blocks that can be dropped" in Laptop(parameters=0.1).skip(model)
+    assert "without all 5 blocks that can be dropped" in LAPTOP(parameters=0.1).skip(model)
     assert torch.equal(
-        Laptop(parameters=1.0).compress(copy.deepcopy(model), data)(images), model(images)
+        LAPTOP(parameters=1.0).compress(copy.deepcopy(model), data)(images), model(images)
     )
     assert data.images_seen == 0

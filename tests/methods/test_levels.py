@@ -14,7 +14,7 @@ from methods.parts.quantization.levels import (
     stored,
     uniform,
 )
-from methods.rtn import Rtn
+from methods.rtn import RTN
 
 MODELS = ["mobilenet", "vit"]
 
@@ -59,7 +59,7 @@ def test_a_level_is_what_round_to_nearest_makes_of_the_layer_and_layers_outside_
         for layer, part in prunable(model).items()
     )
     for bits in (2, 4):
-        expected = store.codes_of(Rtn(bits).compress(make_small(name), make_data(name)))
+        expected = store.codes_of(RTN(bits).compress(make_small(name), make_data(name)))
         for layer, part in weighted(model).items():
             found = options[layer][BITS.index(bits)] if layer in options else part.weight_codes
             assert torch.equal(found.codes, expected[f"{layer}.weight"].codes) and torch.equal(

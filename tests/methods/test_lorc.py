@@ -4,7 +4,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from harness.point import counter, store
-from methods.lorc import Compensated, Lorc, affordable, compensated, factors
+from methods.lorc import Compensated, LoRC, affordable, compensated, factors
 from methods.parts.network.layers import prunable, weighted
 from methods.parts.quantization.quantize import round_to_nearest, rule
 
@@ -81,7 +81,7 @@ def test_every_weight_is_stored_as_codes_and_the_correction_costs_two_products(
     make_model, make_data, name, track_data
 ):
     dense = make_model(name)
-    model = Lorc(3, 2).compress(make_model(name), make_data(name))
+    model = LoRC(3, 2).compress(make_model(name), make_data(name))
     codes = store.codes_of(model)
     for key, layer in weighted(dense).items():
         inner = key in prunable(dense)
@@ -103,8 +103,8 @@ def test_every_weight_is_stored_as_codes_and_the_correction_costs_two_products(
 
 
 def test_settings_outside_the_range_are_refused():
-    settings = TypeAdapter(Lorc)
-    assert settings.validate_python({"base_bits": 3, "rank": 2}) == Lorc(3, 2)
+    settings = TypeAdapter(LoRC)
+    assert settings.validate_python({"base_bits": 3, "rank": 2}) == LoRC(3, 2)
     for wrong in ({"base_bits": 1}, {"rank": 0}, {"bits": 4}):
         with pytest.raises(ValidationError):
             settings.validate_python(wrong)

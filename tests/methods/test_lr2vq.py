@@ -5,7 +5,7 @@ from sklearn.cluster import KMeans
 from torch import nn
 
 from methods.lr2vq import (
-    Lr2vq,
+    LR2VQ,
     cluster,
     error,
     kmeans,
@@ -127,7 +127,7 @@ def test_what_is_factorised_is_kept_until_it_is_clustered_and_then_has_k_pieces(
     torch.manual_seed(0)
     layer = nn.Conv2d(32, 16, 3)
     before = layer.weight.detach().clone()
-    k = Lr2vq(index_bits=4, rank=1.0).factorise(layer, draw())
+    k = LR2VQ(index_bits=4, rank=1.0).factorise(layer, draw())
     assert k == 16
     torch.testing.assert_close(layer.weight, before, rtol=1e-4, atol=1e-5)
     cluster(layer, k, draw())
@@ -139,7 +139,7 @@ def test_what_is_factorised_is_kept_until_it_is_clustered_and_then_has_k_pieces(
 
 @pytest.mark.parametrize("rank", [None, 0.5])
 def test_inner_layers_get_codebooks_and_the_others_eight_bits(make_model, make_data, rank):
-    model = Lr2vq(index_bits=3, rank=rank, share=0.5).compress(
+    model = LR2VQ(index_bits=3, rank=rank, share=0.5).compress(
         make_model("mobilenet"), make_data("mobilenet")
     )
     inner = prunable(model)
@@ -154,4 +154,4 @@ def test_inner_layers_get_codebooks_and_the_others_eight_bits(make_model, make_d
 def test_settings_outside_the_range_are_refused():
     for wrong in ({"index_bits": 0}, {"index_bits": 20}, {"rank": 0.0}, {"share": -0.1}):
         with pytest.raises(ValidationError):
-            TypeAdapter(Lr2vq).validate_python(wrong)
+            TypeAdapter(LR2VQ).validate_python(wrong)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from methods import Split
-from methods.lrp_pruning import LrpPruning, convolution, explained, reference, relevance, scores
+from methods.lrp_pruning import LRPPruning, convolution, explained, reference, relevance, scores
 from methods.parts.pruning.channels import groups, prune_to_macs
 from methods.parts.pruning.ranking import global_order
 
@@ -193,7 +193,7 @@ def test_the_reference_holds_so_many_samples_of_each_class_and_another_seed_draw
 @pytest.mark.parametrize(("name", "seen"), [("resnet", 64), ("mixer", 0)])
 def test_a_model_is_pruned_to_its_budget_and_never_trained(make_model, make_data, name, seen):
     model, data = make_model(name), make_data(name)
-    compressed = LrpPruning(macs=0.8, step=0.1).compress(copy.deepcopy(model), data)
+    compressed = LRPPruning(macs=0.8, step=0.1).compress(copy.deepcopy(model), data)
     assert 0.785 < data.macs(compressed) / data.macs(model) <= 0.8
     assert data.images_seen == len(make_data(name).train.labels) + seen
     kept, before = compressed.state_dict(), model.state_dict()
@@ -206,17 +206,17 @@ def test_a_model_is_pruned_to_its_budget_and_never_trained(make_model, make_data
 
 
 def test_models_without_a_rule_or_free_channels_are_skipped_with_a_reason(make_model):
-    assert LrpPruning().skip(make_model("vit")) is None
-    assert "bn_passes=0" in LrpPruning(bn_passes=0).skip(make_model("vit"))
-    assert "no free channels" in LrpPruning().skip(
+    assert LRPPruning().skip(make_model("vit")) is None
+    assert "bn_passes=0" in LRPPruning(bn_passes=0).skip(make_model("vit"))
+    assert "no free channels" in LRPPruning().skip(
         nn.Sequential(nn.Conv2d(1, 4, 3), nn.Linear(4, 4))
     )
-    assert "squeeze-and-excitation" in LrpPruning().skip(BasicBlock(8, 8, attn_layer=SEModule))
+    assert "squeeze-and-excitation" in LRPPruning().skip(BasicBlock(8, 8, attn_layer=SEModule))
 
 
 def test_settings_are_checked():
-    settings = TypeAdapter(LrpPruning)
-    assert settings.validate_python({"macs": 0.5, "step": 0.1}) == LrpPruning(macs=0.5, step=0.1)
+    settings = TypeAdapter(LRPPruning)
+    assert settings.validate_python({"macs": 0.5, "step": 0.1}) == LRPPruning(macs=0.5, step=0.1)
     for wrong in ({"macs": 0}, {"step": 0}, {"per_class": 0}, {"fine_tune": 1}):
         with pytest.raises(ValidationError):
             settings.validate_python(wrong)

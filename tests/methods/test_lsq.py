@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import methods.lsq
-from methods.lsq import InputStep, Lsq, WeightStep, add_steps, as_codes, lsq, scaled, store_steps
+from methods.lsq import LSQ, InputStep, WeightStep, add_steps, as_codes, lsq, scaled, store_steps
 from methods.parts.network.layers import prunable, weighted
 from methods.parts.quantization.activations import Static, observe
 from methods.parts.quantization.quantize import round_to_nearest, rule
@@ -226,7 +226,7 @@ def test_two_bits_trained_lose_less_than_half_of_what_two_bits_rounded_lose(seed
 
 
 def test_lsq_leaves_plain_layers_with_codes_and_fixed_grids(make_model, make_data):
-    model = Lsq(3).compress(make_model("mobilenet"), make_data("mobilenet"))
+    model = LSQ(3).compress(make_model("mobilenet"), make_data("mobilenet"))
     inner = prunable(model)
     for key, layer in weighted(model).items():
         assert layer.weight_codes.bits == (3 if key in inner else 8)
@@ -237,7 +237,7 @@ def test_lsq_leaves_plain_layers_with_codes_and_fixed_grids(make_model, make_dat
 
 
 def test_settings_outside_the_range_are_refused():
-    assert TypeAdapter(Lsq).validate_python({"bits": 3}) == Lsq(3)
+    assert TypeAdapter(LSQ).validate_python({"bits": 3}) == LSQ(3)
     for wrong in ({"bits": 1}, {"bits": 5}, {"rate": 0.1}):
         with pytest.raises(ValidationError):
-            TypeAdapter(Lsq).validate_python(wrong)
+            TypeAdapter(LSQ).validate_python(wrong)

@@ -6,7 +6,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from methods.nm_gradient_flow import GRADIENTS, Flow, NmGradientFlow, divisible, nm_mask
+from methods.nm_gradient_flow import GRADIENTS, Flow, NMGradientFlow, divisible, nm_mask
 from methods.parts.network.layers import prunable
 from methods.parts.training.train import train
 
@@ -67,14 +67,14 @@ def test_of_equal_weights_the_last_are_kept():
     [("linear", [1, 0.75, 0.5, 0.25, 0]), ("exponential", [1, 100**-0.25, 0.1, 100**-0.75, 0])],
 )
 def test_beta_falls_to_zero_between_the_dense_and_the_binary_steps(decay, expected):
-    method = NmGradientFlow(1, 16, decay, dense_share=0.1, binary_share=0.5)
+    method = NMGradientFlow(1, 16, decay, dense_share=0.1, binary_share=0.5)
     assert [method.frame(step, 100)[0] for step in (10, 20, 30, 40, 50)] == pytest.approx(expected)
     assert method.frame(9, 100) == (1.0, {})
     assert method.frame(50, 100) == method.frame(100, 100) == (0.0, {16: 1})
 
 
 def test_structures_thin_out_in_the_frames():
-    assert patterns(NmGradientFlow(1, 16, "stepwise")) == [
+    assert patterns(NMGradientFlow(1, 16, "stepwise")) == [
         None,
         (15, 16),
         (8, 16),
@@ -82,8 +82,8 @@ def test_structures_thin_out_in_the_frames():
         (2, 16),
         (1, 16),
     ]
-    assert patterns(NmGradientFlow(2, 4, "stepwise")) == [None, (3, 4), (2, 4)]
-    assert patterns(NmGradientFlow(1, 8, "geometric")) == [None, (8, 64), (4, 32), (2, 16), (1, 8)]
+    assert patterns(NMGradientFlow(2, 4, "stepwise")) == [None, (3, 4), (2, 4)]
+    assert patterns(NMGradientFlow(1, 8, "geometric")) == [None, (8, 64), (4, 32), (2, 16), (1, 8)]
 
 
 def test_a_block_size_that_does_not_divide_a_layer_or_is_not_shown_leaves_all():
@@ -95,7 +95,7 @@ def test_a_block_size_that_does_not_divide_a_layer_or_is_not_shown_leaves_all():
 @pytest.mark.parametrize("decay", ["linear", "exponential", "stepwise", "geometric"])
 def test_every_block_ends_with_exactly_n_weights(decay, make_model, make_data):
     data = make_data("mobilenet")
-    model = NmGradientFlow(1, 16, decay).compress(make_model("mobilenet"), data)
+    model = NMGradientFlow(1, 16, decay).compress(make_model("mobilenet"), data)
     assert data.images_seen == data.steps(data.scratch) * data.scratch.batch
     assert 0 < len(divisible(model, 16)) < len(prunable(model))
     for name, layer in prunable(model).items():
@@ -108,11 +108,11 @@ def test_every_block_ends_with_exactly_n_weights(decay, make_model, make_data):
 
 
 def test_a_beta_of_one_trains_bit_for_bit_as_without(make_model, make_data, monkeypatch):
-    monkeypatch.setattr(NmGradientFlow, "frame", lambda self, step, steps: (1.0, {4: 2}))
+    monkeypatch.setattr(NMGradientFlow, "frame", lambda self, step, steps: (1.0, {4: 2}))
     expected = make_data("vit").narrower(1.0)
     data = make_data("vit", epochs=0.3)
     data.narrower = lambda width: copy.deepcopy(expected)
-    model = NmGradientFlow(2, 4).compress(make_model("vit"), data)
+    model = NMGradientFlow(2, 4).compress(make_model("vit"), data)
     train(expected, make_data("vit"), data.scratch)
     for name, layer in prunable(expected).items():
         assert torch.equal(
@@ -171,19 +171,19 @@ def test_gradient_flow_finds_a_planted_1_16_mask_that_plain_masked_training_miss
     decay, seed, make_data
 ):
     scratch = make_data("vit").scratch
-    plain = found(Planted(scratch, seed), NmGradientFlow(1, 16, dense_share=0.0, binary_share=1.0))
-    fading = found(Planted(scratch, seed), NmGradientFlow(1, 16, decay, dense_share=0.0))
+    plain = found(Planted(scratch, seed), NMGradientFlow(1, 16, dense_share=0.0, binary_share=1.0))
+    fading = found(Planted(scratch, seed), NMGradientFlow(1, 16, decay, dense_share=0.0))
     assert fading > 0.95 > plain + 0.2
 
 
 def test_a_model_without_divisible_layers_is_skipped_with_a_reason(make_model):
-    assert NmGradientFlow(1, 16).skip(make_model("resnet")) is None
-    assert "no layer" in NmGradientFlow(1, 7).skip(make_model("vit"))
+    assert NMGradientFlow(1, 16).skip(make_model("resnet")) is None
+    assert "no layer" in NMGradientFlow(1, 7).skip(make_model("vit"))
 
 
 def test_settings_are_checked():
-    settings = TypeAdapter(NmGradientFlow)
-    assert settings.validate_python({"n": 1, "m": 8, "decay": "linear"}) == NmGradientFlow(
+    settings = TypeAdapter(NMGradientFlow)
+    assert settings.validate_python({"n": 1, "m": 8, "decay": "linear"}) == NMGradientFlow(
         1, 8, "linear"
     )
     for wrong in (

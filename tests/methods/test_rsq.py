@@ -9,14 +9,14 @@ import timm
 import torch
 from torch import nn
 
-from methods.gptq import Gptq
+from methods.gptq import GPTQ
 from methods.parts.network.gram import moments
 from methods.parts.network.layers import prunable, weighted
 from methods.parts.network.walk import Stage, stages
 from methods.parts.quantization.gptq import gptq
 from methods.parts.quantization.quantize import round_to_nearest, rule
 from methods.parts.quantization.rotation import rotatable, rotate, rotation
-from methods.rsq import Rsq, attention, importance, scaled
+from methods.rsq import RSQ, attention, importance, scaled
 
 
 def seeded(seed=0):
@@ -83,7 +83,7 @@ def test_a_transformer_that_cannot_be_rotated_is_skipped_with_the_reason(kind):
         num_heads=3,
         **kind,
     )
-    assert "cannot be rotated" in Rsq().skip(model)
+    assert "cannot be rotated" in RSQ().skip(model)
 
 
 def test_the_two_tokens_and_equal_ones():
@@ -129,14 +129,14 @@ def test_tokens_of_a_convolution_are_the_places_of_its_output_and_token_mixing_s
 @pytest.mark.parametrize("name", ["resnet", "mixer"])
 def test_equal_importance_without_rotation_is_gptq(make_model, make_data, name):
     ours, plain = (
-        Rsq(3, r_min=1.0).compress(make_model(name), make_data(name)),
-        Gptq(3).compress(make_model(name), make_data(name)),
+        RSQ(3, r_min=1.0).compress(make_model(name), make_data(name)),
+        GPTQ(3).compress(make_model(name), make_data(name)),
     )
     assert all(
         torch.equal(a.weight, b.weight)
         for a, b in zip(weighted(ours).values(), weighted(plain).values(), strict=True)
     )
-    other = Rsq(3, r_min=0.005).compress(make_model(name), make_data(name))
+    other = RSQ(3, r_min=0.005).compress(make_model(name), make_data(name))
     assert not all(
         torch.equal(a.weight, b.weight)
         for a, b in zip(weighted(other).values(), weighted(plain).values(), strict=True)
@@ -174,7 +174,7 @@ def test_rotation_saves_a_transformer_whose_weights_have_outliers(make_model, ma
         expected = model(x)
         errors = [
             float((method.compress(copy.deepcopy(model), data)(x) - expected).norm())
-            for method in (Rsq(3), Gptq(3))
+            for method in (RSQ(3), GPTQ(3))
         ]
     assert errors[0] < 0.8 * errors[1]
 

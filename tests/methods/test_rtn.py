@@ -5,7 +5,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from methods.parts.network.layers import prunable, weighted
-from methods.rtn import Rtn
+from methods.rtn import RTN
 
 
 def images():
@@ -13,7 +13,7 @@ def images():
 
 
 def rounded(make_model, make_data, name, bits):
-    return Rtn(bits).compress(make_model(name), make_data(name))
+    return RTN(bits).compress(make_model(name), make_data(name))
 
 
 def test_rtn_rounds_the_row_in_a_model(make_data):
@@ -21,7 +21,7 @@ def test_rtn_rounds_the_row_in_a_model(make_data):
     model[1].weight.data = torch.tensor([[-1.0, 0.6, 0.2]])
     data = make_data("vit")
     data.image_shape = (3,)
-    after = Rtn(8).compress(model, data)
+    after = RTN(8).compress(model, data)
     # 0.6 * 127 = 76.2, 0.2 * 127 = 25.4
     assert (after[1].weight_codes.codes.int() - 127).tolist() == [[-127, 76, 25]]
 
@@ -35,7 +35,7 @@ def test_rtn_at_32_bits_leaves_the_model_as_it_is(make_model, make_data, name):
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "vit", "mixer"])
 def test_rtn_stores_codes_of_every_layer_and_draws_no_image(make_model, make_data, name):
     data = make_data(name)
-    model = Rtn(3).compress(make_model(name), data)
+    model = RTN(3).compress(make_model(name), data)
     inner = prunable(model)
     for key, layer in weighted(model).items():
         codes = layer.weight_codes
@@ -70,8 +70,8 @@ def test_eight_bits_change_the_output_little_and_two_bits_much(make_model, make_
 
 
 def test_settings_outside_the_range_are_refused():
-    settings = TypeAdapter(Rtn)
-    assert settings.validate_python({"bits": 4}) == Rtn(4)
+    settings = TypeAdapter(RTN)
+    assert settings.validate_python({"bits": 4}) == RTN(4)
     for wrong in ({"bits": 9}, {"bits": 4, "group": 64}):
         with pytest.raises(ValidationError):
             settings.validate_python(wrong)

@@ -12,9 +12,9 @@ from torch import nn
 
 from harness.point import counter
 from methods.slab import (
+    SLAB,
     LinearAttention,
     PRepBN,
-    Slab,
     fold,
     last,
     linear_attention,
@@ -159,7 +159,7 @@ def test_a_trained_model_has_no_replaced_norm_left_and_exports(
     make_model, make_data, name, share, left
 ):
     data = make_data(name)
-    model = Slab(norms=share).compress(make_model(name), data)
+    model = SLAB(norms=share).compress(make_model(name), data)
     images = data.calibration
     assert sum(isinstance(module, nn.LayerNorm) for module in model.modules()) == left
     assert (
@@ -179,14 +179,14 @@ def test_shares_take_the_last_first_and_nothing_replaced_is_dense(make_model, ma
         and last(["a", "b"], 1.0) == ["a", "b"]
     )
     model, data, images = make_model("vit"), make_data("vit"), torch.randn(3, 1, 16, 16)
-    assert torch.equal(Slab(norms=0.0).compress(copy.deepcopy(model), data)(images), model(images))
+    assert torch.equal(SLAB(norms=0.0).compress(copy.deepcopy(model), data)(images), model(images))
     assert data.images_seen == 0
 
 
 def test_models_without_what_it_replaces_are_skipped_with_a_reason(make_model):
-    assert Slab().skip(make_model("resnet")).startswith("no LayerNorm")
-    assert Slab(attentions=1.0).skip(make_model("mixer")) == "no attention layer to make linear"
+    assert SLAB().skip(make_model("resnet")).startswith("no LayerNorm")
+    assert SLAB(attentions=1.0).skip(make_model("mixer")) == "no attention layer to make linear"
     assert (
-        Slab(attentions=1.0).skip(make_model("vit")) is None
-        and Slab().skip(make_model("mixer")) is None
+        SLAB(attentions=1.0).skip(make_model("vit")) is None
+        and SLAB().skip(make_model("mixer")) is None
     )

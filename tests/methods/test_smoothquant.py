@@ -9,7 +9,7 @@ from methods import Codes
 from methods.parts.network.batchnorm import fold_batchnorms
 from methods.parts.network.layers import prunable, weighted
 from methods.parts.quantization.quantize import asymmetric, minmax, round_to_nearest, rule
-from methods.smoothquant import PerToken, Smoothquant, channel_maxima, factors, pairs, smooth
+from methods.smoothquant import PerToken, SmoothQuant, channel_maxima, factors, pairs, smooth
 
 
 @pytest.fixture
@@ -113,9 +113,9 @@ def test_per_token_grids_give_each_row_its_own_step():
 
 
 def test_a_model_without_pairs_is_skipped_unless_smoothing_is_off(make_model):
-    assert "smooth" in Smoothquant().skip(make_model("mobilenet"))
-    assert Smoothquant(alpha=None).skip(make_model("mobilenet")) is None
-    assert all(Smoothquant().skip(make_model(name)) is None for name in ("resnet", "vit", "mixer"))
+    assert "smooth" in SmoothQuant().skip(make_model("mobilenet"))
+    assert SmoothQuant(alpha=None).skip(make_model("mobilenet")) is None
+    assert all(SmoothQuant().skip(make_model(name)) is None for name in ("resnet", "vit", "mixer"))
 
 
 @pytest.mark.parametrize("activations", ["static", "dynamic"])
@@ -124,7 +124,7 @@ def test_8_bits_change_the_output_little_and_every_layer_rounds_its_input(
     make_live, make_data, name, activations
 ):
     data, dense = make_data(name), make_live(name)
-    model = Smoothquant(
+    model = SmoothQuant(
         activations=activations, alpha=None if name == "mobilenet" else 0.5
     ).compress(copy.deepcopy(dense), data)
     x = data.calibration[:32]
@@ -136,7 +136,7 @@ def test_8_bits_change_the_output_little_and_every_layer_rounds_its_input(
 
 
 def test_w4a8_codes_the_inner_layers_in_4_bits_and_the_others_in_8(make_model, make_data):
-    model = Smoothquant(bits=4).compress(make_model("vit"), make_data("vit"))
+    model = SmoothQuant(bits=4).compress(make_model("vit"), make_data("vit"))
     inner = prunable(model)
     assert all(
         layer.weight_codes.bits == (4 if key in inner else 8)
@@ -145,8 +145,8 @@ def test_w4a8_codes_the_inner_layers_in_4_bits_and_the_others_in_8(make_model, m
 
 
 def test_settings_outside_the_range_are_refused():
-    settings = TypeAdapter(Smoothquant)
-    assert settings.validate_python({"alpha": None}) == Smoothquant(alpha=None)
+    settings = TypeAdapter(SmoothQuant)
+    assert settings.validate_python({"alpha": None}) == SmoothQuant(alpha=None)
     for wrong in ({"bits": 3}, {"alpha": 1.5}, {"activation_bits": 9}, {"activations": "none"}):
         with pytest.raises(ValidationError):
             settings.validate_python(wrong)

@@ -5,7 +5,7 @@ from torch import nn
 
 from methods.parts.low_rank.factors import factors, rank
 from methods.parts.network.layers import prunable, weighted
-from methods.svd import Svd, channel, spatial
+from methods.svd import SVD, channel, spatial
 
 
 def matrix(m, n, seed=0):
@@ -86,7 +86,7 @@ def test_a_pair_has_at_most_its_share_of_the_weights(scheme):
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_svd_that_keeps_all_leaves_the_model_as_it_is(make_model, make_data, name):
     data = make_data(name)
-    model, x = Svd(1.0).compress(make_model(name), data), data.calibration[:4]
+    model, x = SVD(1.0).compress(make_model(name), data), data.calibration[:4]
     assert torch.equal(model(x), make_model(name)(x))
 
 
@@ -96,7 +96,7 @@ def test_svd_shrinks_all_but_stem_and_classifier_and_needs_images_only_for_batch
 ):
     for name, seen in (("resnet", 64), ("mobilenet", 64), ("vit", 0), ("mixer", 0)):
         data, dense = make_data(name), make_model(name)
-        model = Svd(0.5, scheme).compress(make_model(name), data)
+        model = SVD(0.5, scheme).compress(make_model(name), data)
         assert data.images_seen == seen
         for key, layer in weighted(dense).items():
             after = model.get_submodule(key)
@@ -108,15 +108,15 @@ def test_keeping_nearly_all_changes_the_output_less_than_keeping_a_tenth(make_mo
     data = make_data("vit")
     x = data.calibration
     error = {
-        rho: (Svd(rho).compress(make_model("vit"), data)(x) - make_model("vit")(x)).norm().item()
+        rho: (SVD(rho).compress(make_model("vit"), data)(x) - make_model("vit")(x)).norm().item()
         for rho in (0.1, 0.95)
     }
     assert error[0.95] < 0.8 * error[0.1]
 
 
 def test_settings_outside_the_range_are_refused():
-    settings = TypeAdapter(Svd)
-    assert settings.validate_python({"rho": 0.3, "scheme": "spatial"}) == Svd(0.3, "spatial")
+    settings = TypeAdapter(SVD)
+    assert settings.validate_python({"rho": 0.3, "scheme": "spatial"}) == SVD(0.3, "spatial")
     for wrong in ({"rho": 0}, {"rho": 1.5}, {"scheme": "tucker"}, {"rank": 3}):
         with pytest.raises(ValidationError):
             settings.validate_python(wrong)

@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from methods.parts.tokens import reduce_tokens
-from methods.tome import Tome, bipartite_matching, merge, schedule
+from methods.tome import ToMe, bipartite_matching, merge, schedule
 
 
 def left(tokens, blocks, r, inflect=0.0):
@@ -64,7 +64,7 @@ def test_merging_twins_changes_nothing_when_attention_is_proportional(make_model
     ("r", "inflect", "tokens"), [(1, 0.0, 11), (2, 0.0, 5), (2, -1.0, 7), (8, 0.0, 2)]
 )
 def test_sizes_add_up_to_the_first_number_of_tokens(make_model, make_data, r, inflect, tokens):
-    model = Tome(r=r, inflect=inflect).compress(make_model("vit"), make_data("vit"))
+    model = ToMe(r=r, inflect=inflect).compress(make_model("vit"), make_data("vit"))
     x, size = torch.randn(2, 17, 48), None
     for block in model.blocks:
         x, size = block(x, size)
@@ -75,7 +75,7 @@ def test_sizes_add_up_to_the_first_number_of_tokens(make_model, make_data, r, in
 @pytest.mark.parametrize("r", [1, 3, 8])
 def test_what_an_image_gives_does_not_depend_on_the_others(make_model, make_data, r):
     data = make_data("vit")
-    model, images = Tome(r=r).compress(make_model("vit"), data), data.calibration
+    model, images = ToMe(r=r).compress(make_model("vit"), data), data.calibration
     with torch.no_grad():
         torch.testing.assert_close(
             torch.cat([model(image[None]) for image in images]), model(images), rtol=1e-5, atol=1e-5
@@ -107,15 +107,15 @@ def test_merging_by_keys_changes_the_logits_less_than_merging_at_random(make_mod
 
 def test_nothing_is_drawn_and_weights_stay(make_model, make_data):
     data, dense = make_data("vit"), make_model("vit")
-    model = Tome(r=3).compress(make_model("vit"), data)
+    model = ToMe(r=3).compress(make_model("vit"), data)
     assert data.images_seen == 0
     for before, after in zip(dense.parameters(), model.parameters(), strict=True):
         assert torch.equal(before, after)
 
 
 def test_settings_are_checked():
-    settings = TypeAdapter(Tome)
-    assert settings.validate_python({"r": 3, "inflect": -1.0}) == Tome(3, -1.0)
+    settings = TypeAdapter(ToMe)
+    assert settings.validate_python({"r": 3, "inflect": -1.0}) == ToMe(3, -1.0)
     for wrong in ({"r": -1}, {"inflect": 2.0}, {"macs": 0.5}):
         with pytest.raises(ValidationError):
             settings.validate_python(wrong)

@@ -6,7 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from methods.parts.network.layers import prunable
-from methods.svd import Svd
+from methods.svd import SVD
 from methods.tucker import Tucker, ranks, size, smaller, triple, tucker2
 
 
@@ -115,7 +115,7 @@ def test_every_layer_keeps_its_share_and_one_by_one_convolutions_are_pairs(make_
     data, dense = make_data("resnet"), make_model("resnet")
     model, pairs = (
         Tucker(0.5, share=0.0).compress(make_model("resnet"), data),
-        Svd(0.5).compress(make_model("resnet"), make_data("resnet")),
+        SVD(0.5).compress(make_model("resnet"), make_data("resnet")),
     )
     assert data.images_seen == 64
     for key, layer in prunable(dense).items():

@@ -18,7 +18,7 @@ from harness.own.own_data import learnt
 from harness.point import store
 from harness.run import registry
 from methods import Split
-from methods.gptq import Gptq
+from methods.gptq import GPTQ
 
 WIDTH, CLASSES = 16, 4
 
@@ -93,7 +93,7 @@ def test_images_for_choices_are_drawn_from_all_classes_and_not_trained_on(images
 
 def test_a_name_with_a_setting_a_configured_method_and_a_loader_give_the_same(model, images):
     small = digest(shrinkmark.compress(model, "gptq", images, bits=3).state_dict())
-    assert digest(shrinkmark.compress(model, Gptq(bits=3), images).state_dict()) == small
+    assert digest(shrinkmark.compress(model, GPTQ(bits=3), images).state_dict()) == small
     assert (
         digest(
             shrinkmark.compress(
@@ -200,7 +200,7 @@ def test_each_method_is_listed_with_why_it_does_not_handle_the_model(model):
         and "vision transformer" in found.loc["tome", "skipped"]
     )
     with pytest.raises(
-        ValueError, match="Tome does not handle this model: not a vision transformer"
+        ValueError, match="ToMe does not handle this model: not a vision transformer"
     ):
         shrinkmark.compress(model, "tome", torch.rand(4, 3, 12, 12))
 
@@ -217,8 +217,8 @@ def test_a_method_of_another_package_is_known_by_its_name(model, images, outside
         ("gtpq", {}, "did you mean 'gptq'"),
         ("gptq", {"bit": 3}, "did you mean 'bits'"),
         ("gptq", {"bits": 30}, "setting {'bits': 30} of method 'gptq' is impossible"),
-        (Gptq(bits=3), {"bits": 4}, "Gptq is configured already: set bits where it is made"),
-        ("depgraph", {"macs": 0.5}, "Depgraph needs labels (fine-tune): give labels="),
+        (GPTQ(bits=3), {"bits": 4}, "GPTQ is configured already: set bits where it is made"),
+        ("depgraph", {"macs": 0.5}, "DepGraph needs labels (fine-tune): give labels="),
         (
             "gptq",
             {"images": torch.rand(4, 1, 12, 12)},
