@@ -1,30 +1,56 @@
 """AdaRound: learn for each weight whether to round it down or up, so that the outputs
 of its layer change least.
 
-Nagel, Amjad, van Baalen, Louizos, Blankevoort, Up or Down? Adaptive Rounding for
-Post-Training Quantization, ICML 2020, arXiv 2004.10568. Layer by layer: minimise over V
-|f(T) - f(W~ X)|^2 (summed over channels, mean over rows) + lambda sum(1 - |2 h -
-1|^beta), W~ = s (clip(floor(W / s) + h + z, 0, top) - z), h = clip(1.2 sigmoid(V) -
-0.1, 0, 1), starting at W~ = W; in the end h is rounded. X: what the layer gets from the
-layers before it as they are by then rounded; T: what it gives in the dense model; f:
-the ReLU or ReLU6 right behind it, if there is one. beta falls linearly from 20 to 2,
-lambda is 0 in the first fifth. `bits` is the width of the codes of all Conv2d and
-Linear except stem, classifier and depth-wise convolutions, which are rounded to nearest
-in 8 bits. Weights only; batch norms are folded first. Grids are those of RTN
+Nagel, Amjad, van Baalen, Louizos, Blankevoort, "Up or Down? Adaptive Rounding for
+Post-Training Quantization", ICML 2020, arXiv 2004.10568.
+
+A weight on a grid of step s and zero point z, with codes 0 to top, is rounded down plus
+a learned part h between 0 (down) and 1 (up):
+
+    W~ = s (clip(floor(W / s) + h + z, 0, top) - z),
+
+    h = clip(1.2 sigmoid(V) - 0.1, 0, 1).
+
+V holds one number per weight and starts where W~ = W. Layer by layer, V minimises
+
+    |f(T) - f(W~ X)|^2 + lambda sum(1 - |2 h - 1|^beta);
+
+in the end h is rounded. The first term is summed over channels and averaged over the
+rows of the layer's input. The second drives every h to 0 or 1: lambda is 0 in the first
+fifth of the steps, and beta falls linearly from 20 to 2.
+
+X is what the layer gets from the layers before it as they are by then rounded, T is
+what it gives in the dense model, and f is the ReLU or ReLU6 right behind it, if there
+is one.
+
+Only weights are rounded; batch norms are folded first. The grids are those of RTN
 (`methods.parts.quantization.quantize`), so that the rounding is all that differs.
 
-ASSUMED: 1,000 steps of Adam at rate 0.02 instead of 10,000 at 0.001; a convolution's
-rows are its unfolded windows, 16,384 rows at most are used, evenly spread over images
-and positions; without f a step takes all of them (exact, through X X^T and T X^T),
-else, and for layers of more than 2,048 columns, 1,024 of them in turn, where the paper
-draws 32 images; nothing is random. 32 bits mean that the model stays as it is.
+Arguments:
+    bits: width of the codes of all Conv2d and Linear except stem, classifier and
+        depth-wise convolutions, which are rounded to nearest in 8 bits; 32 leaves the
+        model as it is
+    steps: steps of Adam taken for each layer
+    rate: Adam's learning rate
+    strength: lambda, the weight of the second term, which drives every h to 0 or 1; 0
+        leaves the term out
 
-Checked against: github.com/yhhhli/BRECQ at e455d62, its AdaRoundQuantizer and
-LossFunction with torch.optim.Adam on the same weights, grids, inputs of a rounded
-prefix and targets, at 2, 3 and 4 bits, a Linear and a strided convolution, with and
-without ReLU, 500 steps: every decision equal in 11 of 12 cases, in the twelfth 8 of
-4,608 differ (float32 sums in another order); and once with 10,000 steps at rate 0.001:
-all equal.
+Assumed:
+    - Deviation: 1,000 steps of Adam at rate 0.02 instead of 10,000 at 0.001.
+    - The rows of a convolution are its unfolded windows.
+    - At most 16,384 rows are used, evenly spread over images and positions.
+    - Without f, a step takes all of these rows; it is exact, through X X^T and T X^T.
+      With f, or in a layer of more than 2,048 columns, it takes 1,024 of them in turn.
+      The paper draws 32 images for a step.
+    - Nothing is random.
+
+Checked against:
+    - github.com/yhhhli/BRECQ at e455d62, its AdaRoundQuantizer and LossFunction with
+      torch.optim.Adam on the same weights, grids, inputs of a rounded prefix and
+      targets: a Linear and a strided convolution at 2, 3 and 4 bits, with and without
+      ReLU, 500 steps. Every decision is equal in 11 of the 12 cases; in the twelfth 8
+      of 4,608 differ (float32 sums in another order).
+    - The same code once with 10,000 steps at rate 0.001: all decisions equal.
 """
 
 from __future__ import annotations

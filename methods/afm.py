@@ -1,29 +1,53 @@
 """AFM: factorise layers by the principal components of their output features, each at
 the rank that its influence on the predictions earns it.
 
-Yu, Wu, Compressing Transformers: Features Are Low-Rank, but Weights Are Not!, AAAI
-2023; Yu, Fu, Ding, Zhou, Wu, Unified Low-rank Compression Framework for Click-through
-Rate Prediction, KDD 2024, arXiv 2405.18146 (Atomic Feature Mimicking). Outputs y of
-mean mu and covariance U diag(s) U^T become U_r U_r^T (y - mu) + mu: a layer of weight
-U_r^T W, then one of weight U_r. A convolution's features are counted per position of
-its map. `rho` is the share of the weights of all layers in
-`methods.parts.network.layers.prunable` that may stay, never exceeded. Each layer keeps
-1/8, 2/8 ... or all of its weights. The error of a choice is the share of variance that
-it drops, times the layer's sensitivity; the choices of least total error within the
-budget are found exactly. `statistics` of the features are those of the original model
-(parallel), or each layer's after all before it are replaced (sequential).
+Yu, Wu, "Compressing Transformers: Features Are Low-Rank, but Weights Are Not!", AAAI
+2023; Yu, Fu, Ding, Zhou, Wu, "Unified Low-rank Compression Framework for Click-through
+Rate Prediction", KDD 2024, arXiv 2405.18146.
 
-ASSUMED: this search of ranks (the AAAI paper's own was not at hand); a layer's
-sensitivity is the KL of the predictions on 128 calibration images when it alone has its
-lowest rank, per share of variance that this drops; both biases are one, on the second
-layer; qkv stays fused; the statistics of batch norms, where there are any, are
-re-estimated at the end. Left out: the final fine-tuning, and the ReLU that the authors'
-demo has between the two layers.
+AFM is Atomic Feature Mimicking. Outputs y of mean mu and covariance U diag(s) U^T are
+projected onto their first r principal components:
 
-Checked against: github.com/yuhao318/Atomic_Feature_Mimicking at 05d5bd4, `cal_save_uvb`
-and `step3` of afm_mlp.py run on the sums of the outputs (its own sums are shadowed by
-locals) of all 48 layers of the trained ViT and mixer of digits at a third of full rank:
-outputs equal to 3e-7. Ranks: brute force.
+    y ~= U_r U_r^T (y - mu) + mu
+
+For a layer of weight W that is a layer of weight U_r^T W, then one of weight U_r. The
+features of a convolution are counted per position of its map.
+
+Each layer keeps at most 1/8, 2/8 ... or all of its weights. The error of a choice is
+the share of the variance s that it drops, times the layer's sensitivity. The choices of
+least total error within the budget are found exactly, by the dynamic program of
+`methods.parts.allocation.allocate`; where sizes are too fine for its 100,000 buckets,
+they are rounded up first.
+
+A model whose lowest ranks keep more than the budget is skipped.
+
+Arguments:
+    rho: the share of the weights of all layers of
+        `methods.parts.network.layers.prunable` together (Conv2d and Linear but stem,
+        classifier and depth-wise convolutions) that may stay; never exceeded; 1 keeps
+        the model
+    statistics: whose features count: "parallel" takes those of the original model,
+        "sequential" those that each layer has after all before it are replaced (the
+        ranks are chosen on the original model in either case)
+
+Assumed:
+    - Ranks are searched in this way because the AAAI paper's own search was not at
+      hand.
+    - A layer's sensitivity is the KL of the predictions on 128 calibration images when
+      it alone has its lowest rank, per share of variance that this drops.
+    - Both biases are merged into one, on the second layer.
+    - qkv stays fused: query, key and value are one layer, of one rank.
+    - The statistics of batch norms, where there are any, are re-estimated at the end.
+    - Deviation: the final fine-tuning is left out.
+    - Deviation: the ReLU that the authors' demo has between the two layers is left out.
+
+Checked against:
+    - github.com/yuhao318/Atomic_Feature_Mimicking at 05d5bd4, `cal_save_uvb` and
+      `step3` of afm_mlp.py, on all 48 layers of the trained ViT and mixer of digits at
+      a third of full rank: outputs equal to 3e-7. They were given the sums of the
+      outputs, because the file's own are lost in local variables that shadow them.
+    - In the tests: brute force over all choices of ranks, which finds the same least
+      error.
 """
 
 from collections.abc import Mapping, Sequence

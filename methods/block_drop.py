@@ -1,20 +1,38 @@
 """LLM-Drop: remove the attention layers, MLPs or whole blocks that change the direction
 of the residual stream least.
 
-He, Sun, Li, "What Matters in Transformers? Not All Attention is Needed", arXiv
-2406.15786. The score of a unit is the mean over tokens and images of cos(X, Y), X the
-residual stream before and Y = X + f(norm(X)) after it, in the original model on
-unlabelled images. The `count` units of highest score go at once, norm and residual
-addition included; "joint" ranks attention layers and MLPs together.
+He, Sun, Li, "What Matters in Transformers? Not All Attention is Needed", 2024, arXiv
+2406.15786.
 
-ASSUMED: as the paper is about language models, all tokens count alike; in an
-MLP-Mixer the token-mixing MLP takes the part of attention; in a CNN a position of the
-feature map is a token, the units are blocks with an identity shortcut (ResNet blocks
-without downsampling, InvertedResidual with skip), and after a drop the statistics of
-batch norms are re-estimated on the calibration images. Ties go to the earlier unit.
+A unit is an attention layer, an MLP or a whole block, each with its residual addition.
+Its score says how little it turns the residual stream:
 
-Checked against: the authors' scoring rules (layer_drop.py with layer_drop_norm,
-block_drop.py), rewritten with hooks on norm and branch in the tests.
+    s = mean over tokens and images of cos(X, Y), with Y = X + f(norm(X))
+
+X is the residual stream before the unit and Y the one after it; f is what the unit
+computes. All scores are measured in the original model, on the unlabelled calibration
+images. The `count` units of highest score then go at once, norm and residual addition
+included. Nothing is trained.
+
+Arguments:
+    unit: kind of the units that are ranked: "attention" layers, "mlp", whole "block",
+        or "joint", which ranks attention layers and MLPs together; a CNN has only
+        blocks
+    count: units that are removed; 0 leaves the model as it is
+
+Assumed:
+    - The paper is about language models; here all tokens of an image count alike.
+    - In an MLP-Mixer the token-mixing MLP takes the part of attention.
+    - In a CNN a position of the feature map is a token. The units are blocks with an
+      identity shortcut: ResNet blocks without downsampling, InvertedResidual with skip.
+    - After a drop in a CNN, the statistics of batch norms are re-estimated on the
+      calibration images.
+    - Ties go to the earlier unit.
+
+Checked against:
+    - The authors' scoring rules (their layer_drop.py with layer_drop_norm, and their
+      block_drop.py), rewritten with hooks on norm and branch in the tests: the scores
+      of the attention layers of a ViT are equal up to rounding.
 """
 
 from __future__ import annotations
@@ -73,7 +91,9 @@ def most_similar(s: Tensor, count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class BlockDrop(Method):
-    """Drop the `count` most redundant units of a kind."""
+    """Drop the `count` units of the kind `unit` whose output is most similar to their
+    input.
+    """
 
     unit: Kind = "attention"
     count: Annotated[int, Field(ge=0)] = 1

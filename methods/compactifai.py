@@ -2,31 +2,51 @@
 of small tensors, then heal the chains by a brief fine-tuning.
 
 Tomut, Jahromi, ..., Orus, "CompactifAI: Extreme Compression of Large Language Models
-using Quantum-Inspired Tensor Networks", 2024, arXiv 2401.14109. With O = o_1 ... o_p
-and I = i_1 ... i_p the weight W (O, I) becomes cores (chi_k-1, o_k, i_k, chi_k) by p -
-1 SVDs from left to right, each of which keeps the chi largest singular values and hands
-S V^T on; for p = 2 that is the truncated SVD of the rearranged matrix (o_1 i_1) x (o_2
-i_2), the nearest sum of chi Kronecker products. `rho` is the share of a layer's weights
-that its cores keep: chi is the largest bond that allows, at least 1. All Conv2d and
-Linear but stem, classifier and depth-wise convolutions; qkv is one matrix; a layer that
-would not get smaller stays, and at rho = 1 all do, untrained. `share` of the track's
-fine-tuning epochs then trains the whole model (the paper heals for less than an epoch
-of chats). A layer runs the way that the counter finds cheaper for one image: the input
-contracted with core after core, or W rebuilt (chi O I, each time) and used as before.
-Few weights are not few multiply-accumulates: at rho = 0.5 both ways cost small layers
-more than dense.
+using Quantum-Inspired Tensor Networks", 2024, arXiv 2401.14109.
 
-ASSUMED: p = 2; factors as near to each other as divisors allow, smallest first; a
-convolution is O x (I kh kw), cut between channels, so that the window stays with the
-last core (the paper has none); share 0.25; one rho for all layers (the paper profiles
-layers, and spares early ones); channels are not permuted; cores stay float32 (the paper
-goes on to quantise); the statistics of batch norms are re-estimated on the calibration
-images before healing.
+With O = o_1 ... o_p and I = i_1 ... i_p, the weight W (O, I) becomes p cores of shape
+(chi_k-1, o_k, i_k, chi_k). They are made by p - 1 SVDs from left to right: each keeps
+the chi largest singular values, turns its U into a core and hands S V^T on.
 
-Checked against: tensorly 0.10's tensor_train_matrix (2 to 4 cores; matrices equal to
-1e-12) and Gao et al.'s Matrix2MPO, github.com/zfgao66/OPF at 53797e1 (2 cores equal to
-1e-12; of more cores it cuts all bonds at once, with a larger error than ours); worked
-examples; both ways against the layer.
+For p = 2 that is the truncated SVD of the rearranged matrix (o_1 i_1) x (o_2 i_2), the
+nearest sum of chi Kronecker products.
+
+The bond chi is the largest with which the cores keep at most the share rho of the
+layer's weights, and at least 1. All Conv2d and Linear are decomposed but stem,
+classifier and depth-wise convolutions; qkv is one matrix. A layer that would not get
+smaller stays. Then the whole model is healed, that is, fine-tuned for a while.
+
+A layer runs in the way that needs fewer multiply-accumulates for one image, as the
+benchmark's counter counts them. Either the input is contracted with core after core, or
+W is rebuilt each time (which takes chi O I for p = 2) and used as before. Few weights
+are not few multiply-accumulates: at rho = 0.5 both ways cost small layers more than
+dense.
+
+Arguments:
+    rho: the share of each layer's weights that its cores keep; 1 keeps the model,
+        untrained
+    cores: p, the number of cores of a chain
+    share: the share of the track's fine-tuning epochs for which the whole model is
+        healed; 0 does not heal
+
+Assumed:
+    - A chain has p = 2 cores by default.
+    - The factors of O and I are as near to each other as divisors allow, smallest
+      first.
+    - A convolution, of which the paper has none, is O x (I kh kw), cut between
+      channels, so that the window stays with the last core.
+    - `share` is 0.25 by default; the paper heals for less than an epoch of chats.
+    - One rho serves all layers; the paper profiles layers, and spares early ones.
+    - Channels are not permuted.
+    - Cores stay float32; the paper goes on to quantise.
+    - The statistics of batch norms are re-estimated on the calibration images before
+      healing.
+
+Checked against:
+    - tensorly 0.10's tensor_train_matrix, for 2 to 4 cores: matrices equal to 1e-12.
+    - Gao et al.'s Matrix2MPO, github.com/zfgao66/OPF at 53797e1: 2 cores equal to
+      1e-12. Of more cores it cuts all bonds at once, with a larger error than ours.
+    - In the tests: worked examples, and both ways to run a chain against the layer.
 """
 
 from __future__ import annotations
@@ -184,7 +204,7 @@ def put_cheaper(model: nn.Module, name: str, ways: Sequence[nn.Module], data: Da
 @dataclass(frozen=True)
 class CompactifAI(Method):
     """Keep the share `rho` of each layer's weights as `cores` cores, then heal for
-    `share` of the fine-tuning budget; rho = 1 keeps dense, untrained.
+    `share` of the fine-tuning budget.
     """
 
     rho: Annotated[float, Field(gt=0, le=1)] = 0.5

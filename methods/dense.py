@@ -1,7 +1,11 @@
 """Dense: the trained, uncompressed model, which every ratio refers to.
 
-Checked against: itself; the contract test demands that its artefact equals the dense
-model.
+A control of this benchmark, without a paper.
+
+The trained model is returned as it is; no data are drawn.
+
+Checked against:
+    - Itself: the contract test demands that its artefact equals the dense model.
 """
 
 from __future__ import annotations

@@ -2,29 +2,53 @@
 the groups of smallest norm, residual streams included.
 
 Fang, Ma, Song, Mi, Wang, "DepGraph: Towards Any Structural Pruning", CVPR 2023, arXiv
-2301.12900, through the authors' library torch-pruning. A unit k is one channel of every
-tensor coupled to it; I_k = mean over these tensors of sum |w[k]|^2 (rows, columns, norm
-scales), divided by its mean over the group. All units are ranked in one list, the
-lowest go, and scores are taken anew: each of `steps` steps removes 1/steps of the units
-until the MACs budget is met; then fine-tuning. The paper's sparse learning is left out.
-The classifier's outputs stay. Attention loses the same dimensions in all of its heads
-(the library's default). The kernels scale logits by the root of the width that is left,
-so the rows of q are multiplied by sqrt(new / old width): a removed dimension equals a
-zeroed one. Such a unit's score is the mean over the heads.
+2301.12900.
 
-ASSUMED: every layer keeps one tenth of its channels (the library's own limit, none,
-would let layers vanish); the step that would pass the budget goes unit by unit and
-leaves out those that would lead more than 0.5 % below it, so the budget is met that
-closely as long as a cheap unit is left; ties go to the earlier group and unit;
-LayerNorm scales count as the library counts them, position and class embeddings do not.
-A group is left alone where tracing does not see all of it: where a layer has more
-channels than the group couples (stages behind a zero-padded shortcut) or mixes
-positions instead of channels (a mixer's tokens). There only units inside the blocks go.
+Tracing finds the groups of tensors whose channels are coupled. A unit k of a group is
+one channel of every tensor in it. Its score is the squared norm of that channel (a row,
+a column or a norm scale), averaged over the tensors,
 
-Checked against: torch-pruning 1.6.1, whose own pruner (BasePruner, global, 25 steps)
-leaves the same tensors after 1, 5 and 10 steps of trained resnet, mobilenet, vit and
-mixer; zeroed channels and head dimensions (same outputs); the closed form of two linear
-layers.
+    I_k = mean over the tensors of sum |w[k]|^2
+
+and then divided by the mean of I over the group. All units are ranked in one list, and
+the lowest go. Each of `steps` steps takes the scores anew and removes 1/steps of the
+units, until the MACs budget is met; then comes fine-tuning.
+
+Tracing, scores and surgery are those of the authors' library torch-pruning. The paper's
+sparse learning is left out. The classifier's outputs stay.
+
+Attention loses the same dimensions in all of its heads (the library's default); the
+score of such a unit is the mean over the heads. Attention kernels scale logits by the
+root of the width that is left, so the rows of q are multiplied by sqrt(new / old
+width): a removed dimension then equals a zeroed one.
+
+Arguments:
+    macs: multiply-accumulates (MACs) that may be left, as a share of dense's; 1 keeps
+        dense as it is
+    steps: the number of steps that would remove all units; each removes 1/steps of the
+        original number, and 1 ranks them only once
+
+Assumed:
+    - Every layer keeps at least one tenth of its channels; the library's own limit,
+      none, would let layers vanish.
+    - The step that would pass the budget goes unit by unit and leaves out those units
+      that would lead more than 0.5 % below it. So the budget is met that closely as
+      long as a cheap unit is left.
+    - Ties go to the earlier group and unit.
+    - LayerNorm scales count as the library counts them; position and class embeddings
+      do not count.
+    - A group is left alone where tracing does not see all of it: where a layer has more
+      channels than the group couples (stages behind a zero-padded shortcut) or mixes
+      positions instead of channels (a mixer's tokens). There only units inside the
+      blocks go.
+
+Checked against:
+    - torch-pruning 1.6.1: its own pruner (BasePruner, global, 25 steps) leaves the same
+      tensors after 1, 5 and 10 steps of trained resnet, mobilenet, vit and mixer. In
+      the tests the comparison is shorter and leaves out qkv, whose q we rescale.
+    - In the tests: the same outputs as of a model whose channels or head dimensions are
+      zeroed instead.
+    - In the tests: the scores of two linear layers in closed form.
 """
 
 from __future__ import annotations
@@ -211,8 +235,8 @@ def prune_in_steps(model: nn.Module, ratio: float, steps: int, data: Data) -> nn
 
 @dataclass(frozen=True)
 class DepGraph(Method):
-    """Keep `macs` of the multiply-accumulates by removing the coupled units of smallest
-    norm, 1/`steps` of all at a time, then fine-tune.
+    """Remove the coupled units of smallest norm, 1/`steps` of all at a time, down to
+    `macs` of the multiply-accumulates; then fine-tune.
     """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5

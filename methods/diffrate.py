@@ -2,31 +2,58 @@
 many it merges, under a budget of MACs, with the weights frozen.
 
 Chen, Shao, Xu, Lin, Cheng, Luo, "DiffRate: Differentiable Compression Rate for
-Efficient Vision Transformers", ICCV 2023, arXiv 2305.17997. After the attention of
-every block but the first, tokens are ranked by the attention that the class token pays
-them; the first Kp stay, and of these the last Kp - Km are merged into the most similar
-(cosine of features) of the first Km: the plain mean, with sizes for proportional
-attention that count a merged token by its cosine. Each Kp and Km is K = ceil(sum n p_n)
-+ 1, p = softmax(w) over n = 1 ... patches. While w is trained all tokens stay: rank i
-is masked out of the attentions that follow by a 0/1 mask, straight through to sum of
-p_n over n >= i. Loss: cross-entropy + lam (MACs / dense's - macs)^2. Then the integers
-are fixed and tokens really go: every image costs the same work, hence realisation
-structural in the design's words, not dynamic. No weight is tuned.
+Efficient Vision Transformers", ICCV 2023, arXiv 2305.17997.
 
-ASSUMED: `share` of the track's fine-tuning budget (paper: 3 epochs of ImageNet) by
-AdamW without weight decay; because there are few steps, a rate far above the paper's
-0.01, lam 20 on shares of dense (paper: 5 on squared G, 106 at DeiT-S's 4.6 G) and w =
-beta n at first, which meets the budget (paper: 0); candidates one token apart; no
-drop-path but the model's. To meet the budget as counted, one number is added to all
-expected K before they are rounded up, as great as it may be. Deviation: a negative
-cosine counts as 0 in sizes, which need a logarithm.
+After the attention of every block but the first, tokens are ranked by the attention
+that the class token pays them. The first Kp stay. Of these the last Kp - Km are merged,
+each into the most similar of the first Km, by the cosine of their features. A merged
+token is the plain mean of its parts. Attention from then on is proportional to the
+sizes of tokens (log size is added to its logits), in which a token merged into another
+counts by its cosine.
 
-Checked against: github.com/OpenGVLab/DiffRate at 91ae3e3, its DeiT patch on a trained
-ViT of the digits track and a random one of 197 tokens and 12 blocks: logits for fixed
-counts within 2e-6 where no cosine is negative; in training logits within 2e-6,
-gradients of w within 1e-5 of the largest (by cross-entropy, but for one near-tie, where
-ours in float64 agrees, and by MACs), MACs equal. In the tests: its released schedule
-costs 2.905 G, as its README says.
+Each Kp and Km is the expectation of a learned distribution p over the number n of
+patches kept, rounded up; the class token makes one more:
+
+    K = ceil(sum n p_n) + 1,  p = softmax(w) over n = 1 ... patches
+
+While w is trained all tokens stay: rank i is masked out of the attentions that follow,
+by a 0/1 mask whose gradient goes straight through to the sum of p_n over n >= i. The
+loss is
+
+    cross-entropy + lam (MACs / dense's - macs)^2
+
+Then the integers are fixed and tokens really go. No weight is tuned. Realisation:
+structural, not dynamic, as every image costs the same work.
+
+Arguments:
+    macs: share of dense's multiply-accumulates that may remain at most; 1 keeps dense
+    share: share of the track's fine-tuning epochs for which w is trained; 0 leaves the
+        rates as they start, alike in all blocks
+    learning_rate: peak learning rate for w, far above the paper's 0.01 because there
+        are few steps
+    lam: weight of the squared distance of the MACs from the budget, both as shares of
+        dense; 0 trains on cross-entropy alone. It is 20 because there are few steps;
+        the paper has 5 on squared G, which is 106 at DeiT-S's 4.6 G.
+
+Assumed:
+    - w is trained for `share` of the track's fine-tuning budget, by AdamW without
+      weight decay. The paper trains for 3 epochs of ImageNet.
+    - Because there are few steps, w = beta n at first, alike for all counts, with a
+      beta that meets the budget. The paper starts at 0.
+    - The candidates n are one token apart.
+    - There is no drop-path but the model's.
+    - To meet the budget as it is counted in the end, one number is added to all
+      expected K before they are rounded up, as great as it may be.
+    - Deviation: a negative cosine counts as 0 in sizes, which need a logarithm.
+
+Checked against:
+    - github.com/OpenGVLab/DiffRate at 91ae3e3, its DeiT patch on a trained ViT of the
+      digits track and a random one of 197 tokens and 12 blocks: logits for fixed counts
+      within 2e-6 where no cosine is negative.
+    - The same in training: logits within 2e-6 and MACs equal. Gradients of w by
+      cross-entropy and by MACs are within 1e-5 of the largest, but for one near-tie (by
+      cross-entropy), where ours in float64 agrees.
+    - In the tests: its released schedule costs 2.905 G, as its README says.
 """
 
 from __future__ import annotations
@@ -251,8 +278,8 @@ def realise(model: nn.Module, blocks: Sequence[nn.Module], counts: Sequence[int]
 
 @dataclass(frozen=True)
 class DiffRate(Method):
-    """Keep `macs` of the multiply-accumulates by rates trained for `share` of the
-    budget, with weight `lam` on the MACs; 1 keeps dense.
+    """Train the rates for `share` of the budget, then have blocks drop and merge tokens
+    until `macs` of the multiply-accumulates remain.
     """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.7

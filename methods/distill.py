@@ -2,21 +2,39 @@
 outputs beside the labels.
 
 Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", NIPS 2014
-workshop, arXiv 1503.02531. The student is `slim`'s: the widest of the family that meets
-the MACs budget, trained from scratch by the track's recipe. With p_s and p_t =
-softmax(z / T) of student and teacher, its loss is (1 - alpha) CE(z_s, y) + alpha T^2
-KL(p_t || p_s), the mean over images. The teacher is dense in eval mode; it sees the
-same augmented images and never learns. T 4 and alpha 0.9 are what mdistiller takes on
-CIFAR-100. alpha = 0 is `slim`, which says what the teacher is worth.
+workshop, arXiv 1503.02531.
 
-ASSUMED: the track's recipe, where mdistiller trains for 240 epochs of SGD; the track's
-label smoothing stays in the cross-entropy (dense was trained with it, too); macs = 1
-keeps dense as it is.
+For an image of label y the student gives logits z_s and the teacher z_t. A temperature
+T softens both: p_s = softmax(z_s / T), p_t = softmax(z_t / T). The student's loss is
+the mean over images of
 
-Checked against: github.com/megvii-research/mdistiller at a08d46f, whose KD was run
-beside ours (gradients equal to 3e-7 of the largest at three T and alpha, weights after
-200 steps to 3e-7); the closed form of the gradient; slim, which alpha = 0 equals bit
-for bit.
+    (1 - alpha) CE(z_s, y) + alpha T^2 KL(p_t || p_s)
+
+The teacher is dense in eval mode; it sees the same augmented images as the student and
+never learns. The student is that of `slim`: the widest model of the family that meets
+the budget of multiply-accumulates (MACs), trained from scratch by the track's recipe.
+
+Arguments:
+    macs: the MACs that the student may have, as a share of dense's; 1 keeps dense as it
+        is
+    temperature: T, by which the logits are divided before the softmax; 4 is what
+        mdistiller takes on CIFAR-100
+    alpha: the weight of the teacher in the loss, 1 - alpha that of the labels; 0 is
+        `slim`, which says what the teacher is worth, 1 leaves the labels out; 0.9 is
+        what mdistiller takes on CIFAR-100
+
+Assumed:
+    - Training follows the track's recipe, where mdistiller trains for 240 epochs of
+      SGD.
+    - The track's label smoothing stays in the cross-entropy: dense was trained with it,
+      too.
+
+Checked against:
+    - github.com/megvii-research/mdistiller at a08d46f, whose KD was run beside ours:
+      gradients equal to 3e-7 of the largest at three T and alpha, weights after 200
+      steps to 3e-7.
+    - The closed form of the gradient.
+    - slim, which alpha = 0 equals bit for bit.
 """
 
 from __future__ import annotations
@@ -52,8 +70,8 @@ def lesson(teacher: nn.Module, T: float, alpha: float) -> Lesson:
 
 @dataclass(frozen=True)
 class Distill(Method):
-    """Train the widest student of at most `macs` of dense's multiply-accumulates,
-    `alpha` of its loss from dense at `temperature`; macs = 1 keeps dense.
+    """Train the widest student of at most `macs` of dense's multiply-accumulates, with
+    `alpha` of its loss from dense at `temperature`.
     """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -2,25 +2,51 @@
 shaken, then prune inside with Wanda.
 
 Sung, Yoon, Bansal, "ECoFLaP: Efficient Coarse-to-Fine Layer-Wise Pruning for
-Vision-Language Models", ICLR 2024, arXiv 2310.02998. Coarse: for each weight W and each
-batch, with z ~ N(0, I), G += |L(W + eps z) - L(W - eps z)| / (2 eps); a block's score
-S_b is the sum of the G of its weights. Kept weights are handed out in proportion to S_b
-on top of what a cap s_max = s + `margin` on a block's sparsity leaves, a full block's
-share going to the others. Fine: block by block, on inputs from the pruned blocks
-before, layers are pruned per output row by Wanda's |W_ij| ||X_j||_2 at their block's
-sparsity. eps = 1e-3, 8 batches of 8 images.
+Vision-Language Models", ICLR 2024, arXiv 2310.02998.
 
-ASSUMED: L is the cross-entropy on images of train (eval mode, not augmented), drawn at
-random, the same for all weights; a block is a residual block (a prunable layer outside
-of any is one of its own); convolutions as in Wanda. The budget is met exactly: surplus
-units are taken from the largest block (the authors' code adds them), and where a
-layer's zeros do not divide by its rows, those whose next weight scores lowest give one
-more. If no unfilled block has a score, all unfilled ones get theirs by room. Afterwards
-BatchNorm statistics are re-estimated (`bn_passes`; a convention of this benchmark).
+Coarse: the weight W of each layer is shaken by z ~ N(0, I), drawn anew for each batch
+of images, and the change of the loss L is added up:
 
-Checked against: github.com/ylsung/ECoFLaP at 59dac0a, LayerSparsity with the sign of
-its removal loop set right: scores for the same z equal to 2e-6, 2,000 random
-allocations equal within 3 units (float32 there).
+    G = sum over batches of |L(W + eps z) - L(W - eps z)| / (2 eps)
+
+Here eps = 1e-3, and there are 8 batches of 8 images. The score S_b of a block is the
+sum of the G of its weights.
+
+The scores decide how many weights each block keeps. No block may be sparser than a cap
+s_max = s + `margin`, so that each keeps at least the share 1 - s_max. The weights to be
+kept beyond these are handed out in proportion to S_b; where a block is full, all its
+weights kept, the rest of its share goes to the others.
+
+Fine: the model is pruned block by block, each on the inputs that come from the pruned
+blocks before it. Layers are pruned per output row, at the sparsity of their block: the
+weights of lowest |W_ij| ||X_j||_2 go, Wanda's metric, with the norm of input feature j
+over the calibration images.
+
+Arguments:
+    sparsity: s, the share of all prunable weights together that becomes zero
+    margin: by how much the share of zeros in a block may exceed s; 0 makes all blocks
+        equally sparse, 1 lifts the cap
+    bn_passes: passes over the calibration images by which the statistics of batch norms
+        are re-estimated afterwards (a convention of this benchmark); 0 leaves them
+
+Assumed:
+    - L is the cross-entropy on images of train, in eval mode and not augmented. The
+      images are drawn at random and are the same for all weights.
+    - A block is a residual block; a prunable layer outside of any is one of its own.
+    - Convolutions are treated as in Wanda: feature j is (channel, ky, kx) of the
+      unfolded input, a row is a filter.
+    - The budget is met exactly. Shares are rounded up; what is then kept beyond the
+      budget is taken, one weight at a time, from the block that keeps most (the
+      authors' code adds to that block instead).
+    - Where a layer's zeros do not divide by its rows, those rows whose next weight
+      scores lowest give one more.
+    - If all blocks that are not yet full score 0, they get their shares by room: by how
+      many weights each could still keep.
+
+Checked against:
+    - github.com/ylsung/ECoFLaP at 59dac0a, LayerSparsity with the sign of its removal
+      loop set right: scores for the same z equal to 2e-6, 2,000 random allocations
+      equal within 3 weights (float32 there).
 """
 
 from __future__ import annotations

@@ -1,36 +1,60 @@
 """EvoPress: search the bits of each layer by evolution, all candidates within the
 budget, the fittest being those whose logits stay closest to dense's.
 
-Sieberling, Kuznedelev, Kurtic, Alistarh, EvoPress: Accurate Dynamic Model Compression
-via Evolutionary Search, ICML 2025, arXiv 2410.14649. A candidate is a level for each
-layer, out of a database of layers compressed at each level. Each generation makes
-`offspring` distinct children of the parent: min(a, b) random layers go up a level, a
-and b drawn from 1, 2, 3, then random layers go down until the budget holds again (a
-child of more than 10 changes, or that takes in less than 80 % of what it gives away, is
-drawn anew). Fitness is KL(dense || candidate) on calibration images, by stages: all
-children on few images, the fittest on more, the last ones together with the parent on
-most, the images of every stage drawn anew. The fittest is the next parent. The first
-parent is the fittest of random candidates: all at the lowest level that is over the
-budget, then random layers down until it holds. `average_bits` is the average over the
-weights of all layers of `methods.parts.network.layers.prunable`, float16 scales and
-uint8 zero points included; never above.
+Sieberling, Kuznedelev, Kurtic, Alistarh, "EvoPress: Accurate Dynamic Model Compression
+via Evolutionary Search", ICML 2025, arXiv 2410.14649.
 
-ASSUMED: numbers scaled down for small models (the paper's for bits in brackets): 12
-children (128), 30 generations (150), 2 and 1 survivors (16, 4, 1) on 32 and 256 images;
-12 first candidates on 64 images, and the highest uniform level within the budget beside
-them; levels are 2, 3, 4, 6 and 8 bits by round-to-nearest with the grids of
-`methods.parts.quantization.quantize` (the paper: 2 to 6 by GPTQ), batch norms folded
-first; stem, classifier and depth-wise convolutions get 8 bits and are not in the
-average. Layers of any size trade bits with each other (the scripts' group_rule "none";
-their default is among layers of equal size, in pairs). Dropped blocks are
-`evopress_drop`; the paper's sparsities are not offered. 32 bits keep the model.
+Every layer is compressed beforehand at each of several levels. A candidate picks one
+level for each layer out of this database. Its fitness is KL(dense || candidate) on
+calibration images; the lower, the fitter.
 
-Checked against: github.com/IST-DASLab/EvoPress at 50888a0, evo_quant_search.py and
-evo_drop_search.py run whole on tables in place of a language model: 2,000 children of
-one parent are distributed as theirs (total variation 0.067, as between two samples of
-ours); over 25 seeds, searches of 12 layers of different sizes at 3 and 2.6 bits end in
-the same best state equally often (21 and 16 times), those for 4 of 10 blocks always in
-the best of all.
+Each generation makes distinct children of one parent. For a child, min(a, b) random
+layers go up a level, with a and b drawn from 1, 2, 3; then random layers go down until
+the budget holds again. A child of more than 10 changes is drawn anew, and so is one
+that takes in less than 80 % of the bits that it gives away.
+
+Children are judged by stages: all of them on few images, the fittest on more, the last
+ones together with the parent on most. The images of every stage are drawn anew. The
+fittest of the last stage is the next parent.
+
+The first parent is the fittest of random candidates. Each of these begins with all
+layers at the lowest level that is over the budget; then random layers go down until it
+holds.
+
+This is the paper's search for bits. Blocks are dropped by `evopress_drop`, and sparsity
+is divided among layers by `evopress_sparsity`.
+
+Arguments:
+    average_bits: stored bits a weight, float16 scales and uint8 zero points included,
+        on average over the weights of all layers of
+        `methods.parts.network.layers.prunable`; never exceeded; well above 8, all get 8
+        bits; 32 keeps the model
+    generations: generations of the search; 0 keeps the first parent
+    offspring: children of each generation (fewer where the budget leaves too few
+        choices)
+
+Assumed:
+    - Numbers are scaled down for small models (in brackets the paper's for bits): 12
+      children (128), 30 generations (150), and 2 and 1 survivors (16, 4, 1) on 32 and
+      256 images.
+    - The first parent is chosen among 12 random candidates on 64 images, and the
+      highest uniform level within the budget stands beside them.
+    - Levels are 2, 3, 4, 6 and 8 bits by round-to-nearest, with the grids of
+      `methods.parts.quantization.quantize`; the paper's are 2 to 6 bits by GPTQ.
+    - Batch norms are folded into the convolutions first.
+    - Stem, classifier and depth-wise convolutions get 8 bits and are not in the
+      average.
+    - Layers of any size trade bits with each other, which is group_rule "none" of the
+      authors' scripts; their default is to trade among layers of equal size, in pairs.
+
+Checked against:
+    - github.com/IST-DASLab/EvoPress at 50888a0, evo_quant_search.py and
+      evo_drop_search.py run whole on tables in place of a language model: 2,000
+      children of one parent are distributed as theirs (total variation 0.067, as
+      between two samples of ours).
+    - The same scripts over 25 seeds: searches of 12 layers of different sizes at 3 and
+      2.6 bits end in the same best state equally often (21 and 16 times); those for 4
+      of 10 blocks always end in the best of all.
 """
 
 from __future__ import annotations

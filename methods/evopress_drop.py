@@ -1,21 +1,40 @@
 """EvoPress on depth: search by evolution which `count` residual units to leave out, for
 the choice whose logits stay closest to dense's.
 
-Sieberling, Kuznedelev, Kurtic, Alistarh, EvoPress: Accurate Dynamic Model Compression
-via Evolutionary Search, ICML 2025, arXiv 2410.14649. The search of
-`methods.parts.allocation.evolve` with two levels a unit, left out or kept, all at the
-same cost: a move puts one unit back and takes another out. k (n - k) / 1.5 generations
-for k of n units, as in the paper's script.
+Sieberling, Kuznedelev, Kurtic, Alistarh, "EvoPress: Accurate Dynamic Model Compression
+via Evolutionary Search", ICML 2025, arXiv 2410.14649.
 
-ASSUMED: 16 children a generation (the script: 32), 2 and 1 survivors on 64 and 256
-images; 16 first candidates (64) on 64; units of kind "joint" are attention layers and
-MLPs in one pool (the paper drops as many of the one as of the other); in a CNN blocks
-with an identity shortcut, the statistics of batch norms being re-estimated for every
-candidate on the images that judge it, and at the end on all calibration images.
+This is the search of `evopress` (`methods.parts.allocation.evolve`) over residual units
+instead of layers. A unit has two levels, left out or kept, and all units cost the same:
+a move puts one unit back and takes another out. A candidate is judged by
+KL(dense || candidate) on calibration images.
 
-Checked against: github.com/IST-DASLab/EvoPress at 50888a0, evo_drop_search.py run whole
-on a table of losses with interactions: both find the best 4 of 10 blocks for 25 of 25
-seeds.
+To leave out k of n units, the search runs for this many generations, as in the paper's
+script:
+
+    k (n - k) / 1.5, rounded
+
+Arguments:
+    unit: what a unit is: "block" a whole residual block; "attention" the attention
+        layer of a transformer block, or in a mixer the MLP across tokens; "mlp" the MLP
+        of a block, in a mixer that across channels; "joint" either of these two. A CNN
+        has only "block"
+    count: k, the number of units left out; 0 keeps the model
+
+Assumed:
+    - A generation has 16 children (the script: 32).
+    - There are 2 and then 1 survivors, on 64 and 256 images.
+    - The first parent is the fittest of 16 random candidates (the script: 64) on 64
+      images.
+    - Units of kind "joint" are attention layers and MLPs in one pool; the paper drops
+      as many of the one as of the other.
+    - In a CNN the units are blocks with an identity shortcut.
+    - The statistics of batch norms are re-estimated for every candidate on the images
+      that judge it, and at the end on all calibration images.
+
+Checked against:
+    - github.com/IST-DASLab/EvoPress at 50888a0, evo_drop_search.py run whole on a table
+      of losses with interactions: both find the best 4 of 10 blocks for 25 of 25 seeds.
 """
 
 from __future__ import annotations

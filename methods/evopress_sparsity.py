@@ -1,37 +1,59 @@
 """EvoPress on sparsity: search by evolution how many weights each layer keeps, the
 total fixed, for the choice whose logits stay closest to dense's.
 
-Sieberling, Kuznedelev, Kurtic, Alistarh, EvoPress: Accurate Dynamic Model Compression
-via Evolutionary Search, ICML 2025, arXiv 2410.14649. A layer has a ladder of levels, up
-to 8 to either side of uniform sparsity, the same number of weights apart in all layers:
-a switch (one layer up, one down) keeps the total. SparseGPT (Frantar, Alistarh, arXiv
-2301.00774; blocks of 128 columns, damping 0.01) makes every level of every layer
-beforehand, on the dense model's inputs. From uniform levels on, each generation makes
-`offspring` distinct children of the parent by min(a, b) switches, a and b drawn from 1,
-2, 3. Fitness is KL(dense || child) on calibration images, by stages: all children on
-few, the fittest together with the parent on more, drawn anew for every stage. The
-fittest is the next parent. `generations` 0 is uniform sparsity. Zeros are ceil(s n) of
-the n prunable weights of the model, whatever the levels.
+Sieberling, Kuznedelev, Kurtic, Alistarh, "EvoPress: Accurate Dynamic Model Compression
+via Evolutionary Search", ICML 2025, arXiv 2410.14649.
 
-ASSUMED: numbers scaled down for small models (the paper's in brackets): 12 children
-(64), 16 generations (400), 2 and 1 survivors (8, 2, 1) on 16 and 64 images; a step is
-1/24 of the mean layer (1e6 weights for Mistral 7B, 1/31), so a layer too small for one
-stays uniform. A convolution is SparseGPT's on unfolded windows. Batch norms: statistics
-re-estimated for every child on the images that judge it (with `bn_passes` 0 never), and
-at the end. Counts are exact: up to the end c of a block of columns floor(z c / n) of a
-layer's z zeros are set (the authors round for each block). A child equal to its parent
-is drawn anew (the script allows one).
+Each layer has a ladder of levels, up to 8 to either side of uniform sparsity. A step
+from one level to the next is the same number of weights in all layers, so a switch (one
+layer up, one down) keeps the total.
 
-Checked against: github.com/IST-DASLab/EvoPress at 50888a0: the ladders of src/pruner.py
-for 60 layers (equal to a weight); src/fast_obc.py on all layers of a trained ResNet,
-ViT and Mixer at three levels: masks equal in 139 of 201 cases, weights then to 8e-5 of
-the largest, in all at most 0.05 % of a model's mask entries different (rounding per
-block, float32 there), layer errors equal to 2.3 %; evo_prune_search.py run whole on
-tables in place of a language model: 2,000 children of one parent are distributed nearly
-as theirs (total variation 0.11, between two samples of ours 0.07; theirs draws both
-layers of a switch before it moves either, `_evolve` moves all ups, then all downs); 25
-seeds of searches of 10 layers on each of two tables: same median and best loss, the
-best reached 9 times of 50 by either.
+SparseGPT (Frantar, Alistarh, arXiv 2301.00774), with blocks of 128 columns and damping
+0.01, makes every level of every layer beforehand, on the inputs that the layer has in
+the dense model.
+
+The search begins at uniform levels. Each generation makes distinct children of the
+parent by min(a, b) switches, with a and b drawn from 1, 2, 3. Fitness is
+KL(dense || child) on calibration images; the lower, the fitter. Children are judged by
+stages: all of them on few images, the fittest together with the parent on more. The
+images are drawn anew for every stage. The fittest is the next parent.
+
+Whatever the levels, ceil(s n) of the model's n prunable weights become zero. These are
+the weights of all Conv2d and Linear but stem, classifier and depth-wise convolutions.
+
+Arguments:
+    sparsity: s, the share of the model's prunable weights that becomes zero
+    generations: generations of the search; 0 is uniform sparsity
+    offspring: children of each generation (fewer where the ladders leave too few
+        choices)
+    bn_passes: passes over the calibration images by which the statistics of batch norms
+        are re-estimated at the end; 0 leaves them as they are, for the children too
+
+Assumed:
+    - Numbers are scaled down for small models (in brackets the paper's): 12 children
+      (64), 16 generations (400), and 2 and 1 survivors (8, 2, 1) on 16 and 64 images.
+    - A step is 1/24 of the weights of the mean layer; the paper's is 1e6 weights for
+      Mistral 7B, 1/31 of its mean layer. A layer too small for one step stays uniform.
+    - A convolution is pruned as SparseGPT prunes a matrix, on unfolded windows.
+    - The statistics of batch norms are re-estimated for every child on the images that
+      judge it (with `bn_passes` 0 never), and again at the end.
+    - Counts are exact: in a layer of n columns and z zeros, floor(z c / n) zeros are
+      set up to the end c of each block of columns. The authors round for each block.
+    - A child equal to its parent is drawn anew; the authors' script allows one.
+
+Checked against:
+    - github.com/IST-DASLab/EvoPress at 50888a0, src/pruner.py: its ladders for 60
+      layers are equal to a weight.
+    - The same commit's src/fast_obc.py on all layers of a trained ResNet, ViT and Mixer
+      at three levels: masks equal in 139 of 201 cases, and there weights to 8e-5 of the
+      largest. Over all cases at most 0.05 % of a model's mask entries differ (the
+      authors round per block and compute in float32); layer errors agree to 2.3 %.
+    - Its evo_prune_search.py run whole on tables in place of a language model: 2,000
+      children of one parent are distributed nearly as theirs (total variation 0.11;
+      between two samples of ours 0.07). Theirs draws both layers of a switch before it
+      moves either; `methods.parts.allocation.evolve` moves all ups, then all downs.
+    - The same script, 25 seeds of searches of 10 layers on each of two tables: same
+      median and best loss, and the best is reached 9 times of 50 by either.
 """
 
 from __future__ import annotations

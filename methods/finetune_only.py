@@ -1,11 +1,20 @@
 """Fine-tune only: dense with the fine-tuning budget of the track and nothing else.
 
-The control of every method that fine-tunes: what the extra training alone is worth (see
-Blalock et al., "What is the state of neural network pruning?", MLSys 2020, on baselines
-that train longer).
+A control of this benchmark, without a paper of its own; see Blalock et al., "What is
+the state of neural network pruning?", MLSys 2020, arXiv 2003.03033, on baselines that
+train longer.
 
-Checked against: its limiting case (no epochs equals dense) and the counted gradient
-steps.
+Every method that fine-tunes trains longer than dense did. This is its control: it says
+what the extra training alone is worth. The dense model is trained further by the
+track's fine-tuning recipe, whose warm-up and decay span the epochs that are run.
+
+Arguments:
+    share: the share of the track's fine-tuning epochs; 0 leaves the model as it is, 1
+        takes them all
+
+Checked against:
+    - Its limiting case: no epochs equals dense.
+    - The counted gradient steps.
 """
 
 from __future__ import annotations

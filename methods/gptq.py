@@ -1,30 +1,54 @@
 """GPTQ: round a layer column by column and let the columns not yet rounded make up for
 each error, as the second moment of the inputs says.
 
-Frantar, Ashkboos, Hoefler, Alistarh, GPTQ: Accurate Post-Training Quantization for
-Generative Pre-trained Transformers, ICLR 2023, arXiv 2210.17323. `bits` is the width of
-the codes of all Conv2d and Linear except stem, classifier and depth-wise convolutions,
-which are rounded to nearest in 8 bits. Weights only; batch norms are folded first.
-Grids and ranges are those of RTN, so that the rounding is all that differs: per-channel
-grids are fitted once to the original weights, those of groups to the current ones where
-the group starts. The columns of a layer are `_gptq` and `_columns`. Defaults: damping
-of 1 % of the mean diagonal, columns in their own order (act-order is not offered);
-blocks of 128 columns only set the speed.
+Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate Post-Training Quantization for
+Generative Pre-trained Transformers", ICLR 2023, arXiv 2210.17323.
 
-ASSUMED: all calibration images are used; a convolution's inputs are its unfolded
-windows; layers are done one at a time in order of execution, each on inputs that come
-from everything before it already quantised (its block is run again for each), where the
-paper's code lets the layers of a block see the inputs they had before any of them was
-quantised; moments are added up and factorised in float64; 32 bits mean that the model
-stays as it is.
+With H = 2/N sum x x^T the second moment of a layer's N inputs x, the rounded weights Q
+are to keep
 
-Checked against: github.com/IST-DASLab/gptq at 2d65066, `fasterquant` on the same
-weights, moments and grids at 2, 3 and 4 bits, per channel and in groups of 64: a Linear
-of 256 inputs, two of them dead, and a strided convolution of 144: every code equal (its
-groups as long as its blocks: in a longer block it fits later groups to weights that
-lack that block's updates); a Linear of 768 inputs: up to 0.2 % of the codes differ per
-channel and 1.2 % in groups, from ties in its float32 factor, with the layer's error
-equal to 0.2 %. In the tests: the recursion with explicit inverses that GPTQ speeds up.
+    tr((W - Q) H (W - Q)^T)
+
+small. The columns w_j of W are rounded to q_j one after another, in their own order,
+and the later columns w_k, k > j, make up for each error. With U the upper Cholesky
+factor of the inverse of H (damped, see `percdamp`),
+
+    e_j = (w_j - q_j) / U_jj,    w_k -= e_j U_jk
+
+`methods.parts.quantization.gptq` does this for one layer, by
+`methods.parts.quantization.columns`. Another order of the columns (act-order) is not
+offered. Blocks of 128 columns only set the speed.
+
+Grids and ranges are those of RTN, so that the rounding is all that differs. Grids per
+channel are fitted once to the original weights, those of groups to the current ones
+where the group starts. Weights only; batch norms are folded first.
+
+Arguments:
+    bits: width of the codes of all Conv2d and Linear except stem, classifier and
+        depth-wise convolutions, which are rounded to nearest in 8 bits; 32 leaves the
+        model as it is
+    percdamp: damping: what is added to each entry of H's diagonal, as a share of the
+        diagonal's mean
+
+Assumed:
+    - All calibration images are used.
+    - A convolution's inputs are its unfolded windows.
+    - Layers are done one at a time in order of execution, each on inputs that come from
+      everything before it already quantised (its block is run again for each). In the
+      paper's code the layers of a block see the inputs that they had before any of them
+      was quantised.
+    - Moments are added up and factorised in float64.
+
+Checked against:
+    - github.com/IST-DASLab/gptq at 2d65066, `fasterquant` on the same weights, moments
+      and grids at 2, 3 and 4 bits, per channel and in groups of 64: every code equal
+      for a Linear of 256 inputs, two of them dead (always 0), and a strided convolution
+      of 144. Its groups were as long as its blocks: in a longer block it fits later
+      groups to weights that lack that block's updates.
+    - The same for a Linear of 768 inputs: up to 0.2 % of the codes differ per channel
+      and 1.2 % in groups, from ties in the float32 factor of that code; the layer's
+      error agrees to 0.2 %.
+    - In the tests: the recursion with explicit inverses that GPTQ speeds up.
 """
 
 from dataclasses import dataclass
@@ -44,8 +68,8 @@ from methods.parts.quantization.quantize import KEEP, round_to_nearest, rules
 
 @dataclass(frozen=True)
 class GPTQ(Method):
-    """Round to grids of 2^`bits` points, with damping `percdamp` of the mean
-    diagonal.
+    """Fold the batch norms, then round layer by layer to grids of `bits` bits, with
+    damping `percdamp`.
     """
 
     bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 4

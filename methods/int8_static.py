@@ -1,30 +1,46 @@
 """int8_static: weights and activations in 8 bits on fixed grids, placed so that integer
 kernels can run every layer.
 
-Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko, Quantization and Training of
-Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018, arXiv
-1712.05877, as post-training quantisation the way runtimes do it: weights int8,
-symmetric, per output channel; activations uint8, asymmetric, one grid per tensor, from
-the range that the calibration images give it. Which tensors get a grid: what a Conv2d
-or Linear reads, rounded where it is made, so that a residual branch that reads it, too,
-is in 8 bits as well; and what a Conv2d writes, after the activation that follows it if
-one does, so that integer convolutions hand integers on. Residual streams that layers
-read through a LayerNorm alone stay float32, as do norms, softmax, attention's two
-products and pooling. Batch norms are folded first. `percentile`: the range leaves out
-the (100 - p) % of values at either end, measured on at most 2^16 evenly spaced values
-of each batch; 100 is min-max.
+Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko, "Quantization and Training
+of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, arXiv
+1712.05877.
 
-ASSUMED: all layers, stem and classifier included, as an integer kernel is what they are
-for; scales are rounded to float16 as everywhere in the weights file (its integer
-weights are -127..127); biases stay float32 here, runtimes round them to int32 with the
-product of both scales as step. `bits` 32 keeps the model as it is.
+This is the paper's arithmetic as post-training quantisation, the way runtimes do it.
+Weights are int8, symmetric, per output channel. Activations are uint8, asymmetric, one
+grid per tensor, from the range that the calibration images give it.
 
-Checked against: onnxruntime.quantization.quantize_static 1.31 (QDQ, per channel,
-min-max, 256 images) on the ResNet and the ViT of digits, five epochs old: the same 23
-and 26 layers; scales of what they read to 4e-4 (ours are float16), zero points to one
-step; scales of weights, compared on the ViT, to 5e-4. In ONNX Runtime the logits of
-ours are 2.9 and 1.8 % from fp32's, of theirs 4.1 and 3.8 %. In the tests: the same
-comparison of what the layers of an untrained ResNet read; a residual block by hand.
+Two kinds of tensors get a grid. What a Conv2d or Linear reads is rounded where it is
+made, so that a residual branch that reads it, too, is in 8 bits as well. What a Conv2d
+writes is rounded after the activation that follows it, if one does, so that integer
+convolutions hand integers on.
+
+Residual streams that layers read through a LayerNorm alone stay float32, as do norms,
+softmax, attention's two products and pooling. Batch norms are folded first.
+
+Arguments:
+    bits: width of weights and activations; 32 leaves the model as it is
+    percentile: p; the range of a tensor leaves out the (100 - p) % of its values at
+        either end, measured on at most 2^16 evenly spaced values of each batch; 100 is
+        min-max
+
+Assumed:
+    - All layers are rounded, stem and classifier included, as integer kernels are what
+      the grids are for.
+    - Scales are rounded to float16, as everywhere in the weights file. Its integer
+      weights are -127..127.
+    - Biases stay float32 here. Runtimes round them to int32, with the product of both
+      scales (of input and weight) as step.
+
+Checked against:
+    - onnxruntime.quantization.quantize_static 1.31 (QDQ, per channel, min-max, 256
+      images) on the ResNet and the ViT of digits, trained for five epochs. The same 23
+      and 26 layers are rounded. Scales of what they read agree to 4e-4 (ours are
+      float16), zero points to one step; scales of weights, compared on the ViT, to
+      5e-4.
+    - The same models run in ONNX Runtime: on the ResNet and the ViT the logits of ours
+      are 2.9 and 1.8 % from fp32's, those of theirs 4.1 and 3.8 %.
+    - In the tests: the same comparison of what the layers of an untrained ResNet read.
+    - In the tests: a residual block by hand.
 """
 
 from collections.abc import Callable, Mapping

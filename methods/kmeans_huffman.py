@@ -1,31 +1,51 @@
 """Deep Compression's weight sharing: the weights of a layer become 2^b shared values by
 k-means, and the file holds their Huffman-coded indices.
 
-Han, Mao, Dally, Deep Compression: Compressing Deep Neural Networks with Pruning,
-Trained Quantization and Huffman Coding, ICLR 2016, arXiv 1510.00149. Per layer, 1-D
-k-means of the non-zero weights from centroids spread evenly between the smallest and
-the largest (the paper's best start), at most 100 of Lloyd's steps or until fewer than
-1e-4 of the weights move, on the sorted weights with sums over ranges; a cluster without
-weights starts anew at the weight of largest error. If a layer has zeros, they keep one
-of the 2^b codes and stay exactly zero: `magnitude__kmeans_huffman` is the paper's chain
-of pruning, sharing and coding. Then the shared values are fine-tuned; the gradient of
-one is the sum of those of its members. `index_bits` is b for all Conv2d and Linear but
-stem, classifier and depth-wise convolutions, which are rounded to 8 bits as in rtn.
-Batch norms are folded first. The file holds indices packed or Huffman-coded, whichever
-is shorter, and float16 centroids: the code is the harness's, not this method's.
+Han, Mao, Dally, "Deep Compression: Compressing Deep Neural Networks with Pruning,
+Trained Quantization and Huffman Coding", ICLR 2016, arXiv 1510.00149.
 
-ASSUMED: the same b for convolutions and Linear (the paper: 8 and 5); b is lowered in a
-layer until its table (16 2^b bits) is no longer than its indices (b a weight); zeros
-are coded as one symbol among the others, at least a bit each, instead of by gaps;
-biases, norms and tokens are trained along with the centroids, `share` of the track's
-fine-tuning epochs at `learning_rate`, or else the track's, instead of 1e-4 times the
-original one (under plain SGD a shared value moves by the gradients of all its members);
-32 bits mean that the model stays as it is.
+In each layer, the non-zero weights are clustered by 1-D k-means. The centroids start
+evenly spread between the smallest and the largest weight (the paper's best start).
+Lloyd's steps end after 100, or once fewer than 1e-4 of the weights move; they work on
+the sorted weights, with sums over ranges. A cluster without weights starts anew at the
+weight of largest error.
 
-Checked against: scikit-learn's KMeans (Lloyd) from the same linear start, 2 to 16
-clusters of 2,000 values: centroids within 2e-3, sums of squares to 2e-4 (the rest is
-what stopping at 1e-4 leaves); the exact clustering by dynamic programming, which it
-never beats. In the tests: 13 bits, the file read back.
+If a layer has zeros, they keep one of the 2^b codes and stay exactly zero:
+`magnitude__kmeans_huffman` is the paper's chain of pruning, sharing and coding.
+
+Then the shared values are fine-tuned; the gradient of one is the sum of those of its
+members.
+
+The file holds indices, packed or Huffman-coded, whichever is shorter, and float16
+centroids. The harness does this coding, not this method. Batch norms are folded first.
+
+Arguments:
+    index_bits: b, by which a layer shares at most 2^b values; for all Conv2d and Linear
+        but stem, classifier and depth-wise convolutions, which are rounded to 8 bits as
+        in rtn; 32 leaves the model as it is
+    share: share of the track's fine-tuning epochs for which the shared values are
+        trained; 0 leaves them as k-means found them
+    learning_rate: learning rate of that training; null takes the track's. Under plain
+        SGD a shared value moves by the gradients of all its members, so that the
+        track's rate may be too high
+
+Assumed:
+    - b is the same for convolutions and Linear. The paper takes 8 and 5.
+    - b is lowered in a layer until its table (16 2^b bits) is no longer than its
+      indices (b a weight).
+    - Zeros are coded as one symbol among the others, at least a bit each, instead of by
+      gaps.
+    - Biases, norms and tokens are trained along with the centroids.
+    - Deviation: the learning rate is `learning_rate` or the track's, instead of 1e-4
+      times the original one.
+
+Checked against:
+    - scikit-learn's KMeans (Lloyd) from the same linear start, 2 to 16 clusters of
+      2,000 values: centroids within 2e-3, sums of squares to 2e-4 (the rest is what
+      stopping at 1e-4 leaves).
+    - The exact clustering by dynamic programming, which it never beats.
+    - In the tests: a worked Huffman code of 13 bits.
+    - In the tests: the file read back.
 """
 
 from __future__ import annotations

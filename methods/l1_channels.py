@@ -2,20 +2,37 @@
 then fine-tune.
 
 Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for Efficient ConvNets", ICLR 2017,
-arXiv 1608.08710. S_j = sum |W[j]| is taken on the original kernels ("independent"
-scoring), one share is removed from every group, at once. Only free channels go
-(`methods.parts.pruning.channels`): channels that a residual connection couples are left
-alone, as in the paper, which prunes the first layers of residual blocks. It also spares
-sensitive layers, chosen by hand; we do not.
+arXiv 1608.08710.
 
-ASSUMED: the share is what meets the MACs budget; fine-tuning is the track's recipe
-instead of the paper's 20 epochs of SGD at a constant rate; InvertedResidual is scored
-by its expansion rows, a hidden unit of an MLP by its fc1 row, an attention head by its
-q, k and v rows.
+The score of channel j is the L1 norm of the kernel that makes it:
 
-Checked against: torch-pruning 1.6.1 (on kernels as they were, MagnitudeImportance with
-p=1 names the same channels; pruning the same channels and heads gives the same
-parameters, MACs and, in float64, outputs).
+    S_j = sum |W[j]|
+
+It is taken on the original kernels (the paper's "independent" scoring). The same share
+of channels, those with the smallest S_j, is removed from every group, at once; a group
+is the channels, hidden units or heads that one layer makes.
+
+Only free channels go (`methods.parts.pruning.channels`). Channels that a residual
+connection couples are left alone, as in the paper, which prunes the first layers of
+residual blocks.
+
+Arguments:
+    macs: multiply-accumulates (MACs) that may be left, as a share of dense's; 1 keeps
+        dense as it is
+
+Assumed:
+    - The share of channels that goes is the one that meets the MACs budget.
+    - Deviation: no layer is spared. The paper spares sensitive layers, which it chooses
+      by hand.
+    - Fine-tuning is the track's recipe; the paper takes 20 epochs of SGD at a constant
+      rate.
+    - A channel of an InvertedResidual is scored by its row of the expansion, a hidden
+      unit of an MLP by its row of fc1, and an attention head by its rows of q, k and v.
+
+Checked against:
+    - torch-pruning 1.6.1: on kernels as they were, its MagnitudeImportance with p=1
+      names the same channels; pruning the same channels and heads gives the same
+      parameters, MACs and, in float64, outputs.
 """
 
 from __future__ import annotations

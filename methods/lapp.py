@@ -2,30 +2,64 @@
 decides which filters go; a bypass carries on in their place.
 
 Zhai, Guo, Liu, Xing, Xu, "LAPP: Layer Adaptive Progressive Pruning for Compressing CNNs
-from Scratch", 2023, arXiv 2309.14157. There is no public code, and we know the abstract
-alone. It says: a learnable threshold per layer and a FLOPs constraint on the network;
-thresholds are guided by both task loss and constraint while importance scores change;
-pruning happens in the first epochs; before training, each convolution to be pruned gets
-a lightweight bypass.
+from Scratch", 2023, arXiv 2309.14157.
 
-ASSUMED: all else. Pruned are the ungrouped convolutions that stand directly in residual
-blocks. A bypass B has the same kernel size in gcd(inputs, outputs) groups: y = m
-conv(x) + B(x) before the norm. Scores are mean |W_i| over their mean; thresholds start
-at 0, masks are 1[q > t] with the gradient of sigmoid((q - t) / tau), for weights as for
-thresholds, except that the penalty moves thresholds alone. tau is 1/4: scores start
-near 1, and at 0.05 the gradient at t = 0 is 4e-8, so that no threshold ever moved.
-Thresholds take plain steps of rate * layers / steps (a constant rate would mean another
-thing for every length and depth) on task loss + strength (max(0, F - r) / (1 - r))^2
-for the first sixth of training, which is five epochs where there are 30, and stay in
-[0, max q]. Then one offset to all of them meets the budget, whichever side they ended
-on, and filters that still fit stay, best margin first. Masks are frozen and training
-goes on in its schedule; convolutions are made small at the end and, until then, B is
-added to the kernel: both are the same function. Training is the track's recipe from
-scratch.
+There is no public code, and we know the abstract alone. It says that each layer has a
+learnable threshold and the network a FLOPs constraint; that both task loss and
+constraint guide the thresholds while importance scores change; that pruning happens in
+the first epochs; and that each convolution to be pruned gets a lightweight bypass
+before training. Everything else is assumed, what follows here included.
 
-Checked against: a worked example; closed forms of the gate's slope and of the penalty;
-masked, small and written-out layers equal to 1e-5; the counter (the budget met from
-below within half a percent). Nothing of the authors': there is no code.
+A pruned convolution computes
+
+    y = m conv(x) + B(x),    m = 1[q > t]
+
+before the norm. B is the bypass. The mask m is 1 for filters whose score q is above the
+layer's threshold t, and 0 for the others. The score q_i of filter i is mean |W_i| over
+the mean of that in the layer; t starts at 0. Gradient descent moves the thresholds on
+
+    task loss + strength (max(0, F - r) / (1 - r))^2
+
+with F the MACs of the network, bypasses included, as a share of dense's, and r the
+budget. After the pruning phase the masks are brought to the budget and frozen, and
+training goes on.
+
+Arguments:
+    macs: r, the multiply-accumulates (MACs) that may be left, bypasses included, as a
+        share of dense's; 1 keeps dense as it is
+    phase: share of the training, from its start, in which filters are pruned; one sixth
+        is five epochs where there are 30
+    strength: weight of the FLOPs constraint; 0 leaves the thresholds to the task loss
+    rate: how fast thresholds move: each step is rate * layers / steps times the
+        gradient, with the layers and steps of the pruning; 0 leaves them at 0
+    tau: width of the sigmoid whose gradient the masks have, in units of the score q
+
+Assumed:
+    - Pruned are the ungrouped convolutions without bias that stand directly in residual
+      blocks.
+    - A bypass B has the same kernel size as its convolution, in gcd(inputs, outputs)
+      groups.
+    - Masks have the gradient of sigmoid((q - t) / tau), for weights as for thresholds,
+      except that the penalty moves thresholds alone.
+    - tau is 1/4: scores start near 1, and at 0.05 the gradient at t = 0 is 4e-8, so
+      that no threshold ever moved.
+    - Thresholds take plain steps of rate * layers / steps; a constant rate would mean
+      another thing for every length and depth. They stay in [0, max q].
+    - At the end of the pruning phase one offset to all thresholds meets the budget,
+      whichever side they ended on. Filters that still fit stay, best margin q - t
+      first.
+    - Masks are then frozen, and training goes on in its schedule.
+    - Training is the track's recipe from scratch.
+    - Convolutions are made small at the end; until then B is added to the kernel. Both
+      are the same function.
+
+Checked against:
+    - Nothing of the authors': there is no code.
+    - In the tests: a worked example.
+    - In the tests: closed forms of the gate's slope and of the penalty.
+    - In the tests: the masked layer, the small one, and convolution plus bypass written
+      out: equal to 1e-5.
+    - The counter of MACs: the budget is met from below within half a percent.
 """
 
 from __future__ import annotations
@@ -218,8 +252,8 @@ def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
 
 @dataclass(frozen=True)
 class LAPP(Method):
-    """Train a fresh network, pruned in the first `phase` of it to `macs` of dense's
-    multiply-accumulates, bypasses included; 1 keeps dense.
+    """Train a fresh network, pruned in the first `phase` of the training to `macs` of
+    dense's multiply-accumulates, bypasses included.
     """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -2,31 +2,59 @@
 then distil with feature losses of one scale.
 
 Zhang, Li, Chen, Xie, Lu, "LAPTOP-Diff: Layer pruning and normalized distillation for
-compressing diffusion models", arXiv 2404.11098. One unit i at a time is removed and
-delta_i = E ||f(x without i) - f(x)||^2 of the final output measured; since these are
-nearly additive, the units to drop are those of least sum of delta_i that save enough
-parameters (0/1 knapsack). The rest is trained on the task and to agree with dense, at
-its output and inside: L = L_task + L_out + w sum_k ||F_T^k - F_S^k||^2 / ||F_T^k||^2,
-each feature term divided by the teacher's, so that no large one rules the others.
-ASSUMED, because the paper is about diffusion: f is the logits, mean-centred, on the
-calibration images, BatchNorm statistics as they are; L_task is cross-entropy and L_out
-Hinton's KL at temperature T, both with weight 1. The paper says that feature terms are
-weighted by the norm of the teacher's feature maps, not how; here by its square, over
-the batch. Units are blocks with an identity shortcut in CNNs, attention layers and MLPs
-one by one in ViTs and MLP-Mixers; features are compared at the ends of stages of a CNN,
-at the end of each block of the others, with the teacher's of the same place, where
-anything is left. The knapsack is exact; equal losses go to the earlier units. All
-parameters of the model count for the budget, before BatchNorms are folded. Training is
-the track's fine-tuning; `parameters` 1 is dense, untouched.
+compressing diffusion models", 2024, arXiv 2404.11098.
 
-Checked against: oracles worked by hand (no official code is known): all subsets of 12
-units, sums of delta_i in a linear residual net, feature terms under a change of scale.
-On the trained models of the digits track the sum of delta_i and the joint loss of 50
-random sets of up to half of the units correlate by 0.98 (resnet), 0.80 (mobilenet),
-0.82 (vit) and 0.88 (mixer), on the pretrained CIFAR ResNets by 0.33 (ResNet-20) and
-0.59 (ResNet-56, 0.85 between logarithms), whose units matter more. At 0.3 of the
-parameters the sets chosen end at a lower loss after training than random ones (vit,
-mixer).
+One residual unit i at a time is removed, and the change of the final output f is
+measured, E being the mean over images:
+
+    delta_i = E ||f(x without i) - f(x)||^2
+
+These losses are nearly additive. The units to drop are therefore those of least sum of
+delta_i that together save enough parameters, a 0/1 knapsack.
+
+The rest, the student S, is trained on the task and to agree with dense, the teacher T,
+at its output and inside:
+
+    L = L_task + L_out + w sum_k ||F_T^k - F_S^k||^2 / ||F_T^k||^2
+
+F_T^k and F_S^k are the features of teacher and student at place k. Each feature term is
+divided by the teacher's, so that no large one rules the others.
+
+Arguments:
+    parameters: share of all parameters of the model that may remain at most, counted
+        before BatchNorms are folded; 1 is dense, untouched
+    temperature: temperature of the softmaxes that L_out compares; the higher, the
+        flatter they are
+    features: w, the weight of the feature terms; 0 leaves them out
+
+Assumed:
+    - The paper is about diffusion models. Here f is the logits, mean-centred, on the
+      calibration images, with BatchNorm statistics as they are.
+    - L_task is cross-entropy and L_out Hinton's KL at `temperature`, both with weight
+      1.
+    - The paper says that feature terms are weighted by the norm of the teacher's
+      feature maps, but not how. Here they are divided by its square, taken over the
+      batch.
+    - Units are blocks with an identity shortcut in CNNs. In ViTs and MLP-Mixers they
+      are attention layers (token-mixing MLPs in a Mixer) and MLPs, one by one.
+    - Features are compared at the ends of the stages of a CNN and at the end of each
+      block of the others, with the teacher's of the same place. A place of which
+      nothing is left in the student is passed over.
+    - The knapsack is solved exactly; of equal losses, the earlier units go.
+    - Training is the track's fine-tuning.
+
+Checked against:
+    - In the tests, by hand, since no official code is known: all subsets of 12 units,
+      for the knapsack.
+    - In the tests, by hand: sums of delta_i in a linear residual net.
+    - In the tests, by hand: feature terms under a change of scale.
+    - How nearly the losses add up: on the trained models of the digits track, the sum
+      of delta_i and the joint loss of 50 random sets of up to half of the units
+      correlate by 0.98 (resnet), 0.80 (mobilenet), 0.82 (vit) and 0.88 (mixer).
+    - The same on the pretrained CIFAR ResNets, whose units matter more: 0.33
+      (ResNet-20) and 0.59 (ResNet-56, 0.85 between logarithms).
+    - Random sets of units: at 0.3 of the parameters, the sets chosen end at a lower
+      loss after training than random ones (vit, mixer).
 """
 
 from __future__ import annotations
@@ -161,8 +189,8 @@ def distilled(
 
 @dataclass(frozen=True)
 class LAPTOP(Method):
-    """Keep at most the share `parameters` of all parameters; distil at `temperature`,
-    feature losses weighted by `features`.
+    """Drop units until at most the share `parameters` of all parameters remains, and
+    distil dense into the rest.
     """
 
     parameters: Annotated[float, Field(gt=0, le=1)] = 0.7

@@ -2,27 +2,58 @@
 short regularised training, then merge the two into one.
 
 Zibakhsh Shabgahi, Shariff, Koushanfar, "LayerCollapse: Adaptive compression of neural
-networks", arXiv 2311.17943. The activation of a pair Linear - activation -
-[BatchNorm1d] - Linear becomes phi_a(z) = max(0, z) + a min(0, z) with one learnable
-slope a; training pulls a towards 1, where phi_a is the identity; if then |a - 1| < tau
-the pair is collapsed to W = W2 S W1, b = W2 (S (b1 - mean) + beta) + b2 (no S without a
-norm), else it is kept with its learned slope. Deepest pair first, one stage of training
-per pair, no training after the last collapse. Only pairs that shrink count: h > d_in
-d_out / (d_in + d_out + 1). The pull is the authors' decoupled decay for Adam: a <- a -
-2 rate gp (a - 1) before each step, a being free of weight decay, which keeps |a - 1|
-below about 1 / (2 gp) whatever the gradient says. Defaults of the authors: tau 0.05,
-first slope 0.01, gp 10 at rate 1e-4 over thousands of steps.
+networks", 2023, arXiv 2311.17943.
 
-ASSUMED: the decoupled mode for vision too (there they add the term to the loss of SGD);
-gp 250, because the pull of a stage is exp(-2 gp sum of rates) and one epoch of the
-digits track sums to 0.0076 only (it leaves 1 - a = 0.008); the track's fine-tuning
-epochs are split over the stages as evenly as whole epochs allow, and where the pairs
-outnumber the epochs a stage takes several pairs, so that the budget of training holds;
-the pull acts on the pairs of the stage at hand.
+The method works on pairs Linear - activation - [BatchNorm1d] - Linear, where the norm
+may be missing. The activation of a pair becomes
 
-Checked against: the authors' CollapsibleMlp.collapse (equal in float64, with and
-without the norm) and CustomAdamW (equal slopes over 50 steps), and the parameter counts
-that they print for ViT-B/16 and Mixer-B/16, to the unit.
+    phi_a(z) = max(0, z) + a min(0, z)
+
+with one learnable slope a. Training pulls a towards 1, where phi_a is the identity. If
+then |a - 1| < tau, the two layers W1, b1 and W2, b2 are collapsed to a single one:
+
+    W = W2 S W1,  b = W2 (S (b1 - mean) + beta) + b2
+
+S is the diagonal scale of the norm, gamma / sqrt(var + eps), and mean and beta are its
+running mean and its shift; without a norm all three are missing. A pair beyond tau is
+kept, with its learned slope.
+
+The deepest pair goes first, with one stage of training per pair; there is no training
+after the last collapse. Only pairs that shrink count: those of d_in inputs, h hidden
+units and d_out outputs with h > d_in d_out / (d_in + d_out + 1).
+
+The pull is the authors' decoupled decay for Adam. Before each step of the optimiser,
+whose learning rate is rate,
+
+    a <- a - 2 rate gp (a - 1)
+
+while a is free of weight decay. This keeps |a - 1| below about 1 / (2 gp), whatever the
+gradient says.
+
+Arguments:
+    pairs: how many pairs, from the deepest on, are trained to be linear and then
+        collapsed; 0 leaves the model as it is, untrained
+    threshold: tau, the distance of a from 1 below which a pair is collapsed; the
+        authors' default is 0.05
+    strength: gp, the strength of the pull; 0 leaves the slope to the gradient. The
+        authors take 10 at rate 1e-4 over thousands of steps. The pull of a stage is
+        about exp(-2 gp sum of rates), and one epoch of the digits track sums to 0.0076
+        only; hence 250, which step by step leaves 1 - a = 0.008.
+    slope: a at first, where 0 is ReLU and 1 the identity; the authors' default is 0.01
+
+Assumed:
+    - The pull is decoupled for vision too. There the authors add the term to the loss
+      of SGD.
+    - The track's fine-tuning epochs are split over the stages as evenly as whole epochs
+      allow. Where the pairs outnumber the epochs, a stage takes several pairs, so that
+      the budget of training holds.
+    - The pull acts on the pairs of the stage at hand only.
+
+Checked against:
+    - The authors' CollapsibleMlp.collapse: equal in float64, with and without the norm.
+    - The authors' CustomAdamW: equal slopes over 50 steps.
+    - The parameter counts that the authors print for ViT-B/16 and Mixer-B/16: equal to
+      the unit.
 """
 
 from __future__ import annotations
@@ -108,8 +139,8 @@ def stages(pairs: int, epochs: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class LayerCollapse(Method):
-    """Collapse the deepest `pairs` pairs; `threshold` is tau, `strength` gp and `slope`
-    the first a.
+    """Make the activations of the deepest `pairs` pairs linear by training, and
+    collapse the pairs whose slope comes within `threshold` of 1.
     """
 
     pairs: Annotated[int, Field(ge=0)] = 1

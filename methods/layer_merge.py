@@ -2,41 +2,71 @@
 under a cost, and merge the convolutions left in a row.
 
 Kim, El Halabi, Ji, Song, "LayerMerge: Neural Network Depth Compression through Layer
-Pruning and Merging", ICML 2024, arXiv 2406.12837. The layers of all residual blocks are
-numbered 1..D. A segment (s, e] loses its inner activations and may lose reducible
-convolutions (stride 1, as many channels out as in), with their norms; what stays
-becomes one convolution of size 1 + sum (k - 1). Of the subsets that give the same size
-(and are depth-wise or not), the one with the largest sum of L1 norms of the kernels
-counts. An activation stands behind a segment of several layers, after the residual
-addition. Each segment has a cost T and an importance I, measured with that segment
-alone changed; V[e, t] = max over segments of V[s, t - T] + I, ties (7 decimals) to the
-cheaper. The result is fine-tuned with all padding of a segment moved to its first
-convolution, then merged, which is exact: norms are folded, kernels composed, and a
-segment that spans its block swallows the shortcut (the identity, or what acts on every
-stride-th pixel by itself).
+Pruning and Merging", ICML 2024, arXiv 2406.12837.
 
-ASSUMED: segments lie inside one block (BasicBlock, Bottleneck, InvertedResidual,
-DepthwiseSeparableConv), and a block with the identity as shortcut may also go whole (T
-= 0, I measured, no activation left); no kernel wider than 1 behind a stride; blocks
-with squeeze-and-excitation, dilation or drop_path stay. T is no latency, for a method
-may not read the clock, but MACs + `traffic` x (elements read + written) of each
-convolution and linear layer, batch norms, activations and additions being free; `cost`
-is the share of dense's T, layers outside of blocks included; traffic 40 is about the
-arithmetic per element of memory of the authors' RTX 2080 Ti, 0 makes `cost` a share of
-MACs. T is counted in 1/10000 of the budget for blocks, rounded up so that the budget
-holds (the authors round down); a shortcut with weights is paid by the last layer of its
-block unless swallowed. I = exp(-KL(dense || changed)) of the logits on `images`
-calibration images after re-estimating batch norms on them, instead of one epoch of
-training for each entry; an unchanged layer has I = 1 (the authors reset and retrain
-it). Fine-tuning is the track's recipe.
+A layer is a convolution with its norm and the activation behind it; the layers of all
+residual blocks are numbered 1..D. A segment (s, e], the layers s + 1 to e, is to become
+one convolution. It loses its inner activations, and it may lose reducible convolutions,
+with their norms: those of stride 1 with as many channels out as in. What stays becomes
+one convolution of size 1 + sum (k - 1), with k the size of each kernel.
 
-Checked against: the authors' code (snu-mllab/LayerMerge, 3dcddb6), run side by side in
-float64: ResNet-34 and MobileNetV2 with six and eight blocks merged or pruned (equal
-before and, to 1e-15 of the logits, after merging); their merging of pairs (1e-15);
-their optimal_patterns on 150 random tables (the same segments; it refuses some that can
-be met); their kept subsets in 300 rows (differing only where depth-wise and dense
-convolutions mix, because it then looks at one of the combinations that give a size);
-and every segmentation tried, on random tables.
+Several subsets of convolutions give the same size. Of those that also agree in being
+depth-wise or not, the one with the largest sum of L1 norms of the kernels counts. An
+activation stands behind a segment of several layers; at the end of a block it comes
+after the residual addition.
+
+Each segment has a cost T and an importance I, measured with that segment alone changed.
+Let V[e, t] be the largest sum of importances of segments that cover the first e layers
+at a cost of at most t. A dynamic program finds it:
+
+    V[e, t] = max over segments (s, e] of V[s, t - T] + I
+
+Ties, after rounding to 7 decimals, go to the cheaper way.
+
+The model cut into the chosen segments is fine-tuned, with all padding of a segment
+moved to its first convolution. Only then is it merged, which is exact: norms are
+folded, kernels are composed, and a segment that spans its block swallows the shortcut
+(the identity, or what acts on every stride-th pixel by itself).
+
+Arguments:
+    cost: share of dense's T that may remain, layers outside of blocks included; 1 keeps
+        dense, untrained
+    traffic: MACs that T counts for one element read or written; 0 makes `cost` a share
+        of MACs. 40 is about the arithmetic per element of memory of the authors' RTX
+        2080 Ti.
+    images: number of calibration images, the first ones, on which I is measured
+
+Assumed:
+    - Segments lie inside one block (BasicBlock, Bottleneck, InvertedResidual,
+      DepthwiseSeparableConv).
+    - A block with the identity as shortcut may also go whole: T = 0, I is measured, and
+      no activation is left.
+    - In a segment, no kernel wider than 1 stands behind a stride.
+    - Blocks with squeeze-and-excitation, dilation or drop_path stay as they are.
+    - Deviation: T is no latency, for a method may not read the clock. It is MACs +
+      `traffic` x (elements read + written) of each convolution and linear layer; batch
+      norms, activations and additions are free.
+    - T is counted in steps of 1/10000 of the budget for blocks, rounded up so that the
+      budget holds. The authors round down.
+    - A shortcut with weights is paid by the last layer of its block, unless it is
+      swallowed.
+    - Deviation: I = exp(-KL(dense || changed)) of the logits on `images` calibration
+      images, after re-estimating batch norms on them. The authors train one epoch for
+      each entry of the table instead.
+    - An unchanged layer has I = 1. The authors reset and retrain it.
+    - Fine-tuning is the track's recipe.
+
+Checked against:
+    - The authors' code (github.com/snu-mllab/LayerMerge at 3dcddb6), run side by side
+      in float64, on ResNet-34 and MobileNetV2 with six and eight blocks merged or
+      pruned: outputs are equal before merging and, to 1e-15 of the logits, after it.
+    - Its merging of pairs of convolutions: equal to 1e-15.
+    - Its optimal_patterns on 150 random tables: the same segments, except that it
+      refuses some budgets that can be met.
+    - Its kept subsets in 300 rows of tables: they differ only where depth-wise and
+      dense convolutions mix, because there it looks at only one of the combinations
+      that give a size.
+    - In the tests: every segmentation tried, on random tables.
 """
 
 from __future__ import annotations
@@ -196,8 +226,8 @@ def importance(
 
 @dataclass(frozen=True)
 class LayerMerge(Method):
-    """Remove and merge layers down to `cost` of dense's cost, where an element read or
-    written costs `traffic` MACs; measure importance on `images`.
+    """Choose the segments that fit `cost`, fine-tune the model cut into them, and merge
+    each into one convolution.
     """
 
     cost: Annotated[float, Field(gt=0, le=1)] = 0.7

@@ -1,28 +1,48 @@
 """Layer-wise quantisation: important blocks keep high bits, the others get low bits, as
 many of them as a fractional average asks for.
 
-Dumitru, Yadav, Maheshwary, Clotan, Madhusudhan, Surdeanu, Layer-Wise Quantization: A
-Pragmatic and Effective Method for Quantizing LLMs Beyond Integer Bit-Levels (published
-as Variable Layerwise Quantization), Findings of ACL 2025, arXiv 2406.17415. Two scores:
-LIM = -cos(X, Y) of a block's input and output, mean over tokens and images, the higher
-the more important; ZD = share of its weights with z > 1, the lower the more important.
-Blocks go from `high` to `low` bits, the least important first, until the average holds.
-`average_bits` is the average over the weights of all layers in
-`methods.parts.network.layers.prunable`, float16 scales and uint8 zero points included;
-never above.
+Dumitru, Yadav, Maheshwary, Clotan, Madhusudhan, Surdeanu, "Layer-Wise Quantization: A
+Pragmatic and Effective Method for Quantizing LLMs Beyond Integer Bit-Levels" (published
+as "Variable Layerwise Quantization"), Findings of ACL 2025, arXiv 2406.17415.
 
-ASSUMED: the base quantiser is RTN with the grids of
-`methods.parts.quantization.quantize` (the paper also uses GPTQ; 2 bits in groups of 64
-weights instead of 128), batch norms folded first; stem, classifier and depth-wise
-convolutions get 8 bits and are not in the average; the average is over weights, where
-the paper counts blocks; a block's layers are flattened together for ZD, whose z is
-signed; in a CNN a residual block is a block and a position of the map a token. With
-LIM, blocks without an identity shortcut (where the cosine is not defined) stay high;
-layers outside of any block always do. 32 bits keep the model.
+There are two scores of a block. LIM = -cos(X, Y) of its input X and its output Y, the
+mean over tokens and images: the higher, the more important. ZD is the share of its
+weights with z > 1, more than one standard deviation above their mean: the lower, the
+more important.
 
-Checked against: worked examples and, on the dense ViT of digits, both scores in numpy
-from its blocks' inputs and outputs, equal to 1e-6. The authors' repository holds no
-code.
+All blocks start at `high` bits. The least important first, they go to `low` bits until
+the average holds. A model is skipped if lowering every block that may be lowered is not
+enough.
+
+Arguments:
+    average_bits: stored bits per weight, averaged over the weights of all layers in
+        `methods.parts.network.layers.prunable`, float16 scales and uint8 zero points
+        included; never exceeded; 32 leaves the model as it is
+    score: what ranks the blocks: "lim", measured on the calibration images, or "zd",
+        which needs no images
+    high: width of the codes of the important blocks
+    low: width of the codes of the others; must be below `high`
+
+Assumed:
+    - The base quantiser is RTN with the grids of
+      `methods.parts.quantization.quantize`, after batch norms are folded. The paper
+      also uses GPTQ.
+    - 2 bits are in groups of 64 weights instead of 128.
+    - Stem, classifier and depth-wise convolutions get 8 bits and are not in the
+      average.
+    - The average is over weights, where the paper counts blocks.
+    - For ZD, a block's layers are flattened together, and z is signed: a weight far
+      below the mean does not count.
+    - In a CNN a residual block is a block, and a position of the map is a token.
+    - With LIM, blocks without an identity shortcut stay at `high` bits, as the cosine
+      is not defined there.
+    - Layers outside of any block always stay at `high` bits.
+
+Checked against:
+    - Worked examples.
+    - Both scores in numpy on the dense ViT of digits, from its blocks' inputs and
+      outputs: equal to 1e-6.
+    - There is no reference code: the authors' repository holds none.
 """
 
 from __future__ import annotations

@@ -1,29 +1,53 @@
 """L-GreCo: choose each layer's bits by a dynamic program over a table of errors and
 sizes, for the least total error within a budget.
 
-Alimohammadi, Markov, Frantar, Alistarh, L-GreCo: Layerwise-Adaptive Gradient
-Compression for Efficient and Accurate Deep Learning, MLSys 2024, arXiv 2210.17357. The
-paper chooses how each layer's *gradients* are compressed in distributed training: D[l,
-j] = min over options v of D[l-1, j - e(l, v)] + size(l, v) with errors in whole
-buckets, the least size whose total error is that of a uniform choice. Here it allots
-the bits of *weights*, roles swapped: the least total error whose size is `average_bits`
-a weight, float16 scales and uint8 zero points included; never above.
+Alimohammadi, Markov, Frantar, Alistarh, "L-GreCo: Layerwise-Adaptive Gradient
+Compression for Efficient and Accurate Deep Learning", MLSys 2024, arXiv 2210.17357.
 
-ASSUMED: as the paper is about gradients, options are 2, 3, 4, 6 and 8 bits by
-round-to-nearest (grids of `methods.parts.quantization.quantize`), batch norms folded
-first; stem, classifier and depth-wise convolutions get 8 bits and are not in the
-average. The table holds squared errors, which add up (the paper's are not squared):
-"weight" is |W - Q|^2; "output" tr((W - Q) H (W - Q)^T), H = 2/N sum x x^T of the
-layer's inputs in the model not yet rounded; "slope" that times how much it moves the
-logits, KL(dense || model) / error with this layer alone at 3 bits on 256 images. Sizes
-are counted in their greatest common divisor, which makes the table exact, or rounded up
-to 100,000 buckets where that is too fine. 32 bits keep the model.
+The paper chooses how strongly each layer's *gradients* are compressed in distributed
+training. Option v of layer l makes the error e(l, v), in whole buckets, and takes
+size(l, v). D[l, j] is the least size that the first l layers can have within a total
+error of j:
 
-Checked against: github.com/LGrCo/L-GreCo at 13942f0, the dynamic program of its hook
-(lgreco_hook.py, cut out and run on the same tables of 3 to 15 layers and 3 to 8
-options, roles as there): the same choice in 60 of 60; with roles as here, dp_search.py
-of github.com/IST-DASLab/EvoPress at 50888a0, on the same tables of 2 to 19 layers: the
-same choice in 100 of 100; a worked example; trying all choices of random tables.
+    D[l, j] = min over options v of D[l-1, j - e(l, v)] + size(l, v)
+
+The paper's answer is the least size whose total error is that of a uniform choice.
+
+Here the same program allots the bits of *weights*, with the roles of error and size
+swapped: it finds the least total error among the choices whose size is within
+`average_bits` a weight. Float16 scales and uint8 zero points count as size, and the
+average is never exceeded. A model that needs more even with all layers at 2 bits is
+skipped.
+
+Arguments:
+    average_bits: stored bits a weight, scales and zero points included, that the layers
+        may have on average; well above 8, all get 8 bits; 32 keeps the model
+    error: how the error of a rounded weight Q is measured: "weight" by |W - Q|^2;
+        "output" by tr((W - Q) H (W - Q)^T), where H = 2/N sum x x^T over the N input
+        rows x of the layer in the model not yet rounded; "slope" by the output error
+        times KL(dense || model) / error, which is how much such an error moves the
+        logits, both taken with this layer alone at 3 bits, the KL on 256 images
+
+Assumed:
+    - As the paper is about gradients, the options are this benchmark's: 2, 3, 4, 6 and
+      8 bits by round-to-nearest, with the grids of
+      `methods.parts.quantization.quantize`.
+    - The table holds squared errors, measured in any of the three ways of `error`,
+      because squared errors add up; the paper's are not squared.
+    - Batch norms are folded into the convolutions first.
+    - Stem, classifier and depth-wise convolutions get 8 bits and are not in the
+      average.
+    - Sizes are counted in their greatest common divisor, which makes the table exact.
+      Where that is too fine, they are rounded up to 100,000 buckets.
+
+Checked against:
+    - github.com/LGrCo/L-GreCo at 13942f0, the dynamic program of its hook
+      (lgreco_hook.py, cut out), run on the same tables of 3 to 15 layers and 3 to 8
+      options with its own roles of error and size: the same choice in 60 of 60.
+    - github.com/IST-DASLab/EvoPress at 50888a0, dp_search.py, whose roles are the ones
+      here, on the same tables of 2 to 19 layers: the same choice in 100 of 100.
+    - In the tests: a worked example, and random tables on which it is as good as trying
+      all choices.
 """
 
 from __future__ import annotations

@@ -1,23 +1,43 @@
 """LoRC, low-rank compensation: round the weights, then add the best matrix of low rank
 for what the rounding lost, as two thin layers.
 
-Yao, Wu, Li, Youn, He, ZeroQuant-V2: Exploring Post-training Quantization in LLMs from
-Comprehensive Study to Low Rank Compensation, arXiv 2303.08302. W^ = Q(W), E = W - W^ =
-U S V^T, A = U_m S_m^1/2 (O, m), B = S_m^1/2 V_m^T (m, I), y = W^ x + A (B x) + bias; W^
-in `base_bits` bits, A and B in 8, one grid per column of A and row of B. A convolution
-is the matrix O x (I kh kw): B is kh x kw to m channels, A is 1 x 1. All Conv2d and
-Linear but stem, classifier and depth-wise convolutions, which get 8 bits and no
-correction; batch norms are folded first.
+Yao, Wu, Li, Youn, He, "ZeroQuant-V2: Exploring Post-training Quantization in LLMs from
+Comprehensive Study to Low Rank Compensation", 2023, arXiv 2303.08302.
 
-ASSUMED: Q is RTN with the grids of `methods.parts.quantization.quantize` (the paper's
-finer groups and GPTQ as Q are not offered); `rank` is the largest m, and a layer gets
-the largest m up to it that adds at most one bit per weight, scales included, none if
-that is 0: beyond, one bit more for W^ is cheaper. A share of the width such as 0.02
-min(O, I) is for layers wider than those of the small tracks. The activation-weighted
-variant (LQER) is not offered. 32 bits keep the model.
+W^ = Q(W) is the rounded weight (O, I), and E = W - W^ = U S V^T the singular value
+decomposition of its error. Its m largest singular values make two thin factors,
 
-Checked against: the Eckart-Young theorem (error^2 = sum of the dropped s^2) and a
-planted error of rank one, which is found; no reference code was run.
+    A = U_m S_m^1/2 (O, m),  B = S_m^1/2 V_m^T (m, I),
+
+and the layer computes
+
+    y = W^ x + A (B x) + bias.
+
+A and B are stored in 8 bits, one grid per column of A and per row of B. A convolution
+of kernel kh x kw is the matrix O x (I kh kw): B is a kh x kw convolution to m channels,
+and A is a 1 x 1 convolution.
+
+All Conv2d and Linear are corrected but stem, classifier and depth-wise convolutions,
+which get 8 bits and no correction. Batch norms are folded first.
+
+Arguments:
+    base_bits: width of the codes of W^; 32 leaves the model as it is
+    rank: the largest m; a layer may get a smaller one, or no correction at all
+
+Assumed:
+    - Q is RTN with the grids of `methods.parts.quantization.quantize`. The paper's
+      finer groups, and GPTQ as Q, are not offered.
+    - A layer gets the largest m up to `rank` that adds at most one bit per weight,
+      scales included, and no correction if that m is 0. Beyond that cost, one bit more
+      for W^ is cheaper.
+    - `rank` is a number and not a share of the width such as 0.02 min(O, I), which is
+      for layers wider than those of the small tracks.
+    - The activation-weighted variant (LQER) is not offered.
+
+Checked against:
+    - The Eckart-Young theorem: error^2 = sum of the dropped s^2.
+    - A planted error of rank one, which is found.
+    - No reference code was run.
 """
 
 from __future__ import annotations

@@ -1,28 +1,48 @@
 """LoRD: factorise layers at one go, each projected onto the main directions of the
 outputs that it has in the original model.
 
-Kaushal, Vaidhya, Rish, LoRD: Low-Rank Decomposition of Monolingual Code LLMs for
-One-Shot Compression, 2023, arXiv 2309.14021. The statistics of all layers come from one
-pass of the original model: the covariance of the outputs y = W x + b, whose r first
-eigenvectors V give W ~= V (V^T W), a layer of r outputs and one that brings them back.
-Then all are replaced; nothing is trained. `rho` is the share of a layer's weights that
-its pair keeps: r = floor(rho m n / (m + n)) for a matrix of m x n, at least 1, the same
-for all types of layers. All Conv2d and Linear but stem, classifier and depth-wise
-convolutions; a layer that would not get smaller stays, and at rho = 1 all do.
-`tolerance` leaves alone each layer that, replaced on its own, moves the predictions by
-more than so many nats (KL on 128 calibration images).
+Kaushal, Vaidhya, Rish, "LoRD: Low-Rank Decomposition of Monolingual Code LLMs for
+One-Shot Compression", 2023, arXiv 2309.14021.
 
-ASSUMED: outputs are centred and their mean kept in the second bias (never worse in mean
-squared error); a convolution's outputs are counted per position of the map, and its
-pair is kh x kw to r channels, then 1 x 1; qkv stays fused, with one rank for all three;
-the tolerance is on the KL of single layers and infinite by default, where the paper
-looks at perplexity over a grid of ranks; ranks are not rounded to multiples of 32; the
-statistics of batch norms, where there are any, are re-estimated on the calibration
-images.
+One pass of the original model over the calibration images gives the covariance of every
+layer's outputs y = W x + b. Its r first eigenvectors V give
 
-Checked against: closed forms only, as no code was published: the mean squared error of
-a layer's outputs is the sum of the dropped eigenvalues, and is never above that of the
-truncated SVD of the same rank.
+    W ~= V (V^T W)
+
+that is, a layer of r outputs and one that brings them back. Then all layers are
+replaced; nothing is trained.
+
+The rank of an m x n matrix follows from rho, the share of its weights that the pair
+keeps, the same for all types of layers:
+
+    r = floor(rho m n / (m + n)), at least 1
+
+All Conv2d and Linear are factorised but stem, classifier and depth-wise convolutions. A
+layer that would not get smaller stays.
+
+Arguments:
+    rho: the share of each layer's weights that its pair keeps; 1 keeps the model
+    tolerance: nats by which a layer, replaced on its own, may move the predictions (KL
+        on 128 calibration images); one that moves them by more is left alone; infinity
+        replaces all
+
+Assumed:
+    - Outputs are centred and their mean is kept in the second bias, which is never
+      worse in mean squared error.
+    - A convolution's outputs are counted per position of the map. Its pair is kh x kw
+      to r channels, then 1 x 1.
+    - qkv stays fused, with one rank for all three.
+    - The tolerance is on the KL of single layers and infinite by default; the paper
+      looks at perplexity over a grid of ranks.
+    - Ranks are not rounded to multiples of 32.
+    - The statistics of batch norms, where there are any, are re-estimated on the
+      calibration images.
+
+Checked against:
+    - Closed forms only, as no code was published: the mean squared error of a layer's
+      outputs is the sum of the dropped eigenvalues.
+    - The truncated SVD of the same rank: the mean squared error here is never above
+      that of the SVD.
 """
 
 from dataclasses import dataclass

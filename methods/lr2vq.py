@@ -1,36 +1,66 @@
 """LR2VQ: cut weights into pieces, write each piece in fewer dimensions than it has
 entries, and let the pieces share a few points there.
 
-Zhu, Zhou, Zhong, Learning Low-Rank Representations for Model Compression, 2022, arXiv
-2211.11397; pieces as in Martinez et al., Permute, Quantize, and Fine-tune, CVPR 2021,
-arXiv 2010.15703. The pieces of a layer, W (N, m), m = 9 for a 3 x 3 convolution (one
-kernel) and 4 along the inputs for a 1 x 1 or Linear, are Z P with Z (N, d~) and a
-projection P (d~, m) of the layer. Stage 1 starts at W's SVD, Z = U S, P = V^T, and
-trains Z and P. Stage 2 puts the rows of Z into k clusters, W = C[a] P, and trains C and
-P with the codes a fixed. The file holds indices, packed or Huffman-coded, and C and P
-in float16: N log2 k + 16 (k d~ + d~ m) bits a layer, or fewer. `index_bits` is log2 k
-for all Conv2d and Linear but stem, classifier and depth-wise convolutions, which are
-rounded to 8 bits as in rtn. Batch norms are folded first, as the file cannot hold a
-table and a scale per channel.
+Zhu, Zhou, Zhong, "Learning Low-Rank Representations for Model Compression", 2022, arXiv
+2211.11397; pieces as in Martinez et al., "Permute, Quantize, and Fine-tune", CVPR 2021,
+arXiv 2010.15703.
 
-ASSUMED: k <= N / 4; what d~ < m saves buys clusters, the most (a power of two, at most
-N / 4) that are stored no longer than k centroids of m entries, so that all d~ compare
-at equal bits: at equal k none can beat d~ = m, since C P is itself a table of m
-columns. `rank` is d~ / m; None takes the d~ of least ||W - C[a] P||^2 before training,
-on W's SVD after a few of Lloyd's steps (a surrogate). On the models of digits that is
-d~ = m in every layer of m = 4 and nearly all of m = 9, which is plain product
-quantisation; rank 1 is that everywhere (P multiplied out). `share` of the track's
-fine-tuning epochs are stage 1, the others stage 2, each with its own warm-up and decay,
-at `learning_rate`, or else the track's, which plain SGD may not stand: a step of P
-changes every piece, by the square of Z; biases, norms and tokens are trained along.
-Codes stay fixed: giving each piece, every epoch, the row of C P nearest to what it was
-after stage 1 lost 0.5 to 18 points on resnet in four runs of four (one seed). Lloyd's
-steps start at random rows; a cluster without rows starts anew at the row of largest
-error. 32 bits mean that the model stays as it is.
+A layer's weight is cut into N pieces of m entries, W (N, m). For a 3 x 3 convolution a
+piece is one kernel, m = 9; for a 1 x 1 convolution or a Linear it is 4 neighbouring
+inputs, or the largest number below that divides theirs. The pieces are Z P, with Z (N,
+d~) and a projection P (d~, m) of the layer.
 
-Checked against: scikit-learn's KMeans (Lloyd) from the same start: the same clusters,
-centroids to 1e-4. The authors published no code. In the tests: three limiting cases
-(rank one, as many clusters as rows, all dimensions); bits and choices by hand.
+Stage 1 starts at W's SVD, Z = U S, P = V^T, and trains Z and P. Stage 2 puts the rows
+of Z into k clusters with centroids C (k, d~),
+
+    W = C[a] P,
+
+and trains C and P, with the codes a fixed.
+
+The file holds the indices a, packed or Huffman-coded, and C and P in float16:
+
+    N log2 k + 16 (k d~ + d~ m) bits
+
+a layer, or fewer. Batch norms are folded first, as the file cannot hold a table and a
+scale per channel.
+
+Arguments:
+    index_bits: log2 k where d~ = m, for all Conv2d and Linear but stem, classifier and
+        depth-wise convolutions, which are rounded to 8 bits as in rtn; where d~ < m, k
+        is what equal bits allow; 32 leaves the model as it is
+    rank: d~ / m; 1 is plain product quantisation everywhere (P is multiplied out); null
+        chooses d~ for each layer by its error before training
+    share: share of the track's fine-tuning epochs that stage 1 takes, the rest being
+        stage 2; 0 clusters the SVD as it is, 1 trains nothing after clustering
+    learning_rate: learning rate of both stages; null takes the track's, at which plain
+        SGD may diverge: a step of P changes every piece, by the square of Z
+
+Assumed:
+    - k <= N / 4, but at least 2.
+    - What d~ < m saves buys clusters. Their number is the largest power of two, at most
+      N / 4, that is stored no longer than the k centroids of m entries would be, so
+      that all d~ compare at equal bits. At equal k none can beat d~ = m, since C P is
+      itself a table of m columns.
+    - Where no such table fits, a layer keeps d~ = m.
+    - With `rank` null, a layer takes the d~ of least ||W - C[a] P||^2 before training,
+      on W's SVD after a few of Lloyd's steps. This is a surrogate.
+    - On the models of digits, null chooses d~ = m in every layer of m = 4 and nearly
+      all of m = 9, which is plain product quantisation.
+    - Each stage has its own warm-up and decay.
+    - Biases, norms and tokens are trained along.
+    - Codes stay fixed. Giving each piece, every epoch, the row of C P nearest to what
+      it was after stage 1 lost 0.5 to 18 points on resnet in four runs of four (one
+      seed).
+    - Lloyd's steps start at random rows. A cluster without rows starts anew at the row
+      of largest error.
+
+Checked against:
+    - scikit-learn's KMeans (Lloyd) from the same start: the same clusters, centroids to
+      1e-4.
+    - There is no reference code: the authors published none.
+    - In the tests: three limiting cases (rank one, as many clusters as rows, all
+      dimensions).
+    - In the tests: bits and choices by hand.
 """
 
 from __future__ import annotations
@@ -144,8 +174,8 @@ def cluster(layer: Layer, k: int, draw: torch.Generator) -> None:
 
 @dataclass(frozen=True)
 class LR2VQ(Method):
-    """Let pieces share 2^`index_bits` points of d~ dimensions, `rank` m of them, or
-    those of least error if None.
+    """Train the pieces of each layer as Z P, let them share a table no longer than
+    2^`index_bits` pieces, and train that.
     """
 
     index_bits: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 32] = 8

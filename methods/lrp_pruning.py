@@ -3,32 +3,67 @@ relevance of the true class flows, in steps, without any training.
 
 Yeom, Seegerer, Lapuschkin, Binder, Wiedemann, Mueller, Samek, "Pruning by explaining: a
 novel criterion for deep neural network pruning", Pattern Recognition 115, 2021, arXiv
-1912.08881. The paper's regime of scarce data: a few labelled samples per class and no
-fine-tuning. Relevance 1 of the true class is handed down layer by layer, on a copy
-whose batch norms are folded: z+ rule without bias for convolutions, epsilon rule for
-Linear, ReLU and ReLU6 pass it on, sums and average pooling split it in proportion to
-what they add, max pooling gives it to the winner. Since R = a c with c the gradient
-that arrives at an activation a, only convolutions and ReLU6 need another gradient than
-their own; epsilon stands at the logits alone (elsewhere it changes 1e-6 of a share).
-S_i = sum |R| over samples and positions of unit i. Scores are not normalised per layer;
-all units are ranked in one list; `step` of the original number of units goes at a time,
-the last step only as far as the budget. The z^B rule of the first convolution only
-tells pixels apart and no score reads it, so z+ stands there and no pixel bounds are
-needed. Relevance of an output that has no positive term (z = 0) is lost, as in the
-authors' code.
+1912.08881.
 
-ASSUMED: only free units are ranked and counted; the last unit of a group stays; S of an
-expansion channel is the sum over its point- and depth-wise convolution; ViT and Mixer
-have no conv rules, so that S of a hidden unit or head is |input x gradient| of the
-logit where fc2 or proj reads it, divided by the logit as in a CNN; `per_class` = 10
-samples (the authors' code sweeps all of train). `bn_passes` re-estimates the norms at
-the end (not in the paper; 0: as the paper). Squeeze-and-excitation multiplies
-activations, for which there is no rule: skipped.
+This is the paper's regime of scarce data: a few labelled samples per class and no
+fine-tuning. Relevance 1 of the true class is handed down from its logit to the input,
+layer by layer, on a copy of the model whose batch norms are folded.
 
-Checked against: github.com/seulkiyeom/LRP_pruning at 1844971, its autograd rules put
-into our trained models, z^B included, in float64: S of every group within 2e-5 of the
-largest on the digits ResNet and MobileNetV2 and on ResNet-20. In the tests: a worked
-example, conservation, the rule written out with matrices.
+A convolution shares its relevance out by the z+ rule, in proportion to the positive
+products of input and weight, without bias. A Linear layer follows the epsilon rule, in
+proportion to all products. ReLU and ReLU6 pass relevance on. Sums and average pooling
+split it in proportion to what they add, and max pooling gives it to the winner.
+
+The relevance of an activation a is
+
+    R = a c
+
+with c the gradient that arrives at a. So automatic differentiation does most of the
+work: only convolutions and ReLU6 need another gradient than their own. Epsilon, which
+keeps denominators away from 0, stands at the logits alone; elsewhere it would change
+1e-6 of a share.
+
+The score of unit i sums over all samples and positions:
+
+    S_i = sum |R|
+
+Scores are not normalised per layer; all units are ranked in one list, and anew before
+each step.
+
+Arguments:
+    macs: multiply-accumulates (MACs) that may be left, as a share of dense's; 1 keeps
+        dense as it is
+    step: share of the original number of units that goes at a time, the last time only
+        as many as the budget asks for; 1 ranks them only once
+    per_class: labelled samples of each class on which relevance is taken
+    bn_passes: passes over the calibration images by which the statistics of batch norms
+        are re-estimated at the end; 0 leaves them, as the paper does
+
+Assumed:
+    - Only free units (`methods.parts.pruning.channels`: those that nothing outside of
+      their block is coupled to) are ranked and counted; the last unit of a group stays.
+    - The first convolution follows the z+ rule as well, so that no pixel bounds are
+      needed. The z^B rule for it only tells pixels apart, and no score reads that.
+    - Relevance of an output that has no positive term (z = 0) is lost, as in the
+      authors' code.
+    - An expansion channel is read by its depth-wise and by its point-wise convolution;
+      its S is the sum over both.
+    - No score of a ViT or Mixer depends on the rule for convolutions. S of a hidden
+      unit or head is |input x gradient| of the logit where fc2 (of an MLP) or proj (of
+      attention) reads it, divided by the logit as in a CNN.
+    - Relevance is taken on 10 samples per class; the authors' code sweeps all of the
+      training images.
+    - Deviation: the statistics of batch norms are re-estimated at the end, which the
+      paper does not do.
+    - Models with squeeze-and-excitation are skipped: it multiplies activations, for
+      which the paper has no rule.
+
+Checked against:
+    - github.com/seulkiyeom/LRP_pruning at 1844971, its autograd rules put into our
+      trained models, z^B included, in float64: S of every group within 2e-5 of the
+      largest on the digits ResNet and MobileNetV2 and on ResNet-20.
+    - In the tests: a worked example; conservation (without biases the relevance of a
+      sample is 1 at every layer); the rule written out with matrices.
 """
 
 from __future__ import annotations
@@ -151,8 +186,8 @@ def reference(split: Split, per_class: int, generator: torch.Generator) -> Split
 
 @dataclass(frozen=True)
 class LRPPruning(Method):
-    """Keep `macs` of the multiply-accumulates, removing `step` of the units at a time,
-    ranked by `per_class` samples; then re-estimate the norms.
+    """Remove `step` of the units at a time, ranked on `per_class` samples, down to
+    `macs` of the multiply-accumulates; then re-estimate the norms.
     """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -1,35 +1,57 @@
 """LSQ, learned step size quantisation: train with rounded weights and activations, and
 train the step of each grid along with the weights.
 
-Esser, McKinstry, Bablani, Appuswamy, Modha, Learned Step Size Quantization, ICLR 2020,
-arXiv 1902.08153; signed activations by Bhalgat et al., LSQ+, CVPRW 2020, arXiv
-2004.09576. v^ = s round(clip(v / s, -Qn, Qp)); rounding passes gradients straight
-through, so that dv^/dv is 1 inside and 0 outside, and dv^/ds is round(v / s) - v / s
-inside, -Qn below and Qp above, times g = 1 / sqrt(N Qp), N the number of weights or of
-features per image. Weights: one step per tensor, Qn = 2^(b-1), Qp = 2^(b-1) - 1. Inputs
-of layers that are never negative: Qn = 0, Qp = 2^b - 1; others get an offset beta. Both
-start at s = 2 mean |v| / sqrt(Qp), inputs with an offset on the min-max grid of least
-error. `bits` is the width of weights and inputs of all Conv2d and Linear except stem,
-classifier and depth-wise convolutions, which get 8; attention's two products, norms,
-biases and residual sums stay float32. Trains the dense model for the track's
-fine-tuning budget; batch norms stay unfolded meanwhile. Afterwards they are folded,
-which multiplies the step of each row of codes (a negative gamma gives a negative step),
-and those steps are rounded to float16. The codes are what was trained; but few levels
-magnify the rounding of steps, so that outputs move, squared, by up to a fifth at 2
-bits, and accuracy by a few images either way.
+Esser, McKinstry, Bablani, Appuswamy, Modha, "Learned Step Size Quantization", ICLR
+2020, arXiv 1902.08153; for signed activations Bhalgat, Lee, Nagel, Blankevoort, Kwak,
+"LSQ+: Improving low-bit quantization through learnable offsets and better
+initialization", CVPRW 2020, arXiv 2004.09576.
 
-ASSUMED: beta is a whole number of steps, -Qn s, so that 0 stays a point of the grid, as
-padding and integer kernels want it; it gets g, too; inputs are seen, and steps started,
-on the first 128 calibration images; s is kept positive as |s|; the track's optimiser
-and rate for everything (Adam's, where the track has it, cancels g), no decay of steps;
-no distillation, and BatchNorm's statistics are not frozen at the end; 32 bits mean that
-the model stays as it is, untrained.
+A weight or input v is rounded to
 
-Checked against: torch._fake_quantize_learnable_per_tensor_affine (torch 2.13) at 2, 3,
-4 and 8 bits, signed, unsigned and with offsets: values and gradients of v equal, of s
-and Qn to 2e-5, but for values up to half a step beyond the last point, which torch
-takes as inside and the paper as outside. In the tests: worked gradients by hand, and
-what is stored against what was trained.
+    v^ = s round(clip(v / s, -Qn, Qp)).
+
+Rounding passes gradients straight through, so that dv^/dv is 1 inside the range and 0
+outside, and dv^/ds is round(v / s) - v / s inside, -Qn below and Qp above. The gradient
+of s is multiplied by g = 1 / sqrt(N Qp), where N is the number of weights, or of
+features per image.
+
+With b bits, a weight tensor has one step, Qn = 2^(b-1) and Qp = 2^(b-1) - 1. Inputs of
+layers that are never negative have Qn = 0 and Qp = 2^b - 1; others get an offset beta.
+Weights and inputs start at s = 2 mean |v| / sqrt(Qp), but inputs with an offset start
+on the min-max grid of least error, whose range is searched as in `rtn`.
+
+The dense model is trained for the track's fine-tuning budget, with its batch norms
+unfolded. Attention's two products, norms, biases and residual sums stay float32.
+
+Afterwards the batch norms are folded, which multiplies the step of each row of codes (a
+negative gamma gives a negative step), and those steps are rounded to float16. The codes
+are what was trained. But few levels magnify the rounding of steps, so that outputs
+move, squared, by up to a fifth at 2 bits, and accuracy by a few images either way.
+
+Arguments:
+    bits: width of weights and inputs of all Conv2d and Linear except stem, classifier
+        and depth-wise convolutions, which get 8; 32 leaves the model as it is,
+        untrained
+
+Assumed:
+    - beta is a whole number of steps, -Qn s, so that 0 stays a point of the grid, as
+      padding and integer kernels want it.
+    - The gradient of beta is multiplied by g, too. For inputs with an offset, g has
+      2^b - 1 in the place of Qp.
+    - Inputs are seen, and steps started, on the first 128 calibration images.
+    - s is kept positive as |s|.
+    - Everything is trained with the track's optimiser and rate. Adam's, where the track
+      has it, cancels g.
+    - Steps do not decay.
+    - There is no distillation, and BatchNorm's statistics are not frozen at the end.
+
+Checked against:
+    - torch._fake_quantize_learnable_per_tensor_affine (torch 2.13) at 2, 3, 4 and 8
+      bits, signed, unsigned and with offsets: values and gradients of v equal, of s and
+      Qn to 2e-5. Values up to half a step beyond the last point are excepted: torch
+      takes them as inside and the paper as outside.
+    - In the tests: worked gradients by hand.
+    - In the tests: what is stored against what was trained.
 """
 
 from dataclasses import dataclass

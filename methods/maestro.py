@@ -2,34 +2,68 @@
 components, so that the last ones can be cut off, as many as a budget asks.
 
 Horvath, Laskaridis, Rajput, Wang, "Maestro: Uncovering Low-Rank Structures via
-Trainable Decomposition", ICML 2024, arXiv 2308.14929. W = weight.flatten(1) = A B of
-full rank, A = U S^1/2, B = S^1/2 V^T. A step draws one pair (layer, b), all pairs in
-random order before one comes again, and trains on CE(full pass) + CE(pass with only the
-first b components of that layer; targets softmax(full), detached) + `lam` sum_i (||A[:,
-i:]|| + ||B[i:]||). The importance of component i is ||A[:, i:]|| ||B[i:]||, here as a
-share of that of its layer's first. After each epoch the components below `eps` are
-gone. `rho` is the share of all weights of the layers (Conv2d and Linear but stem,
-classifier and depth-wise ones, counted together) that remains: over all layers the
-least important component goes, until the layers fit. One whose pair would not be
-smaller becomes a dense layer again, with all its components, and counts as that; one
-component of each stays, even if that exceeds `rho`. 1 keeps dense, untrained.
+Trainable Decomposition", ICML 2024, arXiv 2308.14929.
 
-ASSUMED: the trained dense model is the start, instead of hundreds of epochs from
-scratch; `share` of the track's fine-tuning epochs train with ordered dropout, the
-others what is left, each part with its own warm-up and decay (1: the cut after
-training; 0: SVD with ranks by importance, fine-tuned); `rho`, where the paper cuts at a
-fixed importance and tunes `lam`; importances as shares, since a batch norm makes the
-scale of the weights before it meaningless (absolute ones cost 5 to 47 points of
-validation accuracy on digits at rho 0.25, share 0); the track's optimiser: AdamW
-divides `lam` by the size of the gradients. `share` and `lam` were chosen on validation
-images of digits; in so few epochs ordered dropout earns back what it takes from
-fine-tuning on vit alone, and 0 is better elsewhere. BatchNorm statistics are
-re-estimated at the end, on the calibration images.
+The weight of a layer, as the matrix W = weight.flatten(1), becomes the product A B of
+two trained factors of full rank. They start from the SVD W = U S V^T as A = U S^1/2 and
+B = S^1/2 V^T. Component i is column i of A together with row i of B. This is done to
+every Conv2d and Linear but the stem, the classifier and depth-wise convolutions.
 
-Checked against: github.com/SamuelHorvath/Maestro-LoD at 0003014: a LeNet decomposed by
-both, factors equal; 100 steps of SGD on the same images, with its sampler's cuts, at
-lam 0, 0.001 and 0.01: factors equal to 2e-7, importances to 1e-5, the same ranks at
-three thresholds. In the tests: a diagonal matrix by hand.
+Ordered dropout teaches the first components of a layer to do without the later ones.
+Each step draws one pair (layer, b), a layer and a number of its components; all pairs
+come, in random order, before one comes again. The loss of the step is
+
+    CE(full) + CE(partial, softmax(full)) + lam sum_i (||A[:, i:]|| + ||B[i:]||)
+
+"full" is the pass with all components, "partial" the pass in which the drawn layer has
+only its first b. The targets softmax(full) are detached. A[:, i:] and B[i:] are the
+components from i on, and the sum, a hierarchical group lasso, runs over the components
+of all layers.
+
+The importance of component i is ||A[:, i:]|| ||B[i:]||, which falls with i; here it is
+taken as a share of that of its layer's first component. After each epoch of ordered
+dropout, components of less importance than `eps` are removed for good.
+
+Then the ranks are cut to the budget: over all layers, the least important component
+goes, until the layers fit. A layer whose two factors would not be smaller than W
+becomes a dense layer again, with all the components that it had before the cut, and
+counts as one. One component of each layer stays, even if that exceeds the budget. The
+result is fine-tuned.
+
+Arguments:
+    rho: share of the weights of these layers, counted together, that remains; 1 keeps
+        dense, untrained
+    share: share of the track's fine-tuning epochs that train with ordered dropout,
+        before the cut; the others train what is left. 1 cuts after all training; 0 is
+        an SVD with ranks by importance, fine-tuned. Chosen on validation images of
+        digits. In so few epochs it is only on the vit that ordered dropout earns back
+        what it takes from fine-tuning; elsewhere 0 is better.
+    lam: weight of the lasso in the loss; 0 switches it off. Chosen on validation images
+        of digits.
+    eps: importance, as a share of that of the layer's first component, below which a
+        component is removed after an epoch; 0 leaves all of them to the cut
+
+Assumed:
+    - Training starts from the trained dense model. The paper trains for hundreds of
+      epochs from scratch.
+    - The track's fine-tuning epochs are split in two parts, before and after the cut,
+      each with its own warm-up and decay.
+    - Deviation: the cut follows from a budget, `rho`. The paper cuts at a fixed
+      importance and tunes `lam`.
+    - Importances are shares, since a batch norm makes the scale of the weights before
+      it meaningless. Absolute ones cost 5 to 47 points of validation accuracy on digits
+      at rho 0.25, share 0.
+    - The optimiser is the track's. AdamW scales its steps by the size of the gradients,
+      and so divides `lam` by it.
+    - BatchNorm statistics are re-estimated at the end, on the calibration images.
+
+Checked against:
+    - github.com/SamuelHorvath/Maestro-LoD at 0003014, a LeNet decomposed by both:
+      factors equal.
+    - Its training: after 100 steps of SGD on the same images, with its sampler's cuts,
+      at lam 0, 0.001 and 0.01, factors are equal to 2e-7 and importances to 1e-5, and
+      three thresholds give the same ranks.
+    - In the tests: a diagonal matrix by hand.
 """
 
 from __future__ import annotations
@@ -217,8 +251,8 @@ def plain(part: Factored, r: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Maestro(Method):
-    """Keep `rho` of the weights as factors, chosen after `share` of the fine-tuning
-    budget with ordered dropout; 1 keeps dense, untrained.
+    """Train factors with ordered dropout for `share` of the epochs, cut them to `rho`
+    of the weights, and fine-tune what is left.
     """
 
     rho: Annotated[float, Field(gt=0, le=1)] = 0.5

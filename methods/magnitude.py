@@ -1,14 +1,25 @@
 """Global magnitude pruning: zero the smallest weights of all layers together.
 
 Han, Pool, Tran, Dally, "Learning both weights and connections for efficient neural
-networks", NeurIPS 2015: score |w|; here one-shot, without retraining. All prunable
-weights are ranked in one list and exactly k = round(s n) are zeroed, ties broken by
-position. The weights are ranked as trained, before any BatchNorm
-folding. Afterwards BatchNorm statistics are re-estimated on the calibration images
-(`bn_passes`; a convention of this benchmark).
+networks", NeurIPS 2015, arXiv 1506.02626.
 
-Checked against: a worked example and torch.nn.utils.prune.global_unstructured
-(same masks).
+The score of a weight is |w|. All n prunable weights of the model (those of every layer
+but stem, classifier and depth-wise convolutions) are ranked in one list, and exactly
+the k = round(s n) lowest are zeroed: a layer of small weights loses more than others.
+Ties are broken by position: the earlier weight goes. The weights are ranked as trained,
+before any BatchNorm folding.
+
+Arguments:
+    sparsity: s, the share of all prunable weights together that becomes zero
+    bn_passes: passes over the calibration images by which the statistics of batch norms
+        are re-estimated afterwards (a convention of this benchmark); 0 leaves them
+
+Assumed:
+    - Deviation: pruning is one-shot, without the retraining of the paper.
+
+Checked against:
+    - A worked example.
+    - torch.nn.utils.prune.global_unstructured: same masks.
 """
 
 from __future__ import annotations

@@ -2,27 +2,46 @@
 remove the channels with the smallest scales, then fine-tune.
 
 Liu, Li, Shen, Huang, Yan, Zhang, "Learning Efficient Convolutional Networks through
-Network Slimming", ICCV 2017, arXiv 1708.06519. In the sparse phase each step adds the
-subgradient s sign(gamma) of s sum |gamma| to the gradient; then the |gamma| of all
-groups are ranked in one list, the lowest go, and training goes on with s = 0. A removed
-channel's shift beta goes with it. s = 0 ranks the scales of a model that was merely
-trained on. The scales are those of the last BatchNorm of a group of free channels
+Network Slimming", ICCV 2017, arXiv 1708.06519.
+
+A batch norm multiplies each channel by a learned scale gamma. In the sparse phase the
+loss has the penalty s sum |gamma|: each step adds its subgradient
+
+    s sign(gamma)
+
+to the gradient. Then the |gamma| of all groups of channels are ranked in one list and
+the channels with the lowest go, each with its shift beta. After that s = 0 and training
+goes on.
+
+The scales are those of the last BatchNorm of a group of free channels
 (`methods.parts.pruning.channels`): bn1 in a BasicBlock, bn1 and bn2 in a Bottleneck,
-bn2 in an InvertedResidual. The paper also drops channels where a pre-activation block
-reads the residual stream; our blocks are post-activation and have no norm there.
+bn2 in an InvertedResidual.
 
-ASSUMED: the dense model is the start (the paper trains from scratch, 160 epochs each
-phase) and both phases share the track's fine-tuning budget, `share` of it sparse, each
-with its own warm-up and decay; only the scales that are ranked are penalised, where the
-authors penalise every norm; how many channels go is what meets the MACs budget, the
-best of each group stays; s is above the paper's 1e-4 and 1e-5, because few steps have
-to move the scales. The subgradient joins the gradient before the optimiser, as in the
-paper: AdamW then judges s against the scales' own gradients, SGD against the scales'
-size.
+The paper also drops channels where a pre-activation block reads the residual stream.
+That is not offered: our blocks are post-activation and have no norm there.
 
-Checked against: github.com/Eric-mingjie/network-slimming at b395dc0: its penalty step
-run beside ours (50 steps of SGD with momentum, all parameters equal) and its global
-threshold (the same channels at 10, 40 and 70 % of 48).
+Arguments:
+    macs: multiply-accumulates (MACs) that may be left, as a share of dense's; 1 keeps
+        dense as it is
+    s: weight of the penalty; 0 ranks the scales of a model that was merely trained on
+    share: share of the track's fine-tuning budget that the sparse phase takes; 0 ranks
+        the scales of dense itself, 1 leaves nothing for fine-tuning after the removal
+
+Assumed:
+    - Deviation: the dense model is the start; the paper trains from scratch.
+    - Deviation: both phases share the track's fine-tuning budget, each with its own
+      warm-up and decay; the paper takes 160 epochs for each phase.
+    - Only the scales that are ranked are penalised; the authors penalise every norm.
+    - How many channels go is what meets the MACs budget; the best of each group stays.
+    - s is above the paper's 1e-4 and 1e-5, because few steps have to move the scales.
+    - The subgradient joins the gradient before the optimiser, as in the paper. What s
+      achieves therefore depends on the optimiser: under AdamW it counts against the
+      scales' own gradients, under SGD against the scales' size.
+
+Checked against:
+    - github.com/Eric-mingjie/network-slimming at b395dc0: its penalty step run beside
+      ours (50 steps of SGD with momentum, all parameters equal), and its global
+      threshold (the same channels at 10, 40 and 70 % of 48).
 """
 
 from __future__ import annotations
@@ -67,8 +86,8 @@ def importance(gammas: Sequence[nn.Parameter]) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class NetworkSlimming(Method):
-    """Keep `macs` of the multiply-accumulates after training `share` of the budget with
-    penalty `s`; 1 keeps dense, untrained.
+    """Train on for `share` of the budget with penalty `s`, remove channels down to
+    `macs` of the multiply-accumulates, and fine-tune.
     """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5

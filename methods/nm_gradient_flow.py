@@ -3,32 +3,62 @@ weights of each block fade out of the forward pass.
 
 Bambhaniya, Yazdanbakhsh, Subramanian, Kao, Agrawal, Evci, Krishna, "Progressive
 Gradient Flow for Robust N:M Sparsity Training in Transformers", 2024, arXiv 2402.04744.
-N of every M consecutive weights along the input channels are kept (convolutions: in the
-order out, kh, kw, in), chosen anew at every forward pass by |W| in float32, ties losing
-at the lower index. Mask decay (MdGf) trains with W (mask + (1 - mask) beta), beta
-falling linearly or exponentially; structure decay (SdGf) uses binary masks: stepwise
-(M-1):M, M/2:M, ..., N:M, or geometric 8N:8M, 4N:4M, 2N:2M, N:M. As in the paper the
-model is new, trained by the track's recipe for training from scratch; the weights of
-the dense model play no part.
 
-ASSUMED: 5 % of the steps dense before and 10 % with the final binary mask after the
-decay (the code's defaults are 0); beta ends at 0.01 (exponential) or 0 (linear);
-`gradient`: "chain" follows the chain rule, so that it fades with beta (our reading of
-the paper), "ste" passes it unscaled, as the released code does; all of `prunable` (in a
-ViT: qkv, proj, fc1, fc2), convolutions and mixers included. A layer whose input
-channels M does not divide stays dense (M = 16 on digits: 6 of 19 in resnet with 3 % of
-the weights, 3 of 14 in mobilenet with 18 %, 6 of 24 in mixer with 2 %). Geometric
-blocks wider than a row run on into the next row, as in the released code; where they do
-not divide a layer's weights it is still dense in that frame. What the released code
-does otherwise by mistake (it loses a bias, and swaps positional arguments) is not
-followed.
+N of every M consecutive weights along the input channels are kept (a convolution is
+read in the order out, kh, kw, in). The mask, 1 at these weights and 0 at the others, is
+chosen anew at every forward pass: by |W| in float32, and of equal weights those at the
+lower index lose.
 
-Checked against: the authors' autograd functions
-(github.com/abhibambhaniya/progressive_gradient_flow_nm_sparsity @4ee44a4, an
-indentation repaired), run side by side: weights and straight-through gradients bit for
-bit the same in 144 cases (linear, exponential, step; Linear and Conv2d), the same
-frames of structure decay to within an epoch in 10; a worked example; beta = 1 trains as
-without, bit for bit.
+In mask decay (MdGf) the other weights fade: the forward pass uses
+
+    W (mask + (1 - mask) beta)
+
+and beta falls from 1, linearly or exponentially. In structure decay (SdGf) all masks
+are binary and become sparser, for equal times: stepwise (M-1):M, M/2:M, ..., N:M, or
+geometric 8N:8M, 4N:4M, 2N:2M, N:M.
+
+As in the paper the model is new. It is trained by the track's recipe for training from
+scratch; the weights of the dense model play no part.
+
+Arguments:
+    n: N, how many weights of each block are kept; n = m keeps dense as it is
+    m: M, how many consecutive weights make a block
+    decay: how the weights outside the mask leave the forward pass: "linear" and
+        "exponential" are mask decay, "stepwise" and "geometric" structure decay
+    gradient: what of the gradient reaches the weights outside the mask: "chain" follows
+        the chain rule, so that it fades with beta and is 0 in structure decay; "ste"
+        passes it unscaled, straight through
+    dense_share: share of the training steps that come before the decay and use all
+        weights; 0 lets the decay begin at once
+    binary_share: share of the training steps that come after the decay and use the
+        final binary mask; 1 (then `dense_share` is 0) is plain masked training
+
+Assumed:
+    - The first 5 % of the steps are dense and the last 10 % have the final binary mask;
+      the defaults of the released code are 0.
+    - By the end of the decay beta has come down to 0.01 (exponential) or 0 (linear).
+    - The gradient follows the chain rule, which is our reading of the paper; the
+      released code passes it unscaled, as "ste" does.
+    - All layers that `methods.parts.network.layers.prunable` lists take part: all but
+      stem, classifier and depth-wise convolutions. In a ViT these are qkv, proj, fc1
+      and fc2; convolutions and the layers of a mixer are included.
+    - A layer whose input channels M does not divide stays dense. With M = 16 on digits
+      these are 6 of 19 layers in resnet with 3 % of the weights, 3 of 14 in mobilenet
+      with 18 %, and 6 of 24 in mixer with 2 %.
+    - Geometric blocks wider than a row run on into the next row, as in the released
+      code. While the blocks are of a size that does not divide the number of a layer's
+      weights, that layer is still dense.
+    - Deviation: what the released code does otherwise by mistake is not followed: it
+      loses a bias, and it swaps positional arguments.
+
+Checked against:
+    - github.com/abhibambhaniya/progressive_gradient_flow_nm_sparsity at 4ee44a4, the
+      authors' autograd functions (an indentation repaired), run side by side with ours:
+      weights and straight-through gradients bit for bit the same in 144 cases (linear,
+      exponential, step; Linear and Conv2d); the same frames of structure decay, to
+      within an epoch, in 10 cases.
+    - In the tests: a worked example; with beta = 1 the model trains bit for bit as
+      without the method.
 """
 
 from __future__ import annotations
@@ -144,11 +174,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class NMGradientFlow(Method):
-    """Train a new model whose prunable layers keep `n` of every `m` weights; n = m
-    keeps dense.
-
-    decay: how the others fade; gradient: what of it reaches them; dense_share,
-    binary_share: of the steps, before and after the decay.
+    """Train a new model whose prunable layers keep `n` of every `m` weights, while the
+    others fade as `decay` says.
     """
 
     n: Annotated[int, Field(ge=1, le=64)] = 2

@@ -2,27 +2,52 @@
 ones stay small, then prune the smallest at once.
 
 Schwarz, Jayakumar, Pascanu, Latham, Teh, "Powerpropagation: a sparsity inducing weight
-reparameterisation", NeurIPS 2021, arXiv 2110.00296. w = theta |theta|^(alpha - 1),
-initialised so that w is what it would have been; the smaller a weight, the slower it
-moves. A new model is trained by the track's recipe for training from scratch, then
-exactly round(s n) of all prunable weights, the smallest |w|, are zeroed, and BatchNorm
-statistics are re-estimated (`bn_passes`; a convention of this benchmark). As adaptive
-optimisers divide the effect out again, training is by SGD with momentum at a learning
-rate and a weight decay of the method's own, whatever the track's optimiser; epochs,
-batch, warm-up and smoothing are the track's.
+reparameterisation", NeurIPS 2021, arXiv 2110.00296.
 
-ASSUMED: alpha 1.375; learning rate 0.3, chosen on validation images of digits (0.1 and
-0.3 on resnet and mobilenet, confirmed on mixer; none of 0.03, 0.1, 0.3 and 1 trains
-vit); weight decay 0.0005, not tuned; prunable layers and classifier are reparametrised,
-all others trained as usual; a layer that starts at zero (a mixer's head) is left as it
-is, since theta = 0 never learns; weight decay acts on theta and is divided by alpha, so
-that it shrinks w as fast as it would without; one ranking over all layers (the authors'
-notebook prunes layer by layer); no gradual pruning, which the paper adds on top.
+Each weight w is a signed power of a parameter theta, which is trained in its place:
 
-Checked against: a port of the authors' MNIST notebook
-(github.com/dlpbc/powerpropagation-pytorch @99e29ce), trained side by side with alpha
-1.375, 2 and 4: weights after 300 steps equal within 1.1e-5, masks by layer the same; a
-worked example; alpha = 1 trains as without, bit for bit.
+    w = theta |theta|^(alpha - 1)
+
+theta is initialised so that w is what it would have been without it. The smaller a
+weight, the slower it moves.
+
+A new model of dense's architecture is trained by the track's recipe for training from
+scratch. Then exactly round(s n) of all n prunable weights, the smallest |w|, are
+zeroed, and the statistics of batch norms are re-estimated.
+
+Adaptive optimisers divide the effect of the powers out again. Training is therefore by
+SGD with momentum, at a learning rate and a weight decay of the method's own, whatever
+the track's optimiser; epochs, batch, warm-up and label smoothing are the track's.
+
+Arguments:
+    sparsity: s, the share of all prunable weights together that becomes zero; 0 keeps
+        dense
+    alpha: the power; 1 trains the weights themselves
+    learning_rate: the highest learning rate of SGD, at the end of the warm-up
+    weight_decay: the weight decay that acts on w; 0 is none
+    bn_passes: passes over the calibration images by which the statistics of batch norms
+        are re-estimated afterwards (a convention of this benchmark); 0 leaves them
+
+Assumed:
+    - alpha is 1.375.
+    - The learning rate, 0.3, was chosen on validation images of digits: of 0.1 and 0.3
+      on resnet and mobilenet, and confirmed on mixer. None of 0.03, 0.1, 0.3 and 1
+      trains vit.
+    - The weight decay, 0.0005, was not tuned.
+    - Prunable layers and classifier are reparametrised, all others trained as usual.
+    - A layer that starts at zero (a mixer's head) is left as it is, since theta = 0
+      never learns.
+    - Weight decay acts on theta and is divided by alpha, so that it shrinks w as fast
+      as it would without powers.
+    - All layers are ranked in one list; the authors' notebook prunes layer by layer.
+    - Deviation: no gradual pruning, which the paper adds on top.
+
+Checked against:
+    - A port of the authors' MNIST notebook (github.com/dlpbc/powerpropagation-pytorch
+      @99e29ce), trained side by side with alpha 1.375, 2 and 4: weights after 300 steps
+      equal within 1.1e-5, masks by layer the same.
+    - A worked example.
+    - alpha = 1 trains as without, bit for bit.
 """
 
 from __future__ import annotations
@@ -75,7 +100,7 @@ def train_powers(model: nn.Module, data: Data, schedule: Schedule, alpha: float)
 @dataclass(frozen=True)
 class Powerpropagation(Method):
     """Train a new model with powers `alpha` as weights and zero the smallest `sparsity`
-    of the prunable ones; 0 keeps dense.
+    of the prunable ones.
     """
 
     sparsity: Sparsity = 0.8

@@ -1,13 +1,26 @@
 """Random pruning: zero a random share of each layer's weights (unstructured).
 
-The control of every pruning criterion (Blalock et al., "What is the state of neural
-network pruning?", MLSys 2020). Per layer, i.i.d. N(0, 1) scores are drawn from a
-generator that depends on the seed and the layer's name alone, and the k = round(s n)
-lowest are zeroed; densities are uniform over layers. Afterwards BatchNorm statistics
-are re-estimated on the calibration images (`bn_passes`; a convention of this
-benchmark), as for every one-shot pruning here.
+A control of this benchmark, without a paper of its own; see Blalock et al., "What is
+the state of neural network pruning?", MLSys 2020, arXiv 2003.03033.
 
-Checked against: exact counts and the expected overlap 0.5 of two masks at s = 0.5.
+This is the control of every pruning criterion: it has none. Each of the n weights of a
+layer gets a score, i.i.d. from N(0, 1), and the k = round(s n) lowest are zeroed. The
+scores come from a generator that depends on the seed and the layer's name alone.
+Densities are uniform: every layer keeps the same share, but for stem, classifier and
+depth-wise convolutions, which stay whole.
+
+Afterwards the statistics of batch norms are re-estimated on the calibration images, as
+for every one-shot pruning here.
+
+Arguments:
+    sparsity: s, the share of each layer's weights that becomes zero
+    bn_passes: passes over the calibration images by which the statistics of batch norms
+        are re-estimated afterwards (a convention of this benchmark); 0 leaves them
+
+Checked against:
+    - Exact counts: round(s n) zeros in every layer.
+    - The expected overlap 0.5 of two masks at s = 0.5 (the share of weights on which
+      they agree).
 """
 
 from __future__ import annotations

@@ -2,28 +2,55 @@
 gradient is largest.
 
 Evci, Gale, Menick, Castro, Elsen, "Rigging the Lottery: Making All Tickets Winners",
-ICML 2020, arXiv 1911.11134. Every layer starts with random connections, as many as its
-Erdos-Renyi-Kernel density asks for: eps (sum of the weight's dimensions) / (their
-product), capped at 1, eps such that n - round(s n) of all n weights are kept. Every dT
-steps until T_end each layer drops the fraction f(t) = alpha/2 (1 + cos(pi t / T_end))
-of its connections, those with the smallest |w|, and grows as many where the gradient of
-the batch, with respect to all weights, is largest; new ones start at zero, one that is
-dropped and grown at once goes on as it was. T_end is 3/4 of the steps.
+ICML 2020, arXiv 1911.11134.
 
-ASSUMED: ERK goes over this suite's prunable layers (in the paper over all but the first
-one), so that stem, classifier and depth-wise convolutions stay dense; counts are
-rounded by largest remainders to meet the budget exactly. dT is the paper's 100 steps,
-or less, down to 5, where a short run would have fewer than `updates` updates. Ties go
-to the lower index, in place of noise of 1e-5 on |w|. A step that updates the masks gets
-zero gradients, in place of none at all, so that momentum and weight decay act. The
-optimiser's moments of grown weights are not reset, but have seen zero gradients for as
-long as the weight was out, at least dT steps (most: always); as after a reset, AdamW's
-first steps of such a weight are several times as long as others. alpha=0 is the static
-random mask. sparsity=0 keeps dense itself.
+A new model of dense's architecture is trained by the track's recipe for training from
+scratch. The connections of a layer are those of its weights that may differ from zero.
+Each layer starts with random ones, as many as its Erdos-Renyi-Kernel (ERK) density asks
+for:
 
-Checked against: github.com/google-research/rigl at d39fc7d, get_sparsities_erdos_renyi
-on 139 lists of shapes (ResNet-18, MobileNetV2, ViT-Ti, random ones): the same dense
-layers, counts equal within 4 (it rounds the budget per layer). Worked examples.
+    eps (sum of the weight's dimensions) / (their product)
+
+This is capped at 1, and eps is such that n - round(s n) of all n prunable weights are
+kept. The number of connections of a layer stays the same throughout.
+
+At every dT-th step t until T_end, which is 3/4 of the steps, each layer drops the
+fraction
+
+    f(t) = alpha/2 (1 + cos(pi t / T_end))
+
+of its connections, those with the smallest |w|. It grows as many where the gradient of
+the batch, with respect to all weights, is largest in magnitude. New ones start at zero;
+one that is dropped and grown at once goes on as it was.
+
+Arguments:
+    sparsity: s, the share of all prunable weights together that is zero; 0 keeps dense
+        itself
+    alpha: f(0), the share of each layer's connections that the first update moves; 0 is
+        the static random mask
+    updates: how many updates of the masks a short run shall still have; dT is shortened
+        for it within limits, and a long run has more
+
+Assumed:
+    - ERK goes over the prunable layers of this benchmark, so that stem, classifier and
+      depth-wise convolutions stay dense; in the paper it goes over all layers but the
+      first one.
+    - Counts are rounded by largest remainders, to meet the budget exactly.
+    - dT is the paper's 100 steps, or less, down to 5, where a short run would have
+      fewer than `updates` updates.
+    - Ties go to the lower index, in place of noise of 1e-5 on |w|.
+    - A step that updates the masks gets zero gradients, in place of none at all, so
+      that momentum and weight decay act in it.
+    - The optimiser's moments of grown weights are not reset, but have seen zero
+      gradients for as long as the weight was out: at least dT steps, most of them
+      always. As after a reset, AdamW's first steps of such a weight are several times
+      as long as others.
+
+Checked against:
+    - github.com/google-research/rigl at d39fc7d, get_sparsities_erdos_renyi on 139
+      lists of shapes (ResNet-18, MobileNetV2, ViT-Ti, random ones): the same dense
+      layers, counts equal within 4 (it rounds the budget per layer).
+    - Worked examples.
 """
 
 from __future__ import annotations
@@ -84,8 +111,8 @@ def random_off(W: Tensor, kept: int, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class RigL(Method):
-    """Train with `sparsity` of the prunable weights at zero, moving up to `alpha` of
-    each layer's connections at each of some `updates` updates, or more.
+    """Train a new model with `sparsity` of the prunable weights at zero, moving up to
+    `alpha` of each layer's connections at each of some `updates` updates or more.
     """
 
     sparsity: Sparsity = 0.8

@@ -1,31 +1,63 @@
 """RSQ: rotate the features of a transformer so that none stands out, count important
 tokens more in the second moments, then quantise as GPTQ does.
 
-Sung, Yadav, Li, Yoon, Bansal, RSQ: Learning from Important Tokens Leads to Better
-Quantized LLMs, 2025, arXiv 2503.01820. Rotate: LayerScale and the affine part of each
-LayerNorm go into the layer before or after, the mean subtraction M = I - 1 1^T / D into
-all that is added to the residual stream, so that an RMS norm without parameters is
-left; then writers W <- (M Q)^T W, tokens t <- t M Q, readers W <- W Q, with Q a
-Hadamard matrix of order D (12 * 2^k or 2^k) with random signs, over sqrt(D); for any
-other D the orthogonal factor of a Gaussian matrix. Scale: w_t = attention that token t
-gets, summed over heads and queries, per image brought to [r_min, 1], then divided by
-its mean: r_t. The moments of all layers of the block are H = 2/N sum r_t x_t x_t^T.
-r_min = 1 is GPTQ on the rotated model. Quantise: GPTQ on the same grids as `gptq` and
-`rtn` (the paper's are symmetric; ours so that rotation and scaling are all that
-differ), blocks done in order, each layer on inputs that come from everything before it
-already quantised; damping 1 %. `bits` as there; 32 leave the model as it is.
+Sung, Yadav, Li, Yoon, Bansal, "RSQ: Learning from Important Tokens Leads to Better
+Quantized LLMs", 2025, arXiv 2503.01820.
 
-ASSUMED: what is no ViT is not rotated (norms and activations between its convolutions,
-token mixing in a mixer, do not commute with Q), and its w_t is the norm of the block's
-input at position t (the paper's ActNorm), averaged over the windows of a layer's output
-grid; layers that mix tokens (a mixer's mlp_tokens) see no single token and get r = 1.
-No online rotation, no larger calibration set. One factorisation in float64 needs no
-second try.
+Rotate. LayerScale and the affine part of each LayerNorm go into the layer before or
+after it. The LayerNorm's subtraction of the mean, M = I - 1 1^T / D, goes into all that
+is added to the residual stream, whose width is D. An RMS norm without parameters is
+left, and it commutes with every orthogonal matrix Q. The layers that write to the
+stream, the tokens t added to it (class token, positions) and the layers that read from
+it become
 
-Checked against: github.com/ylsung/rsq at 1a7cf31d, `OriginalAttentionWeighting` and
-`GPTQ.add_batch` on the attention and inputs of a trained ViT of the digits track: H of
-each block's fc1 equal to 3e-7 (its H counts sequences, ours tokens). In the tests: the
-rotated model's logits, worked tokens; r_min = 1 without rotation equals `gptq`.
+    writers W <- (M Q)^T W,  tokens t <- t M Q,  readers W <- W Q.
+
+The outputs of the model stay as they were. Q is a Hadamard matrix of order D (12 * 2^k
+or 2^k) with random signs, over sqrt(D); for any other D it is the orthogonal factor of
+a Gaussian matrix.
+
+Scale. w_t is the attention that token t gets, summed over heads and queries. In each
+image the w_t are brought to [r_min, 1], and the result, divided by its mean, is r_t.
+All layers of a block take their second moments from their N input rows as
+
+    H = 2/N sum r_t x_t x_t^T.
+
+Quantise. GPTQ rounds each layer with its H. Blocks are done in order, each layer on
+inputs that come from everything before it already quantised. Batch norms, where a model
+has them, are folded first.
+
+Arguments:
+    bits: width of the codes of all Conv2d and Linear except stem, classifier and
+        depth-wise convolutions, which are rounded to nearest in 8 bits; 32 leaves the
+        model as it is
+    r_min: what the least important token of an image counts, as a share of what the
+        most important one counts; 0 ignores it, 1 counts all alike, which is GPTQ on
+        the rotated model
+    percdamp: damping that is added to the diagonal of H, as a share of that diagonal's
+        mean
+
+Assumed:
+    - Deviation: the grids are those of `gptq` and `rtn`, so that rotation and scaling
+      are all that differs from those methods. The paper's grids are symmetric.
+    - A model that is no ViT is not rotated. Norms and activations between its
+      convolutions, and the token mixing of a mixer, do not commute with Q.
+    - In a model that is no ViT, w_t is the norm of the block's input at position t (the
+      paper's ActNorm). For a convolution it is averaged over windows, one for each
+      position of the layer's output grid.
+    - Layers that mix tokens (a mixer's mlp_tokens) see no single token and get r = 1.
+    - Rotations while the model runs (online) and a larger calibration set are not
+      offered.
+    - H is factorised once, in float64, which needs no second try.
+
+Checked against:
+    - github.com/ylsung/rsq at 1a7cf31d, `OriginalAttentionWeighting` and
+      `GPTQ.add_batch` on the attention and inputs of a trained ViT of the digits track:
+      H of each block's fc1 equal to 3e-7, but for the factor that its H counts
+      sequences and ours tokens.
+    - In the tests: the logits of the rotated model, which are those of the original;
+      worked tokens.
+    - In the tests: r_min = 1 without rotation equals `gptq`.
 """
 
 from __future__ import annotations
@@ -107,8 +139,8 @@ def output_grids(stage: Stage) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True)
 class RSQ(Method):
-    """Round to grids of 2^`bits` points, the least important token counting `r_min` of
-    the most important; `percdamp` of the mean diagonal as damping.
+    """Rotate a ViT, let important tokens count more, and round the weights by GPTQ to
+    grids of 2^`bits` points.
     """
 
     bits: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 4

@@ -3,30 +3,62 @@ into the Linear behind, and make attention linear.
 
 Guo, Chen, Tang, Wang, "SLAB: Efficient transformers with simplified linear attention
 and progressive re-parameterized batch normalization", ICML 2024, arXiv 2405.11582.
-RepBN(x) = BN(x) + eta x, BN over channels with statistics over images and tokens, eta
-one learned scalar; PRepBN(x) = lambda LN(x) + (1 - lambda) RepBN(x) in training, lambda
-falling linearly from 1 to 0 over the first `decay` of the steps. Afterwards RepBN is an
-affine map per channel, x -> (gamma / sigma + eta) x + beta - gamma mu / sigma, and goes
-into qkv, fc1 or the head behind it. Simplified linear attention, per head: q <-
-relu(q), k <- relu(k + pos), out_i = q_i sum_j k_j^T v_j / (q_i sum_j k_j + 1e-6) +
-DWC(v)_i, DWC a depth-wise 5 x 5 convolution on the grid of patches.
 
-ASSUMED: a trained model is converted and fine-tuned by the track's recipe, where the
-paper trains from scratch for 300 epochs; `norms` and `attentions` are the shares
-replaced, the last ones first, nothing replaced being dense untouched; gamma, beta and
-eta start at the authors' 1, 0 and 1, not at the LayerNorm's values (tried: no better);
-attention is replaced at once, with the trained projections and DWC and pos at 0, so
-that no weight is drawn; a class token takes part in the attention, and DWC leaves it
-out; products run in the recipe's precision, where the authors force float32; BN's
-statistics are estimated anew on the calibration images before they are merged. Where no
-single Linear reads the channels (the token MLP of a Mixer), the affine map stays,
-without a norm.
+A LayerNorm LN gives way to RepBN(x) = BN(x) + eta x. BN normalises each channel with
+statistics over images and tokens; eta is one learned scalar. In training both are
+mixed,
 
-Checked against: github.com/xinghaochen/SLAB at f58db00, side by side: `LinearNorm` with
-`RepBN` over 15 steps of training and in eval mode (1e-6), `Attention` of slab_deit.py,
-outputs and gradients in both orders of its products (3e-7), and `merge_bn` of its Swin
-block (1e-7). In the tests: oracles worked by hand, and whole models before and after
-the merging.
+    PRepBN(x) = lambda LN(x) + (1 - lambda) RepBN(x)
+
+and lambda falls linearly from 1 to 0 over the first `decay` of the steps.
+
+Afterwards RepBN is an affine map per channel, with the running mean mu and standard
+deviation sigma of BN, its scale gamma and its shift beta:
+
+    x -> (gamma / sigma + eta) x + beta - gamma mu / sigma
+
+This map is merged into the Linear behind it (qkv, fc1 or the head), so that no norm is
+left to compute.
+
+Simplified linear attention has no softmax. In each head q becomes relu(q) and k becomes
+relu(k + pos), with a learned vector pos for every position, and
+
+    out_i = q_i sum_j k_j^T v_j / (q_i sum_j k_j + 1e-6) + DWC(v)_i
+
+DWC is a depth-wise 5 x 5 convolution on the grid of patches. The products are taken in
+the cheaper order.
+
+Arguments:
+    norms: share of the LayerNorms, in blocks and in front of the head, that are
+        replaced, the last ones first; where nothing at all is replaced, the model is
+        dense, untouched
+    attentions: share of the attention layers that are made linear, the last ones first;
+        0 leaves attention as it is
+    decay: share of the fine-tuning steps over which lambda falls to 0; near 0 the norms
+        are replaced all at once
+
+Assumed:
+    - A trained model is converted and fine-tuned by the track's recipe. The paper
+      trains from scratch for 300 epochs.
+    - gamma, beta and eta start at the authors' 1, 0 and 1, not at the LayerNorm's
+      values (tried: no better).
+    - Attention is replaced at once. It keeps the trained projections, and DWC and pos
+      start at 0, so that no weight is drawn at random.
+    - A class token takes part in the attention; DWC leaves it out.
+    - Products run in the recipe's precision, where the authors force float32.
+    - BN's statistics are estimated anew on the calibration images before they are
+      merged.
+    - Where no single Linear reads the channels (the token MLP of a Mixer), the affine
+      map stays, without a norm.
+
+Checked against:
+    - github.com/xinghaochen/SLAB at f58db00, side by side: its `LinearNorm` with
+      `RepBN`, over 15 steps of training and in eval mode, within 1e-6.
+    - Its `Attention` of slab_deit.py, outputs and gradients in both orders of its
+      products: within 3e-7.
+    - Its `merge_bn` of the Swin block: within 1e-7.
+    - In the tests: oracles worked by hand.
+    - In the tests: whole models before and after the merging.
 """
 
 from __future__ import annotations
@@ -217,7 +249,7 @@ def progress(norms: list[PRepBN], T: int) -> Callable[[float], None]:
 @dataclass(frozen=True)
 class SLAB(Method):
     """Replace the shares `norms` of the LayerNorms and `attentions` of the attention
-    layers; lambda is 0 after the share `decay` of the steps.
+    layers, fine-tune, and merge the new norms away.
     """
 
     norms: Share = 1.0

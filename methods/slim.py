@@ -1,13 +1,23 @@
 """Slim: a narrower dense model of the same family at equal MACs, trained from scratch
 by the same recipe.
 
-The control of every method that makes a model cheaper: what simply choosing a smaller
-model would have given (Liu et al., "Rethinking the value of network pruning", ICLR
-2019). The width multiplier is found by bisection to 1/256; which arguments it scales
-stands beside the model in params.yaml.
+A control of this benchmark, without a paper of its own; see Liu et al., "Rethinking the
+value of network pruning", ICLR 2019, arXiv 1810.05270.
 
-Checked against: the counter (MACs never above the target) and its limiting case (width
-1 is dense's architecture).
+This is the control of every method that makes a model cheaper: what simply choosing a
+smaller model would have given.
+
+All widths of the architecture are multiplied by one number; which arguments of a model
+it scales stands beside the model in params.yaml. Bisection to 1/256 finds the widest
+model whose multiply-accumulates (MACs) meet the budget, or the narrowest there is if
+none does. It is new: the weights of dense play no part.
+
+Arguments:
+    macs: the MACs that the model may have, as a share of dense's; 1 keeps dense
+
+Checked against:
+    - The counter: MACs are never above the target.
+    - Its limiting case: width 1 is dense's architecture.
 """
 
 from __future__ import annotations
@@ -26,7 +36,7 @@ from methods.parts.training.train import train
 @dataclass(frozen=True)
 class Slim(Method):
     """Train the widest model of the family that needs at most `macs` of dense's
-    multiply-accumulates; 1 keeps dense.
+    multiply-accumulates.
     """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -1,33 +1,54 @@
 """SmoothQuant: before weights and activations are rounded, move the spread between
 channels of an activation into the weights that read it.
 
-Xiao, Lin, Seznec, Wu, Demouth, Han, SmoothQuant: Accurate and Efficient Post-Training
-Quantization for Large Language Models, ICML 2023, arXiv 2211.10438. For input channel j
-of a layer that reads a LayerNorm: a_j = max |x_j| over the calibration images, w_j =
-max |W_:j|, s_j = a_j^alpha / w_j^(1 - alpha); the norm's output is divided by s (in its
-gamma and beta) and the weight's columns are multiplied by it, which changes nothing
-before rounding. Then the weights are rounded by RTN's rules (`bits`; stem, classifier
-and depth-wise convolutions 8) and the input of every Conv2d and Linear to
-2^`activation_bits` points: `static`, one grid per tensor from the range on the
-calibration images (the paper's O3), or `dynamic`, a symmetric grid per row of a
-Linear's input from that row's maximum (O1). Attention's two products, softmax and norms
-stay float32; batch norms are folded first. Pairs: norm1 -> qkv and norm2 -> fc1 of ViT
-blocks, norm2 -> channel fc1 of Mixer blocks (norm1 feeds the token MLP transposed), and
-convolution -> ReLU -> convolution inside residual blocks, not across ReLU6. A model
-without pairs is skipped, unless `alpha` is null: no smoothing, plain W8A8 as control.
+Xiao, Lin, Seznec, Wu, Demouth, Han, "SmoothQuant: Accurate and Efficient Post-Training
+Quantization for Large Language Models", ICML 2023, arXiv 2211.10438.
 
-ASSUMED: static grids are asymmetric (the paper's are symmetric), so that outputs of
-ReLU lose no bit, from minimum to maximum; a convolution's dynamic grid is per image;
-weights are per output channel also with static grids (O3 has one scale per tensor); a
-channel that is always 0 keeps s = 1; V's rows are not smoothed against the output
-projection; ranges are taken on the smoothed model before anything is rounded; 32 bits
-keep the model as it is.
+For input channel j of a layer that reads a LayerNorm, a_j = max |x_j| over the
+calibration images, w_j = max |W_:j|, and
 
-Checked against: github.com/mit-han-lab/smoothquant at c61476d, `smooth_ln_fcs` (alpha
-0, 0.3, 0.5, 0.85, 1; LayerNorm of 48 channels, one of them with zero weights) and
-`quantize_activation_per_token_absmax` on the same tensors: equal bit for bit. Its
-weights lie within one step of ours, whose scales are rounded to float16. In the tests:
-a worked example, and each model before and after smoothing.
+    s_j = a_j^alpha / w_j^(1 - alpha).
+
+The norm's output is divided by s (in its gamma and beta), and the weight's columns are
+multiplied by it. Before rounding, this changes nothing.
+
+The pairs that are smoothed are norm1 -> qkv and norm2 -> fc1 of ViT blocks; norm2 ->
+channel fc1 of Mixer blocks (norm1 feeds the token MLP transposed); and convolution ->
+ReLU -> convolution inside residual blocks, not across ReLU6. A model without pairs is
+skipped, unless `alpha` is null.
+
+Then the weights are rounded by RTN's rules, and the input of every Conv2d and Linear is
+rounded to `activation_bits` bits. Attention's two products, softmax and norms stay
+float32; batch norms are folded first.
+
+Arguments:
+    bits: width of the weights' codes of all Conv2d and Linear except stem, classifier
+        and depth-wise convolutions, which get 8; 32 leaves the model as it is
+    activation_bits: width of the rounded input of every Conv2d and Linear
+    activations: "static", one grid per tensor from its range on the calibration images
+        (the paper's O3), or "dynamic", a symmetric grid per row of a Linear's input
+        from that row's maximum (O1)
+    alpha: strength of smoothing: at 0 the largest weight of every channel becomes 1, at
+        1 the largest activation does; null does not smooth at all, which at 8 bits is
+        plain W8A8, a control
+
+Assumed:
+    - Static grids go from minimum to maximum and are asymmetric, so that outputs of
+      ReLU lose no bit. The paper's are symmetric.
+    - A convolution's dynamic grid is per image.
+    - Weights have a scale per output channel with static grids, too. O3 has one scale
+      per tensor.
+    - A channel that is always 0 keeps s = 1.
+    - V's rows, in attention, are not smoothed against the output projection.
+    - Ranges are taken on the smoothed model before anything is rounded.
+
+Checked against:
+    - github.com/mit-han-lab/smoothquant at c61476d, `smooth_ln_fcs` (alpha 0, 0.3, 0.5,
+      0.85, 1; LayerNorm of 48 channels, one of them with zero weights) and
+      `quantize_activation_per_token_absmax` on the same tensors: equal bit for bit.
+    - The weights of the same code: within one step of ours, whose scales are rounded to
+      float16.
+    - In the tests: a worked example, and each model before and after smoothing.
 """
 
 from collections.abc import Mapping

@@ -1,33 +1,63 @@
 """SparseGPT: zero a layer's weights column by column and let the columns that follow
 make up for each, as the second moment of the inputs says.
 
-Frantar, Alistarh, SparseGPT: Massive Language Models Can be Accurately Pruned in
-One-Shot, ICML 2023, arXiv 2301.00774. H = 2/N sum x x^T over the inputs of a layer
-(convolutions: unfolded windows), damped by `percdamp` of its mean diagonal, U the upper
-Cholesky factor of its inverse. At the start of each block of 128 columns the weights of
-least w_ij^2 / U_jj^2 in the whole block are marked; with `m` those of each m
-consecutive columns of a row, when they are reached. Then column by column: zero the
-marked, e_j = (w_j - q_j) / U_jj, w_k -= e_j U_jk for all k > j (`_columns` does this
-without U). `sparsity` and `m` together say N:M: 2:4 is sparsity 0.5 with m = 4, 4:8
-with m = 8. Counts are exact: up to the end c of each block round(s rows c) weights of a
-layer are marked (the released code marks one more per block), with `m` floor(s r) in
-each group of r <= m columns, the last of which may be short; ties go to the lower row,
-then column. Weights of inputs that are always 0 cost nothing and go first (in the
-released code all of them go, beyond the budget, too). Layers are done one at a time in
-order of execution, each on inputs that come from everything before it already pruned
-(the authors' script collects the moments of all layers of a block before it prunes
-them); batch norms keep their statistics until the end, when they are re-estimated
-(`bn_passes`).
+Frantar, Alistarh, "SparseGPT: Massive Language Models Can be Accurately Pruned in
+One-Shot", ICML 2023, arXiv 2301.00774.
 
-ASSUMED: all calibration images; moments in float64; m of a convolution groups its
-weights in the order (in, kh, kw), as the released code would.
+H = 2/N sum x x^T is the second moment of the N inputs x of a layer (of a convolution:
+its unfolded windows), damped: to its diagonal the share `percdamp` of the diagonal's
+mean is added. U is the upper Cholesky factor of its inverse.
 
-Checked against: github.com/IST-DASLab/sparsegpt at 147d215, `fasterprune` on the same
-layers and moments (its share set so that the weight too many falls away), at 50 and 75
-%, 2:4, 4:8 and 1:4: a Linear of 256 inputs, two of them dead, and a strided convolution
-of 144: masks equal, weights to 4e-6; a Linear of 768 inputs: up to 116 of 196,608
-entries of the mask differ, ties in its float32 factor, with the layer's error equal to
-0.1 %.
+The weight w, one row per output, is worked through in blocks of 128 columns. At the
+start of each block the weights that cost least in the whole block are marked. The cost
+of the weight in row i and column j is
+
+    w_ij^2 / U_jj^2
+
+With `m` the choice is made among each m consecutive columns of a row instead, when
+these columns are reached. Then, column by column, the marked weights are zeroed, which
+turns column w_j into q_j, and all columns after it make up for the error:
+
+    e_j = (w_j - q_j) / U_jj,  w_k -= e_j U_jk for all k > j
+
+`methods/parts/quantization/columns.py` computes the same without U.
+
+Counts are exact. Up to the end c of each block round(s rows c) weights of a layer are
+marked; with `m` floor(s r) weights of a row in each group of r <= m columns, the last
+of which may be short. Ties go to the lower row, then to the lower column. Weights of
+inputs that are always 0 cost nothing and go first.
+
+Layers are done one at a time in order of execution, each on inputs that come from
+everything before it already pruned. Batch norms keep their statistics until the end,
+when they are re-estimated.
+
+Arguments:
+    sparsity: s, the share of each layer's weights that becomes zero; with `m` that of
+        each m consecutive weights of a row, and s m must be a whole number
+    m: M of an N:M pattern, which holds in each m consecutive weights of a row: 2:4 is
+        sparsity 0.5 with m = 4, 4:8 the same with m = 8; None sets no pattern
+    percdamp: what is added to the diagonal of H, as a share of the diagonal's mean
+    bn_passes: passes over the calibration images by which the statistics of batch norms
+        are re-estimated at the end (a convention of this benchmark); 0 leaves them
+
+Assumed:
+    - All calibration images are used.
+    - Moments are in float64.
+    - m of a convolution groups its weights in the order (in, kh, kw), as the released
+      code would.
+    - Deviation: the exact count; the released code marks one weight more per block.
+    - Deviation: weights of inputs that are always 0 count towards the budget; in the
+      released code all of them go, beyond the budget, too.
+    - Deviation: each layer sees the layers before it pruned; the authors' script
+      collects the moments of all layers of a block before it prunes them.
+
+Checked against:
+    - github.com/IST-DASLab/sparsegpt at 147d215, `fasterprune` on the same layers and
+      moments (its share set so that its one weight too many falls away), at 50 and 75
+      %, 2:4, 4:8 and 1:4. On a Linear of 256 inputs, two of them dead, and a strided
+      convolution of 144 inputs: masks equal, weights equal to 4e-6.
+    - The same on a Linear of 768 inputs: up to 116 of 196,608 entries of the mask
+      differ, ties in its float32 factor, with the layer's error equal to 0.1 %.
 """
 
 from __future__ import annotations

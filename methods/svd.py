@@ -1,24 +1,42 @@
 """Truncated SVD: replace a layer by two thinner ones, the best approximation of its
 weight matrix of rank r.
 
-Denton et al., Exploiting linear structure within convolutional networks for efficient
-evaluation, NIPS 2014, arXiv 1404.0736 (`channel`); Jaderberg et al., Speeding up
-convolutional neural networks with low rank expansions, BMVC 2014, arXiv 1405.3866
-(`spatial`). Neither is followed to the letter: this is the plain SVD that the field
-compares with. `rho` is the share of a layer's weights that its pair keeps: r =
-floor(rho m n / (m + n)) for a matrix of m x n, at least 1. All Conv2d and Linear but
-stem, classifier and depth-wise convolutions; a layer that would not get smaller stays,
-and at rho = 1 all do. `scheme` says which matrix a convolution is: channel, (O) x (I kh
-kw), becomes kh x kw to r channels, then 1 x 1; spatial, (O kw) x (I kh), becomes kh x
-1, then 1 x kw. Defaults: rho 0.5, channel, no fine-tuning.
+Denton et al., "Exploiting linear structure within convolutional networks for efficient
+evaluation", NIPS 2014, arXiv 1404.0736 (`channel`); Jaderberg et al., "Speeding up
+convolutional neural networks with low rank expansions", BMVC 2014, arXiv 1405.3866
+(`spatial`).
 
-ASSUMED: one rho for all layers; each factor gets the square root of the singular
-values; the statistics of batch norms, where there are any, are re-estimated on the
-calibration images.
+Neither paper is followed to the letter: this is the plain truncated SVD that the field
+compares with. With W = U S V^T, an m x n matrix, a layer becomes two, first B, then A:
 
-Checked against: the Eckart-Young theorem (error^2 = sum of the dropped s^2), and layers
-of known rank, whose pairs must compute the same whatever the stride, padding and
-dilation; no reference code was run.
+    W ~= A B,  A = U_r S_r^1/2 (m x r),  B = S_r^1/2 V_r^T (r x n)
+
+The rank follows from rho, the share of the layer's weights that the pair keeps:
+
+    r = floor(rho m n / (m + n)), at least 1
+
+So rho = 0.5 makes of a 64 x 64 matrix a pair of rank 16.
+
+All Conv2d and Linear are factorised but stem, classifier and depth-wise convolutions. A
+layer that would not get smaller stays. There is no fine-tuning.
+
+Arguments:
+    rho: the share of each layer's weights that its pair keeps; 1 keeps the model
+    scheme: which matrix a convolution is: "channel", (O) x (I kh kw), becomes kh x kw
+        to r channels, then 1 x 1; "spatial", (O kw) x (I kh), becomes kh x 1 to r
+        channels, then 1 x kw; a Linear is the same under both
+
+Assumed:
+    - One rho serves all layers.
+    - Each factor gets the square root of the singular values.
+    - The statistics of batch norms, where there are any, are re-estimated on the
+      calibration images.
+
+Checked against:
+    - The Eckart-Young theorem: error^2 is the sum of the dropped s^2.
+    - Layers of known rank, whose pairs must compute the same whatever the stride,
+      padding and dilation.
+    - No reference code was run.
 """
 
 from dataclasses import dataclass

@@ -2,29 +2,51 @@
 least by its first-order expansion, in steps, then fine-tune.
 
 Molchanov, Mallya, Tyree, Frosio, Kautz, "Importance Estimation for Neural Network
-Pruning", CVPR 2019, arXiv 1906.10771. Weight form, summed before it is squared: I_S =
-(sum_{s in S} g_s w_s)^2 with g = dL/dw over the weights S of a unit, taken per batch
-and averaged over the batches; norms are in eval mode. All units are ranked in one list;
-scores are taken anew in each step.
+Pruning", CVPR 2019, arXiv 1906.10771.
 
-ASSUMED: S is every weight that goes with the unit: the rows and biases that make it,
-its batch norms and depth-wise filters, and the columns that read it (of a head: its
-rows of q, k and v and its columns of proj). The paper's best form multiplies the unit
-by a gate and scores the gate; each tensor of S through which all of the unit passes is
-such a gate, so that S counts it more than once and adds q and k. Each step closes an
-equal part of the MACs gap (the authors remove 100 neurons every 30 batches of
-fine-tuning and keep a moving average of the scores: no such average here). Scores come
-from `batches` batches of 64 images of train, not augmented, the same in all steps.
-`between` of the track's fine-tuning budget is spent in equal parts after all steps but
-the last, the rest after the last; each part is a schedule of its own. 50 batches, and
-20 steps with an epoch between, would be more than the budgets allow.
+If all weights w_s of a unit, s in S, become 0, the loss L changes to first order by
+minus the sum of g_s w_s, with the gradient g = dL/dw. The score of the unit is the
+square of this change: the paper's weight form, summed before it is squared,
 
-Checked against: github.com/NVlabs/Taylor_pruning at 4b70120, its engine run on the
-digits ResNet: the sums over norm and over reading columns, squared and averaged over
-four batches, equal its "BN_Taylor" and "Taylor_gate" to 1e-14; torch-pruning 1.6.1,
-GroupTaylorImportance: the same |sum g w| of every convolution and Linear of a group (it
-leaves out norms and depth-wise filters). In the tests: the loss change when a unit
-really goes.
+    I_S = (sum_{s in S} g_s w_s)^2
+
+taken per batch and averaged over the batches, with norms in eval mode. All units are
+ranked in one list; scores are taken anew in each step.
+
+Arguments:
+    macs: multiply-accumulates (MACs) that may be left, as a share of dense's; 1 keeps
+        dense as it is
+    steps: how often units are scored and removed; each step closes an equal part of the
+        gap between dense's MACs and the budget; 1 removes all of them at once
+    batches: how many batches of 64 images the scores are averaged over
+    between: share of the track's fine-tuning budget that is spent, in equal parts,
+        after all steps but the last; the rest follows the last step; 0 fine-tunes only
+        then
+
+Assumed:
+    - S is every weight that goes with the unit: the rows and biases that make it, its
+      batch norms and depth-wise filters, and the columns that read it (of a head: its
+      rows of q, k and v and its columns of proj).
+    - Deviation: the paper's best form multiplies the unit by a gate and scores only the
+      gate. Each tensor of S through which all of the unit passes is such a gate, so
+      that our sum counts the gate more than once, and adds q and k besides.
+    - Deviation: each step closes an equal part of the MACs gap, and no average of the
+      scores is kept from step to step. The authors remove 100 neurons every 30 batches
+      of fine-tuning and keep a moving average of the scores.
+    - The images of the scores are of the training split, not augmented, and the same in
+      all steps.
+    - Each part of the fine-tuning is a schedule of its own, and together the parts take
+      the track's budget.
+    - 50 batches, and 20 steps with an epoch between, would be more than the budgets
+      allow; the defaults are smaller for that reason.
+
+Checked against:
+    - github.com/NVlabs/Taylor_pruning at 4b70120, its engine run on the digits ResNet:
+      our sums over norm and over reading columns, squared and averaged over four
+      batches, equal its "BN_Taylor" and "Taylor_gate" to 1e-14.
+    - torch-pruning 1.6.1, GroupTaylorImportance: the same |sum g w| of every
+      convolution and Linear of a group (it leaves out norms and depth-wise filters).
+    - In the tests: the loss change when a unit really goes.
 """
 
 from __future__ import annotations
@@ -95,8 +117,9 @@ def parts(data: Data, steps: int, between: float) -> list[Schedule]:
 
 @dataclass(frozen=True)
 class Taylor(Method):
-    """Keep `macs` of the multiply-accumulates, in `steps` steps, scored on `batches`
-    batches; `between` of the fine-tuning comes between the steps.
+    """Remove units in `steps` steps down to `macs` of the multiply-accumulates, scored
+    on `batches` batches, and fine-tune after each step, with `between` of the budget
+    before the last.
     """
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.5

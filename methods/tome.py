@@ -2,24 +2,35 @@
 the most similar partners.
 
 Bolya, Fu, Dai, Zhang, Feichtenhofer, Hoffman, "Token Merging: Your ViT But Faster",
-ICLR 2023, arXiv 2210.09461. Patches at even positions (set A; position 0 is the class
-token, which is never merged) each find the most similar of those at odd positions (set
-B), by the cosine of their keys averaged over heads; the r best pairs become one token
-each, the mean weighted by how many patches its parts stand for. The new order is class
-token, what is left of A, B. Attention is proportional to these sizes from then on.
-`inflect` bends r over the depth: 0 the same in every block, -1 from 2 r down to 0, 1
-from 0 up to 2 r. A block merges at most half of its patches. The weights stay as they
-are: no data, no training (the paper's training with merging switched on is not
-offered). Realisation: structural in the design's words, not dynamic: the inputs decide
+ICLR 2023, arXiv 2210.09461.
+
+Patches at even positions (set A; position 0 is the class token, which is never merged)
+each find the most similar of those at odd positions (set B), by the cosine of their
+keys averaged over heads; the r best pairs become one token each, the mean weighted by
+how many patches its parts stand for. The new order is class token, what is left of A,
+B. Attention is proportional to these sizes from then on: softmax(q k / sqrt(d) +
+log size).
+
+The weights stay as they are: no data, no training (the paper's training with merging
+switched on is not offered). Realisation: structural, not dynamic: the inputs decide
 which tokens merge, but every image costs the same work.
 
-ASSUMED: keys are taken after their norm where an attention layer has one; of equally
-good pairs the first merge. The cost of matching is counted.
+Arguments:
+    r: patch tokens merged per block, on average; a block merges at most half of its
+        patches
+    inflect: bends r over the depth: 0 the same in every block, -1 from 2 r down to 0,
+        1 from 0 up to 2 r
 
-Checked against: github.com/facebookresearch/ToMe at af95e4b, its timm patch with
-proportional attention on a trained ViT of the digits track and a random one of 197
-tokens and 12 blocks, seven schedules each: logits within 3e-6; its matching with its
-weighted average: equal; its parse_r: equal schedules.
+Assumed:
+    - Keys are taken after their norm where an attention layer has one.
+    - Of equally good pairs the first merge.
+    - The cost of matching is counted.
+
+Checked against:
+    - github.com/facebookresearch/ToMe at af95e4b, its timm patch with proportional
+      attention on a trained ViT of the digits track and a random one of 197 tokens and
+      12 blocks, seven schedules each: logits within 3e-6.
+    - Its matching with its weighted average: equal; its parse_r: equal schedules.
 """
 
 from __future__ import annotations

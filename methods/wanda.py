@@ -2,20 +2,29 @@
 smallest.
 
 Sun, Liu, Bair, Kolter, "A simple and effective pruning approach for large language
-models", ICLR 2024. Metric_ij = |W_ij| * ||X_j||_2, the norm of input feature j over all
-calibration tokens; the lowest floor(s n) of the n weights of each row are zeroed,
-uniformly over layers. Block by block, as in the authors' language-model script: the
-inputs of a block come from the pruned blocks before it (ASSUMED as default; their
-vision script uses dense inputs). Convolutions (ASSUMED, the paper has Linear only):
-feature j is (channel, ky, kx) of the unfolded input, a row is a filter. Calibration
-images are the track's, not augmented (the vision script draws 4,096 augmented ones).
-Afterwards BatchNorm statistics are re-estimated (`bn_passes`; a convention of this
-benchmark).
+models", ICLR 2024, arXiv 2306.11695.
 
-Checked against: github.com/locuslab/wanda at 8e8fc87, `WrappedLayer` and `compute_mask`
-per row of its vision script on the inputs of every layer of a trained ViT of the digits
-track, at 50 and 77 %: masks equal. In the tests: a worked example; exactly
-floor(s n) zeros in every row.
+Metric_ij = |W_ij| * ||X_j||_2, the norm of input feature j over all calibration tokens;
+the lowest floor(s n) of the n weights of each row are zeroed, uniformly over layers.
+
+Arguments:
+    sparsity: s, the share of each row that becomes zero
+    bn_passes: passes over the calibration images by which the statistics of batch norms
+        are re-estimated afterwards (a convention of this benchmark)
+
+Assumed:
+    - Block by block, as in the authors' language-model script: the inputs of a block
+      come from the pruned blocks before it (their vision script uses dense inputs).
+    - Convolutions, of which the paper has none: feature j is (channel, ky, kx) of the
+      unfolded input, a row is a filter.
+    - Calibration images are the track's, not augmented (the vision script draws 4,096
+      augmented ones).
+
+Checked against:
+    - github.com/locuslab/wanda at 8e8fc87, `WrappedLayer` and `compute_mask` per row of
+      its vision script on the inputs of every layer of a trained ViT of the digits
+      track, at 50 and 77 %: masks equal.
+    - In the tests: a worked example; exactly floor(s n) zeros in every row.
 """
 
 from __future__ import annotations

@@ -4,13 +4,15 @@ method may not reach for.
 
 import ast
 import importlib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from harness.latency import runtimes
-from harness.run import fingerprint, rules
+from harness.run import fingerprint, registry, rules
 from harness.run.source import Sources
+from leaderboard.site.docstrings import read_docstring
 from tests.conftest import ROOT
 
 FILES = sorted(path for path in (ROOT / "methods").glob("[a-z]*.py"))
@@ -241,10 +243,12 @@ def test_no_runtime_is_named_nor_imported_outside_the_folder_of_runtimes(path):
 
 
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
-def test_every_method_names_its_oracle_and_has_three_tests_of_its_own(path):
-    assert "\nChecked against: " in (ast.get_docstring(ast.parse(path.read_text())) or "").replace(
-        "\n\n", "\n"
-    )
+def test_every_method_says_what_it_is_and_names_its_oracle_and_has_three_tests_of_its_own(path):
+    said = read_docstring(path)
+    assert said.summary.count(": ") >= 1 and said.reference and said.idea and said.checked
+    settings = [field.name for field in fields(registry.load(path.stem))]
+    assert [name for name, _ in said.arguments] == settings
+    assert all(text for _, text in said.arguments)
     tests = ast.parse((ROOT / "tests" / "methods" / f"test_{path.stem}.py").read_text())
     assert (
         sum(

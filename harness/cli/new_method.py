@@ -14,11 +14,19 @@ from leaderboard.records.params_base import JOIN
 
 METHOD = '''"""TITLE: one sentence on what the method does.
 
-Reference: authors, "title", venue year. Say which points are ASSUMED because the
-paper does not tell.
+Authors, "title", venue year, arXiv id.
 
-Checked against: the worked example in tests/methods/test_NAME.py
-(name a better oracle when there is one).
+The equation or the idea, in the paper's letters.
+
+Arguments:
+    strength: what it sets
+
+Assumed:
+    - What the paper does not tell and this file takes to be so. (None: leave it out.)
+
+Checked against:
+    - The worked example in tests/methods/test_NAME.py (name a better oracle when there
+      is one).
 """
 
 from __future__ import annotations

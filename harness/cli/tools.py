@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import OPTIONS, ParamsFile, Track, ends, opened
+from harness.cli.options import CARRIED, OPTIONS, ParamsFile, Track, ends, home_of, opened
+from leaderboard.records.errors import UserError
 
 app = typer.Typer(**OPTIONS)
 
@@ -52,8 +53,10 @@ def new(
     """Write the skeleton of a method, its test, its params."""
     from harness.cli.new_method import create
 
+    if params == CARRIED:
+        raise UserError("params.yaml not found: run this in a checkout of shrinkmark")
     opened(params)
-    for path in create(params.resolve().parent, name):
+    for path in create(home_of(params), name):
         typer.echo(f"wrote {path}")
 
 
@@ -75,18 +78,22 @@ def macs(
 def methods(
     page: Annotated[
         Path | None,
-        typer.Option(help="write it between the markers of this file instead of printing it"),
+        typer.Option(
+            help="write it between the markers of this file instead of printing it, and a page "
+            "of each method into the folder of that name"
+        ),
     ] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Print the table of the methods of params.yaml.
 
-    What each declares, what it was checked against, how long its file is.
+    What each does and declares, how long its file is; on its page its settings, what it
+    assumes and what it was checked against.
     """
-    from harness.cli import methods_table
+    from harness.cli import methods_docs
 
     loaded, _ = opened(params)
     if page is None:
-        typer.echo(methods_table.table(loaded.methods))
+        typer.echo(methods_docs.table(loaded.methods))
     else:
-        methods_table.update(page, loaded.methods)
+        methods_docs.update(page, loaded.methods)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,12 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters |= {"code": code, "arxiv": arxiv, "method_page": method_page}
+    environment.filters |= {
+        "code": code,
+        "arxiv": arxiv,
+        "method_page": method_page,
+        "dedent": textwrap.dedent,
+    }
     return environment
 
 

@@ -245,7 +245,8 @@ def test_the_skeleton_is_clean_keeps_the_contract_s_form_and_says_that_it_is_to_
     new_method.create(checkout, "my_method")
     code = (checkout / "methods" / "my_method.py").read_text()
     lint = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml"), "-"],
+        [sys.executable, "-m", "ruff", "check", "--stdin-filename", "methods/my_method.py", "-"],
+        cwd=ROOT,
         input=code,
         capture_output=True,
         text=True,

@@ -2,6 +2,7 @@
 it.
 """
 
+import inspect
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from leaderboard.records.errors import UserError
 from leaderboard.records.outline import read_outline
 from leaderboard.site.archive import REVISION, read_archive
 from leaderboard.site.data import asked_table, page_table
-from leaderboard.site.docstrings import arxiv, parsed
+from leaderboard.site.docstrings import Docstring, arxiv, parsed
 from leaderboard.site.names import page_name
 from leaderboard.site.site import as_script
 from leaderboard.tables.build import track_tables
@@ -125,7 +126,9 @@ def test_text_of_results_is_escaped_everywhere_and_json_cannot_end_its_script(fi
         paper=evil,
     )
     methods(filled).mkdir()
-    (methods(filled) / "svd.py").write_text(repr(f"{evil}\n\n{evil}\nChecked against: {evil}"))
+    (methods(filled) / "svd.py").write_text(
+        repr(f"{evil}\n\n{evil}\n\nChecked against:\n    - {evil}")
+    )
     assert build(filled).exit_code == 0
     for path in site(filled).rglob("*.html"):
         assert "<script>alert" not in path.read_text() and "NaN," not in path.read_text()
@@ -254,23 +257,47 @@ def test_page_data_are_the_values_of_the_csv_and_what_is_no_number_is_missing(fi
     )
 
 
-def test_a_docstring_is_taken_apart_at_its_labels():
-    text = (
-        "Name: what it does.\n\nReference, arXiv 2306.11695. More\nof it.\nASSUMED: one\nthing.\n"
-        "Checked against: an oracle,\nfor real.\n\nLast words."
-    )
-    docstring = parsed(text)
-    assert (docstring.summary, docstring.assumed, docstring.checked) == (
-        "Name: what it does.",
-        "one thing.",
-        "an oracle, for real.",
-    )
-    assert docstring.paragraphs == ("Reference, arXiv 2306.11695. More of it.", "Last words.")
-    assert (
-        arxiv("Sun et al., arXiv 2306.11695") == "https://arxiv.org/abs/2306.11695"
-        and arxiv("NeurIPS 2015") == ""
-    )
-    assert parsed("Only this.").paragraphs == ()
+def test_a_docstring_is_taken_apart_at_its_headings():
+    text = """Name: what it
+    does.
+
+    Authors, arXiv 2306.11695.
+
+    The idea, in
+    words:
+
+        y = W x
+        z = A y
+
+    The end: of it.
+
+    Arguments:
+        alpha: the share
+            of it: all
+        beta: more
+
+    Assumed:
+        - One
+          thing.
+        - Another.
+
+    Checked against:
+        - An oracle.
+    """
+    docstring = parsed(inspect.cleandoc(text))
+    assert docstring.summary == "Name: what it does."
+    assert docstring.reference == "Authors, arXiv 2306.11695."
+    assert docstring.idea == ("The idea, in words:", "    y = W x\n    z = A y", "The end: of it.")
+    assert docstring.arguments == (("alpha", "the share of it: all"), ("beta", "more"))
+    assert docstring.assumed == ("One thing.", "Another.")
+    assert docstring.checked == ("An oracle.",)
+    assert parsed("Only this.") == Docstring("Only this.")
+    assert parsed("") == Docstring()
+
+
+def test_a_paper_at_arxiv_is_linked():
+    assert arxiv("Sun et al., arXiv 2306.11695") == "https://arxiv.org/abs/2306.11695"
+    assert arxiv("NeurIPS 2015") == ""
 
 
 def test_known_losses_are_a_mild_setting_below_dense_and_a_control_that_costs_no_more(

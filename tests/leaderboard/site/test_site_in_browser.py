@@ -130,7 +130,11 @@ def hostile(filled_once):
     )
     methods, into = (filled_once.root.parent / name for name in ("methods", "site"))
     methods.mkdir()
-    (methods / f"{EVIL}.py").write_text(repr(f"{LONG}\n\n`{LONG}\nChecked against: {EVIL}"))
+    (methods / f"{EVIL}.py").write_text(
+        repr(
+            f"{LONG}\n\n`{LONG}\n\n    {LONG}\n\nArguments:\n    {LONG}: {LONG}\n\nChecked against:\n    - {EVIL}"
+        )
+    )
     build_site(filled_once.root, "v1", into, read_outline(filled_once.params), methods)
     return into
 
