@@ -19,9 +19,34 @@ shrinkmark` is the command `shrinkmark`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+
+def _check_packages() -> None:
+    """Raise ImportError if something else is imported in place of one of our packages,
+    such as a folder `methods` of the user's.
+    """
+    for name in ("harness", "leaderboard", "methods"):
+        spec = find_spec(name)
+        found = spec and (spec.origin or next(iter(spec.submodule_search_locations or ()), None))
+        if Path(found or "").resolve() != Path(__file__).resolve().parent / name / "__init__.py":
+            raise ImportError(
+                f"shrinkmark's package '{name}' is hidden by {found}: rename that, or run from "
+                "another folder"
+            )
+
+
+try:
+    _check_packages()
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 # imported when they are needed, so that the command's help does not wait for torch
 if TYPE_CHECKING:

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import gc
 import os
+from pathlib import Path
 
 # read when torch is imported: one thread in each worker; latency sets its own number
 os.environ["OMP_NUM_THREADS"] = "1"
+# worker processes would look for our packages in the folder they start in before all others
+if Path.cwd() != Path(__file__).resolve().parents[2]:
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 from typing import Any
 

@@ -21,12 +21,32 @@ OPTIONS: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
 }
+# installed with the package: a link to params.yaml in a checkout
+CARRIED = Path(__file__).parents[2] / "leaderboard" / "records" / "params.yaml"
+
+
+def _found(ctx: typer.Context, param: typer.CallbackParam, path: Path) -> Path:
+    """Return the experiment that was named; else that of this folder, or else the one
+    that comes with the package.
+    """
+    source = ctx.get_parameter_source(str(param.name))
+    named = source is not None and source.name != "DEFAULT"
+    return path if named or path.exists() else CARRIED
+
+
+ParamsFile = Annotated[
+    Path,
+    typer.Option(
+        "--params",
+        callback=_found,
+        help="the experiment; where this folder has none, the one that comes with the package",
+    ),
+]
 BundleFile = Annotated[Path, typer.Argument(help="a bundle that `shrinkmark bundle` wrote")]
 Hardware = Annotated[
     str | None,
     typer.Option(help="a hardware profile that was measured; by default the first of params.yaml"),
 ]
-ParamsFile = Annotated[Path, typer.Option("--params", help="the experiment")]
 Results = Annotated[Path, typer.Option(help="the folder of results")]
 ShownTrack = Annotated[
     str | None,
@@ -54,12 +74,19 @@ def ends(*examples: str, failed: str | None = None) -> str:
 
 
 def opened(params: Path) -> tuple[Params, Paths]:
-    """Return what the file `params` says and where the files of its version lie."""
+    """Return what the file `params` says and where the files of its version lie: beside
+    it, or here if it is the package's own.
+    """
     from harness.run.paths import Paths
     from leaderboard.records.params import load_params
 
     loaded = load_params(params)
-    return loaded, Paths(params.resolve().parent, loaded.version)
+    return loaded, Paths(home_of(params), loaded.version)
+
+
+def home_of(params: Path) -> Path:
+    """Return the folder that results lie in beside the file `params`."""
+    return Path.cwd() if params == CARRIED else params.resolve().parent
 
 
 def told(lines: Generator[str, None, int]) -> None:

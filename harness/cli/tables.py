@@ -20,7 +20,11 @@ from harness.cli.options import (
 
 app = typer.Typer(**OPTIONS)
 
-Page = Annotated[Path, typer.Option(help="the page whose digest is rewritten")]
+DIGESTED = Path("docs/results.md")
+Page = Annotated[
+    Path | None,
+    typer.Option(help=f"the page whose digest is rewritten; by default {DIGESTED} if it exists"),
+]
 Digest = Annotated[bool, typer.Option(help="whether to rewrite the digest")]
 Tracks = Annotated[
     list[str] | None,
@@ -35,7 +39,7 @@ def write_tables(
     tracks: Tracks = None,
     results: Results = Path("results"),
     version: Version = None,
-    page: Page = Path("docs/results.md"),
+    page: Page = None,
     digest: Digest = True,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
@@ -49,6 +53,8 @@ def write_tables(
     # here, because scipy takes a second to import and --help needs none of it
     from leaderboard.tables.build import build
 
+    if page is None and DIGESTED.exists():
+        page = DIGESTED
     outline = read_outline(params)
     for written in build(
         results, outline.chosen_version(version), tracks or [], page if digest else None, outline
@@ -92,14 +98,19 @@ def site(
     results: Results = Path("results"),
     version: Version = None,
     methods: Annotated[
-        Path, typer.Option(help="the folder of the methods' files, whose docstrings are shown")
-    ] = Path("methods"),
+        Path | None,
+        typer.Option(
+            help="the folder of the methods' files, whose docstrings are shown; by default the "
+            "package's own"
+        ),
+    ] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Write the static site: open its index.html in a browser.
 
     It has tables, plots, a page per method and model.
     """
+    from harness.run.paths import ROOT
     from leaderboard.records.outline import read_outline
 
     # here, because scipy takes a second to import and --help needs none of it
@@ -107,5 +118,7 @@ def site(
 
     outline = read_outline(params)
     typer.echo(
-        build_site(results, outline.chosen_version(version), into, outline, methods).as_posix()
+        build_site(
+            results, outline.chosen_version(version), into, outline, methods or ROOT / "methods"
+        ).as_posix()
     )

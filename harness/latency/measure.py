@@ -110,6 +110,7 @@ def timed(plugin: LatencyPlugin, profile: HardwareParams) -> Any:
         clock = CLOCKS[profile.device]
         options = [
             f"--benchmark-json={written}",
+            f"--benchmark-storage={Path(temporary).as_uri()}",  # else .benchmarks in this folder
             f"--benchmark-timer={clock.__module__}.{clock.__name__}",
             *OPTIONS,
         ]
