@@ -24,7 +24,7 @@ from harness.run.pool import Outcome, run_all, workers
 from harness.run.selection import Selection, selected
 from harness.run.train import train_track
 from leaderboard.exchange.agreement import Agreement, Rerun, Verdict, Verification, agreement_of
-from leaderboard.records.errors import UserError, one_line
+from leaderboard.records.errors import Interrupted, UserError, one_line
 from leaderboard.records.params import Params
 from leaderboard.records.results import Predictions, TrackResults, read_records
 from leaderboard.records.schema import Measured
@@ -72,7 +72,11 @@ def rerun(params: Params, records: Path, track: str, sample: Sample) -> Verifica
             model: fresh.models[model].weights_sha256 == found.info.models[model].weights_sha256
             for model in models
         }
-        return Verification(dense=dense, points=_run(params, paths, track, points, found.labels))
+        try:
+            again = _run(params, paths, track, points, found.labels)
+        except Interrupted:
+            raise Interrupted("nothing of what was run again is kept") from None
+        return Verification(dense=dense, points=again)
 
 
 def verdicts(found: Verification) -> Iterator[str]:

@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import OPTIONS, BundleFile, ParamsFile, Results, Track, ends, opened
+from harness.cli.options import (
+    OPTIONS,
+    BundleFile,
+    ParamsFile,
+    Quiet,
+    Results,
+    Track,
+    ends,
+    opened,
+)
 
 app = typer.Typer(**OPTIONS)
 check = typer.Typer(help="Check params, committed results, or a bundle from elsewhere.", **OPTIONS)
@@ -100,6 +109,7 @@ def check_bundle(
     bundle: BundleFile,
     rerun: Share = None,
     seed: Seed = None,
+    quiet: Quiet = False,
     results: Results = Path("results"),
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
@@ -125,7 +135,8 @@ def check_bundle(
             else run_again(outside, Again(rerun, seed, params))
         )
         write_text(labels_file(bundle), labels.model_dump_json(indent=1) + "\n")
-        typer.echo(f"{bundle.name}: {counted(labels)}; labels in {labels_file(bundle).name}")
+        if not quiet:
+            typer.echo(f"{bundle.name}: {counted(labels)}; labels in {labels_file(bundle).name}")
         contradicted = [point for point in found if point.verdict == "different"]
         for point in contradicted:
             typer.echo(
@@ -163,6 +174,7 @@ def rerun(
         ),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="a JSON file for the findings")] = None,
+    quiet: Quiet = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Run a sample of the recorded points again.
@@ -183,6 +195,7 @@ def rerun(
     if report is not None:
         files.write_json(report, found.model_dump())
     for line in verdicts(found):
-        typer.echo(line)
+        if not quiet:
+            typer.echo(line)
     if any(point.verdict == "different" for point in found.points):
         raise typer.Exit(1)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
+import sys
 from pathlib import Path
 
 # read when torch is imported: one thread in each worker; latency sets its own number
@@ -31,9 +33,14 @@ class OneLineErrors(TyperGroup):
         """Run the command that `ctx` names."""
         try:
             return super().invoke(ctx)
+        except (Interrupted, KeyboardInterrupt) as error:
+            kept = str(error) or "nothing is half-written"
+            again = shlex.join(["shrinkmark", *sys.argv[1:]])
+            typer.echo(f"interrupted: {kept}; go on with: {again}", err=True)
+            raise typer.Exit(130) from None
         except UserError as error:
             typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(130 if isinstance(error, Interrupted) else 2) from None
+            raise typer.Exit(2) from None
 
 
 HELP = (

@@ -12,16 +12,20 @@ from harness.point import counter
 from leaderboard.records.errors import unknown
 
 
-def of_timm_model(name: str, top: int) -> str:
-    """Return a table of the `top` costliest operators of timm model `name` at its
-    default input size, and the sum of all.
+def of_timm_model(name: str) -> counter.Count:
+    """Return the operators of one image of timm model `name` at its default input
+    size.
     """
     if not timm.is_model(name):
         raise unknown("timm model", name, timm.list_models())
     model = timm.create_model(name).eval()
-    count = counter.count(
+    return counter.count(
         model, torch.zeros(1, *timm.data.resolve_model_data_config(model)["input_size"])
     )
+
+
+def text(count: counter.Count, top: int) -> str:
+    """Return a table of the `top` costliest operators, and the sum of all."""
     costliest = sorted(count.operators, key=lambda operator: -operator.macs)[:top]
     rows = [
         (

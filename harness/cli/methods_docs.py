@@ -46,25 +46,27 @@ def table(names: Iterable[str], pages: str | None = None) -> str:
     """Return the table of the methods `names` in GitHub's Markdown, each linked to its
     page in the folder `pages`.
     """
+    found = [[*row.values()] for row in rows(names)]
+    if pages is not None:
+        found = [[f"[{name}]({pages}/{name}.md)", *cells] for name, *cells in found]
     return tabulate(
-        [_row(name, pages) for name in names],
+        [[str(cell).replace("|", "\\|") for cell in row] for row in found],
         headers=HEADERS,
         tablefmt="github",
         disable_numparse=True,
     )
 
 
-def _row(name: str, pages: str | None) -> list[str]:
+def rows(names: Iterable[str]) -> list[dict[str, str | int]]:
+    """Return what the table says of each method, by its headers."""
+    return [dict(zip(HEADERS, _row(name), strict=True)) for name in names]
+
+
+def _row(name: str) -> tuple[str | int, ...]:
     method, file = _found(name)
-    cells = [
-        name if pages is None else f"[{name}]({pages}/{name}.md)",
-        read_docstring(file).summary.partition(": ")[2],
-        method.family,
-        method.paper,
-        method.needs,
-        method.realisation,
-    ]
-    return [cell.replace("|", "\\|") for cell in cells] + [str(lines_of_code(file.read_text()))]
+    does = read_docstring(file).summary.partition(": ")[2]
+    facts = method.family, method.paper, method.needs, method.realisation
+    return name, does, *facts, lines_of_code(file.read_text())
 
 
 def _found(name: str) -> tuple[type[Method], Path]:

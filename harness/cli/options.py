@@ -4,6 +4,8 @@ and tables are opened.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +36,17 @@ def _found(ctx: typer.Context, param: typer.CallbackParam, path: Path) -> Path:
     return path if named or path.exists() else CARRIED
 
 
+def _silent(quiet: bool) -> bool:
+    """Switch the bars off, before tqdm is imported, which asks then."""
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"
+    return quiet
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for a script to read")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_silent, help="print nothing but errors")
+]
 ParamsFile = Annotated[
     Path,
     typer.Option(
@@ -89,13 +102,20 @@ def home_of(params: Path) -> Path:
     return Path.cwd() if params == CARRIED else params.resolve().parent
 
 
-def told(lines: Generator[str, None, int]) -> None:
-    """Print `lines` as they come, and end with exit code 1 if points failed, whose number
-    is what the generator returns.
+def print_json(content: Any) -> None:
+    """Print what a script reads; what JSON does not know is its text."""
+    typer.echo(json.dumps(content, indent=1, ensure_ascii=False, default=str))
+
+
+def told(lines: Generator[str, None, int], quiet: bool) -> None:
+    """Print `lines` as they come, unless `quiet`, and end with exit code 1 if points
+    failed, whose number is what the generator returns.
     """
     while True:
         try:
-            typer.echo(next(lines))
+            line = next(lines)
+            if not quiet:
+                typer.echo(line)
         except StopIteration as ended:
             if ended.value:
                 raise typer.Exit(1) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from harness.cli.options import (
     OPTIONS,
+    AsJson,
     Hardware,
     ParamsFile,
     Results,
@@ -16,6 +18,7 @@ from harness.cli.options import (
     Version,
     chosen,
     ends,
+    print_json,
 )
 from leaderboard.tables.ranking.savings import Saving
 
@@ -45,6 +48,7 @@ def recommend_command(
     hardware: Hardware = None,
     results: Results = Path("results"),
     version: Version = None,
+    as_json: AsJson = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Print which settings to take for a model and a goal.
@@ -52,12 +56,17 @@ def recommend_command(
     They lose little enough, the best cost comes first, and what cannot be told from the
     best is named.
     """
-    from leaderboard.recommend.page import recommend_text
+    from leaderboard.recommend.page import answered, recommend_text
     from leaderboard.recommend.recommend import Question
 
     choice, asked = chosen(results, version, params, track, hardware)
-    text = recommend_text(choice, Question(model, tuple(needs or ()), max_drop, optimise), top)
-    typer.echo(f"{choice.track} on {choice.hardware}, version {asked}\n\n{text}")
+    question = Question(model, tuple(needs or ()), max_drop, optimise)
+    if as_json:
+        where = {"track": choice.track, "hardware": choice.hardware, "version": asked}
+        print_json(where | answered(choice, question, top))
+    else:
+        text = recommend_text(choice, question, top)
+        typer.echo(f"{choice.track} on {choice.hardware}, version {asked}\n\n{text}")
 
 
 @app.command("compare", epilog=ends("shrinkmark compare main HEAD --track digits"))
@@ -79,6 +88,7 @@ def compare_command(
         Path | None, typer.Option(help="the file to write; by default the text is printed")
     ] = None,
     results: Results = Path("results"),
+    as_json: AsJson = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Say which rows moved from A to B, beyond noise or not.
@@ -92,8 +102,11 @@ def compare_command(
 
     home = Home(results, params)
     with opened(a, home) as before, opened(b, home) as after:
-        text = page(compare(before, after, track))
-    if into is None:
+        found = compare(before, after, track)
+        text = page(found)
+    if as_json:
+        print_json(asdict(found))
+    elif into is None:
         typer.echo(text, nl=False)
     else:
         write_text(into, text)

@@ -5,13 +5,25 @@ without DVC.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.cli.lock import alone
-from harness.cli.options import OPTIONS, ParamsFile, Track, ends, opened, tell_refused, told
+from harness.cli.options import (
+    OPTIONS,
+    AsJson,
+    ParamsFile,
+    Quiet,
+    Track,
+    ends,
+    opened,
+    print_json,
+    tell_refused,
+    told,
+)
 from harness.run.pool import start_server
 from leaderboard.records.errors import UserError
 
@@ -19,7 +31,7 @@ app = typer.Typer(**OPTIONS)
 
 
 @app.command(epilog=ends("shrinkmark train digits"))
-def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
+def train(track: Track, quiet: Quiet = False, params: ParamsFile = Path("params.yaml")) -> None:
     """Train the dense models of a track."""
     loaded, paths = opened(params)
     start_server()
@@ -27,10 +39,11 @@ def train(track: Track, params: ParamsFile = Path("params.yaml")) -> None:
 
     record = train_track(loaded, paths, track)
     for name, model in record.models.items():
-        typer.echo(
-            f"{track} {name}: {model.parameters:,} parameters, test accuracy "
-            f"{100 * model.test_accuracy:.2f} %"
-        )
+        if not quiet:
+            typer.echo(
+                f"{track} {name}: {model.parameters:,} parameters, test accuracy "
+                f"{100 * model.test_accuracy:.2f} %"
+            )
 
 
 @app.command(
@@ -46,6 +59,8 @@ def compress(
             help="methods or chains, e.g. wanda; without one, all", metavar="[METHOD]..."
         ),
     ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Run the missing points of a track, longest first.
@@ -66,7 +81,10 @@ def compress(
     tell_refused(methods or loaded.plans)
     with alone(paths, track):
         done = run(loaded, paths, track, methods)
-    typer.echo(f"{track}{''.join(f' {name}' for name in methods)}: {done}")
+    if as_json:
+        print_json(asdict(done))
+    elif not quiet:
+        typer.echo(f"{track}{''.join(f' {name}' for name in methods)}: {done}")
     if done.failed:
         raise typer.Exit(1)
 
@@ -75,6 +93,7 @@ def compress(
 def measure(
     track: Track,
     hardware: Annotated[str, typer.Argument(help="a hardware profile, e.g. cpu")],
+    quiet: Quiet = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Time the artefacts of a track on this machine."""
@@ -116,6 +135,7 @@ def run(
         Path | None,
         typer.Option(help="the folder for artefacts and results, in place of that of params.yaml"),
     ] = None,
+    quiet: Quiet = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Run a whole track, or a part of it, without DVC.
@@ -139,4 +159,4 @@ def run(
     tell_refused(loaded.plans)
     # a rehearsal keeps to a folder of its own
     with nullcontext() if rehearse else alone(paths, track):
-        told((rehearse_track if rehearse else run_track)(loaded, paths, track))
+        told((rehearse_track if rehearse else run_track)(loaded, paths, track), quiet)

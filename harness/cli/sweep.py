@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.lock import alone
-from harness.cli.options import OPTIONS, ParamsFile, ends, opened, tell_refused, told
+from harness.cli.options import OPTIONS, ParamsFile, Quiet, ends, opened, tell_refused, told
 from harness.run.pool import start_server
 from leaderboard.records.errors import UserError
 
@@ -74,6 +74,7 @@ def sweep(
             "again)"
         ),
     ] = None,
+    quiet: Quiet = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Run the missing points of several tracks, or on a cluster.
@@ -112,7 +113,7 @@ def sweep(
                 paths,
                 Asked(tracks, methods, measure or [], remote, TaskShape(cpus, gpus, memory)),
             )
-        told(lines)
+        told(lines, quiet)
 
 
 def _here(

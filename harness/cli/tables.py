@@ -9,6 +9,7 @@ import typer
 
 from harness.cli.options import (
     OPTIONS,
+    AsJson,
     Hardware,
     ParamsFile,
     Results,
@@ -16,6 +17,7 @@ from harness.cli.options import (
     Version,
     chosen,
     ends,
+    print_json,
 )
 
 app = typer.Typer(**OPTIONS)
@@ -68,6 +70,7 @@ def show(
     hardware: Hardware = None,
     results: Results = Path("results"),
     version: Version = None,
+    as_json: AsJson = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Print the short table of a track on one hardware.
@@ -80,9 +83,16 @@ def show(
 
     outline = read_outline(params)
     refresh(results, outline.chosen_version(version), track, outline)
-    from leaderboard.tables.terminal import board_text, read_table
+    from leaderboard.tables.cells import typed
+    from leaderboard.tables.terminal import board_text, read_table, shown
 
     choice, asked = chosen(results, version, params, track, hardware)
+    if as_json:
+        rows = [typed(record) for record in shown(read_table(choice.path))]
+        print_json(
+            {"track": choice.track, "hardware": choice.hardware, "version": asked, "rows": rows}
+        )
+        return
     typer.echo(
         f"{choice.track} on {choice.hardware}, version {asked}\n\n"
         f"{board_text(read_table(choice.path))}\n"

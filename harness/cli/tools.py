@@ -4,27 +4,42 @@ new method, counts and tables.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.options import CARRIED, OPTIONS, ParamsFile, Track, ends, home_of, opened
+from harness.cli.options import (
+    CARRIED,
+    OPTIONS,
+    AsJson,
+    ParamsFile,
+    Track,
+    ends,
+    home_of,
+    opened,
+    print_json,
+)
 from leaderboard.records.errors import UserError
 
 app = typer.Typer(**OPTIONS)
 
 
 @app.command(epilog=ends("shrinkmark hardware"))
-def hardware(params: ParamsFile = Path("params.yaml")) -> None:
+def hardware(as_json: AsJson = False, params: ParamsFile = Path("params.yaml")) -> None:
     """Say which hardware profiles this machine can serve.
 
     Its fingerprint and its noise floor under each, too.
     """
     from harness.latency.hardware import report
 
-    for line in report(opened(params)[0]):
-        typer.echo(line)
+    found = report(opened(params)[0])
+    if as_json:
+        print_json([asdict(profile) for profile in found])
+    else:
+        for profile in found:
+            typer.echo(profile)
 
 
 @app.command(epilog=ends("shrinkmark export digits int8_static resnet_seed=0 --into resnet.onnx"))
@@ -64,6 +79,7 @@ def new(
 def macs(
     model: Annotated[str, typer.Argument(help="a timm name, e.g. resnet50")],
     top: Annotated[int, typer.Option(help="how many of the costliest operators to list")] = 20,
+    as_json: AsJson = False,
 ) -> None:
     """Count the MACs of a timm model, operator by operator.
 
@@ -71,7 +87,11 @@ def macs(
     """
     from harness.cli import macs_table
 
-    typer.echo(macs_table.of_timm_model(model, top))
+    count = macs_table.of_timm_model(model)
+    if as_json:
+        print_json({"model": model, "macs": count.macs, "flops": 2 * count.macs} | asdict(count))
+    else:
+        typer.echo(macs_table.text(count, top))
 
 
 @app.command(epilog=ends("shrinkmark methods --page docs/methods.md"))
@@ -83,6 +103,7 @@ def methods(
             "of each method into the folder of that name"
         ),
     ] = None,
+    as_json: AsJson = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Print the table of the methods of params.yaml.
@@ -93,7 +114,9 @@ def methods(
     from harness.cli import methods_docs
 
     loaded, _ = opened(params)
-    if page is None:
+    if as_json:
+        print_json(methods_docs.rows(loaded.methods))
+    elif page is None:
         typer.echo(methods_docs.table(loaded.methods))
     else:
         methods_docs.update(page, loaded.methods)

@@ -16,6 +16,7 @@ from harness.latency.measure import measure
 from harness.run.compress import compress
 from harness.run.paths import Paths
 from harness.run.train import train_track
+from leaderboard.records.errors import Interrupted
 from leaderboard.records.method_settings import MethodPlan
 from leaderboard.records.params import HardwareParams, ModelParams, Params, TrackParams
 from leaderboard.records.recipes import ScheduleParams
@@ -69,7 +70,10 @@ def rehearse_track(params: Params, paths: Paths, track: str) -> Generator[str, N
         device = "cpu"
     short = shortened(params, track, device)
     with tempfile.TemporaryDirectory() as folder:
-        return (yield from run_track(short, Paths(Path(folder), params.version), track))
+        try:
+            return (yield from run_track(short, Paths(Path(folder), params.version), track))
+        except Interrupted:
+            raise Interrupted("nothing of a rehearsal is kept") from None
 
 
 def shortened(params: Params, track: str, device: str) -> Params:

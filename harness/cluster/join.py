@@ -63,7 +63,7 @@ def joined(address: str, workers: int) -> Iterator[str]:
                 "run again to go on"
             ) from error
         except KeyboardInterrupt:
-            raise Interrupted("interrupted: finished points are kept, run again to go on") from None
+            raise Interrupted("finished points are kept") from None
         finally:
             ray.shutdown()
 

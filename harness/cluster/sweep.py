@@ -5,7 +5,7 @@ tries again what a lost node took along, and puts back what returns.
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -25,6 +25,7 @@ from harness.run.paths import Paths
 from harness.run.point_folder import RECORD, Made, made_of, temporary
 from harness.run.points import Point
 from harness.run.pool import Outcome
+from harness.run.progress import Progress, progress
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import Params
 from leaderboard.records.results import read_record
@@ -62,12 +63,21 @@ def sweep_on_cluster(
     a point asks for, its GPUs only on tracks of device cuda.
     """
     return swept(
-        params, paths, tracks, methods, lambda todo: _run(params, paths, todo, remote, shape)
+        params,
+        paths,
+        tracks,
+        methods,
+        lambda todo, known: _run(params, paths, todo, known, remote, shape),
     )
 
 
 def _run(
-    params: Params, paths: Paths, todo: list[Item], remote: Remote, shape: TaskShape
+    params: Params,
+    paths: Paths,
+    todo: list[Item],
+    known: Mapping[str, float],
+    remote: Remote,
+    shape: TaskShape,
 ) -> Iterator[Ran]:
     """Yield each point with its record: first those that an earlier sweep has left in
     the remote, then those that the cluster computes, as they end.
@@ -75,7 +85,7 @@ def _run(
     if not todo:
         return
     left = {name.split(".")[0]: name for name in _of(remote, todo) if name.endswith(WHOLE)}
-    with tqdm(total=len(todo), desc="cluster: all methods", unit="point", mininterval=0.5) as bar:
+    with progress("cluster", "point", (point.name for point, _ in todo), known) as bar:
         for point, wanted in todo:
             if wanted in left:
                 yield from _put_back(paths, remote, point, left[wanted], bar)
@@ -101,7 +111,7 @@ def _of(remote: Remote, todo: list[Item]) -> list[str]:
 
 
 def _put_back(
-    paths: Paths, remote: Remote, point: Point, came: str | Result, bar: tqdm[Any]
+    paths: Paths, remote: Remote, point: Point, came: str | Result, bar: Progress
 ) -> Iterator[Ran]:
     """Yield what came of a point, a result without an artefact or what one is called in
     the remote, fetched; it leaves the remote when it is in its place.
@@ -118,11 +128,11 @@ def _put_back(
             point, Made(read_record(folder / RECORD, Measured), kept.spent), kept.machine, folder
         )
         remote.remove(f"{POINTS}/{came}")
-    bar.update()
+    bar.ended(point.name)
 
 
 def _computed(
-    given: Given, todo: list[Item], shape: TaskShape, bar: tqdm[Any]
+    given: Given, todo: list[Item], shape: TaskShape, bar: Progress
 ) -> Iterator[tuple[Point, Result]]:
     """Yield each point with its result as it ends; raise UserError if no node is large
     enough for one, or none is left that may run them.
@@ -150,7 +160,7 @@ def _computed(
             yield item[0], result
         _end_if_all_are_refused(handed, asked)
         _take_back(handed, asked)
-        bar.set_postfix_str(f"{_doing(handed, shape)}, {failed} failed")
+        bar.at(f"{_doing(handed, shape)}, {failed} failed")
 
 
 def _hand_over(

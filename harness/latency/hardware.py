@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,30 @@ from leaderboard.records.statistics import median, noise_floor, paired_ratios
 ROUNDS = 100  # of the A/A control
 
 
-def report(params: Params) -> Iterator[str]:
-    """Yield a line for each profile: why it cannot be served here, or its fingerprint
-    and noise floor, measured now on the first model of the first track.
+@dataclass(frozen=True)
+class Served:
+    """A profile on this machine: what is lacking, or its fingerprint and the noise floor
+    (a share) of `model` against itself.
+    """
+
+    hardware: str
+    lacking: str | None
+    fingerprint: str | None = None
+    noise_floor: float | None = None
+    model: str | None = None
+
+    def __str__(self) -> str:
+        return (
+            f"{self.hardware}: fingerprint {self.fingerprint}, noise floor "
+            f"±{100 * self.noise_floor:.1f} % ({self.model} against itself, one image)"
+            if self.noise_floor is not None
+            else f"{self.hardware}: not here: {self.lacking}"
+        )
+
+
+def report(params: Params) -> Iterator[Served]:
+    """Yield for each profile why it cannot be served here, or its fingerprint and noise
+    floor, measured now on the first model of the first track.
     """
     runtimes.check(params.profiles)
     track = next(iter(params.tracks.values()))
@@ -34,13 +56,10 @@ def report(params: Params) -> Iterator[str]:
     for hardware, profile in params.profiles.items():
         lacking = missing(profile)
         if lacking is not None:
-            yield f"{hardware}: not here: {lacking}"
+            yield Served(hardware, lacking)
             continue
         floor = floor_of(profile, model, track.image_size)
-        yield (
-            f"{hardware}: fingerprint {machine.fingerprint(profile)['fingerprint']}, noise floor "
-            f"±{100 * floor:.1f} % ({name} against itself, one image)"
-        )
+        yield Served(hardware, None, machine.fingerprint(profile)["fingerprint"], floor, name)
 
 
 @torch.inference_mode()

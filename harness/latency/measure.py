@@ -26,8 +26,9 @@ from harness.latency.job import LatencyJob
 from harness.latency.plan import TimedPoint, TimingPlan, plan_of
 from harness.latency.plugin import LatencyPlugin
 from harness.run.paths import Paths
+from harness.run.progress import progress
 from leaderboard.records import files
-from leaderboard.records.errors import UserError, one_line
+from leaderboard.records.errors import Interrupted, UserError, one_line
 from leaderboard.records.params import HardwareParams, Params
 
 OPTIONS = [
@@ -72,8 +73,9 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> TimingOu
             f"has {len(test.labels)} images: lower it"
         )
     images = test.images(max(benchmark.COMPARED, *profile.batches)).to(torch.device(profile.device))
-    plugin = LatencyPlugin(jobs, profile, images, f"{track}: latency {hardware}")
-    report = timed(plugin, profile)
+    with progress(f"{track}: latency {hardware}", "run", (job.id for job in jobs)) as bar:
+        plugin = LatencyPlugin(jobs, profile, images, bar)
+        report = timed(plugin, profile)
     file = folder / f"{report['machine_info']['shrinkmark']['fingerprint']}.json"
     failed = [{**point.name, "reason": reason} for point, reason in refused] + plugin.failed
     files.write_json(file, {**report, "same_program": plan.same_program, "failed": failed})
@@ -121,7 +123,8 @@ def timed(plugin: LatencyPlugin, profile: HardwareParams) -> Any:
                 [str(Path(benchmark.__file__)), "-c", str(empty), "--capture=no", *options],
                 plugins=[plugin],
             )
-        plugin.bar.close()
+        if code is pytest.ExitCode.INTERRUPTED:
+            raise Interrupted("nothing was measured")
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not written.exists():
             raise UserError(
                 f"pytest-benchmark ended with {code!s}: {one_line(output.getvalue())[-300:]}"

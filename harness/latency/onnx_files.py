@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from harness.data import splits
 from harness.latency.runtimes import not_installed
@@ -21,6 +20,7 @@ from harness.point import store
 from harness.run import fingerprint
 from harness.run.paths import Paths
 from harness.run.pool import run_lasting, workers
+from harness.run.progress import progress
 from leaderboard.records import files
 from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.params import Params
@@ -61,14 +61,12 @@ def _run(params: Params, track: str, todo: Sequence[Export]) -> dict[Path, Path 
         return refused
     with (
         workers(params.run.workers) as pools,
-        tqdm(
-            total=len(todo), desc=f"{track}: export to ONNX", unit="point", mininterval=0.5
-        ) as bar,
+        progress(f"{track}: export to ONNX", "point", (str(each.folder) for each in todo)) as bar,
     ):
         for export, outcome in run_lasting(pools, todo, write_onnx, params.track(track).seconds):
             if outcome.reason is not None:
                 refused[export.folder] = outcome.reason
-            bar.update()
+            bar.ended(str(export.folder))
     return refused
 
 

@@ -8,25 +8,24 @@ from typing import Any
 
 import pytest
 from torch import Tensor
-from tqdm import tqdm
 
 from harness.latency import machine
 from harness.latency.job import LatencyJob
+from harness.run.progress import Progress
 from leaderboard.records.errors import one_line
 from leaderboard.records.params import HardwareParams
 
 
 class LatencyPlugin:
     """Jobs by name, the profile and the test images as fixtures; the machine's
-    fingerprint in the report; a progress bar; reasons of failures.
+    fingerprint in the report; a bar that moves; reasons of failures.
     """
 
     def __init__(
-        self, jobs: list[LatencyJob], profile: HardwareParams, images_: Tensor, title: str
+        self, jobs: list[LatencyJob], profile: HardwareParams, images_: Tensor, bar: Progress
     ) -> None:
         self.jobs, self.profile, self.images_ = {job.id: job for job in jobs}, profile, images_
-        self.bar = tqdm(total=len(jobs), desc=title, unit="run", mininterval=0.5)
-        self.failed: list[dict[str, Any]] = []
+        self.bar, self.failed = bar, list[dict[str, Any]]()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make one benchmark of each job, known to pytest-benchmark by its name alone:
@@ -60,14 +59,23 @@ class LatencyPlugin:
         """Leave out the project's name, which is that of a folder of the machine."""
         commit_info.pop("project", None)
 
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Show what is timed."""
+        self.bar.begun(_name(nodeid))
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Move the bar, and remember why a benchmark failed."""
         if report.failed:
-            job = self.jobs[report.nodeid.split("[", 1)[-1].removesuffix("]")]
+            job = self.jobs[_name(report.nodeid)]
             crash = getattr(report.longrepr, "reprcrash", None)
             reason = crash.message if crash is not None else str(report.longrepr)
             self.failed.append(
                 {**job.point.name, "batch": job.batch, "reason": one_line(reason)[:240]}
             )
         if report.when == "call":
-            self.bar.update()
+            self.bar.ended(_name(report.nodeid))
+
+
+def _name(nodeid: str) -> str:
+    """Return the name of the job that a test of the benchmark times."""
+    return nodeid.split("[", 1)[-1].removesuffix("]")

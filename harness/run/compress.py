@@ -5,13 +5,12 @@ methods together, and write records, predictions and costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import safetensors.numpy
-from tqdm import tqdm
 
 from harness.point import predictions
 from harness.point.device import require
@@ -22,6 +21,7 @@ from harness.run.paths import Paths
 from harness.run.point_folder import Made, clear, made_of, place, standing, temporary
 from harness.run.points import Point, expand
 from harness.run.pool import run_all, workers
+from harness.run.progress import progress
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
@@ -93,7 +93,7 @@ def compress(params: Params, paths: Paths, track: str, methods: Sequence[str] = 
         paths,
         [track],
         methods,
-        lambda todo: _run(params, paths, todo, f"{track}: {', '.join(methods) or 'all methods'}"),
+        lambda todo, known: _run(params, paths, todo, known),
     )
 
 
@@ -102,10 +102,11 @@ def swept(
     paths: Paths,
     tracks: Sequence[str],
     methods: Sequence[str],
-    run: Callable[[list[Item]], Iterator[Ran]],
+    run: Callable[[list[Item], Mapping[str, float]], Iterator[Ran]],
 ) -> Summary:
     """Have `run` do the missing points of `methods` (none: of all) on `tracks`, those
-    first that took longest when last recorded, and write all records.
+    first that took longest when last recorded, and write all records; it is given the
+    seconds that they took, too.
     """
     about = {track: track_record(params, paths, track) for track in tracks}
     works = {
@@ -113,13 +114,13 @@ def swept(
         for track in tracks
         for method in methods or params.plans
     }
-    seconds = costs.seconds_of(paths, tracks)
+    known = costs.seconds_of(paths, tracks)
     todo = sorted(
         (item for work in works.values() for item in work.todo),
-        key=lambda item: -seconds.get(_name(item[0]), math.inf),
+        key=lambda item: -known.get(item[0].name, math.inf),
     )
-    ran: dict[tuple[str, str, str], Measured | Unmeasured] = {}
-    for done in run(todo):
+    ran: dict[str, Measured | Unmeasured] = {}
+    for done in run(todo, known):
         # before it stands, or a run that is killed in between would never know
         if done.made.spent is not None:
             costs.keep(
@@ -128,9 +129,9 @@ def swept(
                 done.made.spent,
             )
         place(paths, done.point, done.folder, done.made.record)
-        ran[_name(done.point)] = done.made.record
+        ran[done.point.name] = done.made.record
     records = {
-        pair: [work.standing.get(point.id) or ran[_name(point)] for point in work.points]
+        pair: [work.standing.get(point.id) or ran[point.name] for point in work.points]
         for pair, work in works.items()
     }
     for (track, method), found in records.items():
@@ -160,10 +161,6 @@ def track_record(params: Params, paths: Paths, track: str) -> TrackInfo:
     return read_record(file, TrackInfo)
 
 
-def _name(point: Point) -> tuple[str, str, str]:
-    return point.track, point.method, point.id
-
-
 def _work(params: Params, paths: Paths, track: str, method: str, about: TrackInfo) -> Work:
     points = expand(params, track, method)
     wanted = {point.id: fingerprint.point_fingerprint(params, point, about) for point in points}
@@ -186,11 +183,14 @@ def _summary(reused: int, run: int, records: Iterable[Measured | Unmeasured]) ->
     return Summary(reused, run, states.count("skipped"), states.count("failed"))
 
 
-def _run(params: Params, paths: Paths, todo: Sequence[Item], title: str) -> Iterator[Ran]:
+def _run(
+    params: Params, paths: Paths, todo: Sequence[Item], known: Mapping[str, float]
+) -> Iterator[Ran]:
     """Run the points, each with its fingerprint, and yield each as it ends."""
     if not todo:
         return
-    about, machine = params.track(todo[0][0].track), costs.this_machine()
+    track, machine = todo[0][0].track, costs.this_machine()
+    about = params.track(track)
     require(about.device)
     by_folder = {temporary(paths, point): (point, wanted) for point, wanted in todo}
     jobs = [
@@ -209,13 +209,15 @@ def _run(params: Params, paths: Paths, todo: Sequence[Item], title: str) -> Iter
     ]
     with (
         workers(params.run.workers) as pool,
-        tqdm(total=len(jobs), desc=title, unit="point", mininterval=0.5) as bar,
+        progress(track, "point", (point.name for point, _ in todo), known) as bar,
     ):
-        for job, outcomes in run_all(pool, jobs, [guarded_compress, evaluate_point], about.seconds):
+        begun = bar.started(jobs, lambda job: by_folder[job.folder][0].name)
+        for job, outcomes in run_all(
+            pool, begun, [guarded_compress, evaluate_point], about.seconds
+        ):
             point, wanted = by_folder[job.folder]
             yield Ran(point, made_of(point, outcomes, wanted), machine, job.folder)
-            bar.set_postfix_str(f"{point.method} {point.id}")
-            bar.update()
+            bar.ended(point.name)
 
 
 def _write(

@@ -125,9 +125,9 @@ def _of_method(
     }
 
 
-def seconds_of(paths: Paths, tracks: Iterable[str]) -> dict[tuple[str, str, str], float]:
-    """Return what each point of the tracks took when it was last recorded, by track,
-    method and id.
+def seconds_of(paths: Paths, tracks: Iterable[str]) -> dict[str, float]:
+    """Return what each point of the tracks took when it was last recorded, by its
+    name.
     """
     found = [
         (track, costs)
@@ -136,7 +136,7 @@ def seconds_of(paths: Paths, tracks: Iterable[str]) -> dict[tuple[str, str, str]
         if (costs := _before(file, paths.version, track))
     ]
     return {
-        (track, method, name): spent.whole
+        f"{track} {method} {name}": spent.whole
         for track, costs in found
         for method, points in costs.points.items()
         for name, spent in points.items()

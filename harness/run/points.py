@@ -33,6 +33,11 @@ class Point:
         ]
         return "_".join(parts).replace("/", "-")
 
+    @property
+    def name(self) -> str:
+        """Return a name that is unique among all tracks and methods."""
+        return f"{self.track} {self.method} {self.id}"
+
 
 def expand(params: Params, track: str, method: str) -> list[Point]:
     """Return the points of `method` on `track`, every setting validated; a method that

@@ -5,7 +5,7 @@ to take its neighbours down.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ def workers(count: int) -> Iterator[Pools]:
         for pool in pools.all:
             pool.stop()
         if isinstance(error, KeyboardInterrupt):
-            raise Interrupted("interrupted: finished points are kept, run again to go on") from None
+            raise Interrupted("finished points are kept") from None
         raise
     finally:
         for pool in pools.all:
@@ -93,7 +93,7 @@ def workers(count: int) -> Iterator[Pools]:
 
 def run_all(
     pools: Pools,
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     steps: Sequence[Callable[[Job], dict[str, Any]]],
     seconds: float,
 ) -> Iterator[tuple[Job, list[Outcome]]]:
@@ -102,7 +102,7 @@ def run_all(
     The first step runs in a process of its own, later ones (which run no method) in
     processes that last, and only if the step before neither failed nor skipped; no more
     jobs are under way than a pool has processes, and one begun is finished before
-    another begins. `seconds` is the limit of each step.
+    another begins, nor is taken from `jobs`. `seconds` is the limit of each step.
     """
     fresh = iter(jobs)
     running: dict[Future[Any], tuple[Job, list[Outcome]]] = {}

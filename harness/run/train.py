@@ -7,8 +7,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from tqdm import tqdm
-
 from harness.data import splits
 from harness.point.dense import DenseJob, make_dense
 from harness.point.device import require
@@ -16,6 +14,7 @@ from harness.run import costs
 from harness.run.fingerprint import dense_fingerprint
 from harness.run.paths import Paths
 from harness.run.pool import run_all, workers
+from harness.run.progress import progress
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params, TrackParams
@@ -103,9 +102,10 @@ def _run(params: Params, paths: Paths, track: str, wanted: dict[str, str]) -> di
     records = {}
     with (
         workers(params.run.workers) as pool,
-        tqdm(total=len(jobs), desc=f"{track}: train dense", unit="model") as bar,
+        progress(f"{track}: train dense", "model", wanted) as bar,
     ):
-        for job, outcomes in run_all(pool, jobs, [make_dense], about.seconds):
+        begun = bar.started(jobs, lambda job: job.model)
+        for job, outcomes in run_all(pool, begun, [make_dense], about.seconds):
             made = outcomes[-1].value
             if made is None:
                 raise UserError(
@@ -120,6 +120,5 @@ def _run(params: Params, paths: Paths, track: str, wanted: dict[str, str]) -> di
                 machine,
                 TrainedIn(fingerprint=wanted[job.model], seconds=made["seconds"]),
             )
-            bar.set_postfix_str(job.model)
-            bar.update()
+            bar.ended(job.model)
     return records

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from tabulate import tabulate
 
@@ -16,7 +17,7 @@ from leaderboard.recommend.recommend import (
 )
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.files import read_text
-from leaderboard.tables.cells import Record, cut, fixed, real, speedup_cell, whole
+from leaderboard.tables.cells import Record, cut, fixed, real, speedup_cell, typed, whole
 from leaderboard.tables.precision import accuracy_digits
 from leaderboard.tables.ranking.savings import Saving
 from leaderboard.tables.terminal import Choice, read_table
@@ -37,7 +38,7 @@ def recommend_text(choice: Choice, question: Question, top: int) -> str:
     records = read_table(choice.path)
     answer = recommend(records, question)
     batch = smallest_batch(records)
-    floor = _noise_floor(choice, batch) if question.cost is Saving.LATENCY else 0.0
+    floor = _floor(choice, question, batch)
     first, shown = answer.ranked[0], answer.ranked[:top]
     lines = [
         _line(found, batch)
@@ -54,6 +55,28 @@ def recommend_text(choice: Choice, question: Question, top: int) -> str:
             f"reproduce the first: {reproduction(choice.track, first.record)}",
         ]
     )
+
+
+def answered(choice: Choice, question: Question, top: int) -> dict[str, Any]:
+    """Return what `recommend_text` says as values: the rows with all their columns, and
+    whether each is tied with the first.
+    """
+    records = read_table(choice.path)
+    answer = recommend(records, question)
+    floor, first = _floor(choice, question, smallest_batch(records)), answer.ranked[0]
+    rows = [
+        typed(found.record) | {"tied": found.tied(first, floor)} for found in answer.ranked[:top]
+    ]
+    return {
+        "rows": rows,
+        "qualifying": len(answer.ranked),
+        "without_a_time": answer.left_out,
+        "reproduce": reproduction(choice.track, first.record),
+    }
+
+
+def _floor(choice: Choice, question: Question, batch: str) -> float:
+    return _noise_floor(choice, batch) if question.cost is Saving.LATENCY else 0.0
 
 
 def _notes(answer: Answer, question: Question, shown: int) -> list[str]:

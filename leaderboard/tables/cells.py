@@ -5,6 +5,13 @@ from __future__ import annotations
 from leaderboard.records.errors import UserError, one_line
 
 Record = dict[str, str]
+# columns that hold no number, whatever they look like; verdict_b1 and its like are others
+TEXT = frozenset(
+    """
+    version track hardware fingerprint model method family setting needs realisation
+    significance latency_reason best pareto origin status reason
+    """.split()
+)
 
 
 def speedup_cell(record: Record, batch: str) -> str:
@@ -17,6 +24,20 @@ def speedup_cell(record: Record, batch: str) -> str:
         if word in ("faster", "slower")
         else word.replace("not measured", "")
     )
+
+
+def typed(record: Record) -> dict[str, str | float | None]:
+    """Return a record with numbers in the columns of numbers; None for nothing."""
+    return {
+        column: text if column in TEXT or column.startswith("verdict_") else _number(text)
+        for column, text in record.items()
+    }
+
+
+def _number(text: str) -> float | int | None:
+    if not text:
+        return None
+    return int(text) if text.isdecimal() else real(text)
 
 
 def fixed(text: str, digits: int, scale: float = 1.0) -> str:

@@ -87,16 +87,20 @@ def board_text(records: Sequence[Record]) -> str:
     """Return per model the rows that are best, Pareto members or sanity rows, at most
     160 columns wide.
     """
-    models = dict.fromkeys(record["model"] for record in records)
-    shown = {
-        model: [record for record in records if record["model"] == model and _is_shown(record)]
-        for model in models
-    }
-    return "\n\n".join(_fitted(model, part) for model, part in shown.items() if part)
+    rows = shown(records)
+    models = dict.fromkeys(record["model"] for record in rows)
+    return "\n\n".join(
+        _fitted(model, [record for record in rows if record["model"] == model]) for model in models
+    )
 
 
-def _is_shown(record: Record) -> bool:
-    return bool(record["best"] or record["pareto"]) or record["method"] in SANITY
+def shown(records: Sequence[Record]) -> list[Record]:
+    """Return the rows that are best, Pareto members or sanity rows."""
+    return [
+        record
+        for record in records
+        if record["best"] or record["pareto"] or record["method"] in SANITY
+    ]
 
 
 def _fitted(model: str, records: Sequence[Record]) -> str:

@@ -1,5 +1,6 @@
 """The command line: what it prints, and one line for whatever is wrong."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from harness.cli.command import app
 from leaderboard.records.outline import Outline
+from leaderboard.tables.cells import typed
 from leaderboard.tables.terminal import find_tables
 from tests.leaderboard.conftest import lost
 
@@ -261,3 +263,31 @@ def test_help_imports_nothing_heavy():
         ).stdout.strip()
         == "set()"
     )
+
+
+def test_the_board_can_be_read_by_a_script(built):
+    outcome = run(built, "show", "--json")
+    shown = json.loads(outcome.stdout)
+    assert (shown["track"], shown["hardware"]) == ("digits", "cpu")
+    text = run(built, "show").stdout
+    assert shown["rows"] and all(row["method"] in text for row in shown["rows"])
+    row = next(row for row in shown["rows"] if row["method"] == "dense")
+    assert isinstance(row["accuracy_percent"], float) and isinstance(row["bytes"], int)
+    assert row["delta_points"] is None and isinstance(row["fingerprint"], str)
+
+
+def test_a_cell_of_digits_is_text_in_a_column_of_text():
+    record = {
+        "fingerprint": "12345e67",
+        "bytes": "12",
+        "speedup_b1": "1.5",
+        "p_adjusted": "",
+        "verdict_b1": "",
+    }
+    assert typed(record) == {
+        "fingerprint": "12345e67",
+        "bytes": 12,
+        "speedup_b1": 1.5,
+        "p_adjusted": None,
+        "verdict_b1": "",
+    }

@@ -2,6 +2,7 @@
 input.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -15,9 +16,11 @@ from typer.testing import CliRunner
 
 from harness.cli import new_method
 from harness.cli.command import app, main
+from harness.latency.measure import timed
 from harness.run.compress import Summary
 from harness.run.pool import workers
-from leaderboard.records.errors import UserError
+from leaderboard.records.errors import Interrupted, UserError
+from leaderboard.records.params import load_params
 from tests.conftest import ROOT
 
 COMMANDS = [
@@ -288,13 +291,58 @@ def test_what_is_interrupted_ends_with_130_and_says_how_to_go_on(run_here, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr("harness.cli.macs_table.of_timm_model", pressed)
-    assert run_here("macs", "resnet18")[0] == 130
+    again = "interrupted: nothing is half-written; go on with: shrinkmark macs resnet18\n"
+    assert run_here("macs", "resnet18") == (130, "", again)
 
     def in_the_pool(*_):
         with workers(1):
             raise KeyboardInterrupt
 
     monkeypatch.setattr("harness.run.compress.compress", in_the_pool)
-    code, _, stderr = run_here("compress", "digits", "wanda")
-    said = "error: interrupted: finished points are kept, run again to go on\n"
-    assert (code, stderr) == (130, said)
+    again = "interrupted: finished points are kept; go on with: shrinkmark compress digits wanda\n"
+    assert run_here("compress", "digits", "wanda") == (130, "", again)
+    monkeypatch.setattr(
+        "harness.latency.measure.pytest.main", lambda *_, **__: pytest.ExitCode.INTERRUPTED
+    )
+    with pytest.raises(Interrupted, match="nothing was measured"):
+        timed(None, load_params(ROOT / "params.yaml").profile("cpu"))
+
+
+@pytest.fixture
+def compressed(monkeypatch):
+    """Let `compress` end at once."""
+    monkeypatch.setattr("harness.run.compress.compress", lambda *_: Summary(3, 2, 1, 0))
+    monkeypatch.setenv("TQDM_DISABLE", "")  # put back as it was
+
+
+def test_quiet_prints_nothing_and_json_what_a_script_reads(compressed, run_here):
+    assert run_here("compress", "digits", "wanda") == (
+        0,
+        "digits wanda: 2 run, 3 stood, 1 skipped, 0 failed\n",
+        "",
+    )
+    assert run_here("compress", "digits", "wanda", "--quiet") == (0, "", "")
+    assert os.environ["TQDM_DISABLE"] == "1"
+    code, stdout, stderr = run_here("compress", "digits", "--json")
+    assert (code, stderr) == (0, "")
+    assert json.loads(stdout) == {"reused": 3, "run": 2, "skipped": 1, "failed": 0}
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "compress", "run", "sweep", "measure", "rerun", "check bundle"]
+)
+def test_what_takes_long_can_be_silenced(command):
+    assert "--quiet" in CliRunner().invoke(app, [*command.split(), "--help"]).stdout
+
+
+def test_counts_and_methods_can_be_read_by_a_script(run_here):
+    counted = json.loads(run_here("macs", "resnet18", "--json")[1])
+    assert (counted["model"], counted["macs"], counted["flops"]) == (
+        "resnet18",
+        1814073344,
+        3628146688,
+    )
+    assert sum(operator["macs"] for operator in counted["operators"]) == counted["macs"]
+    listed = json.loads(run_here("methods", "--json")[1])
+    assert [row["method"] for row in listed] == list(load_params(ROOT / "params.yaml").methods)
+    assert listed[0]["needs"] == "data-free" and isinstance(listed[0]["lines of code"], int)

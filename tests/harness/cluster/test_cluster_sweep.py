@@ -170,7 +170,7 @@ def test_an_interrupt_ends_every_process_of_a_point_and_the_next_sweep_goes_on(
     _, err = process.communicate(timeout=240)
     assert (
         process.returncode == 130
-        and "interrupted: finished points are kept, run again to go on" in err
+        and "interrupted: finished points are kept; go on with: shrinkmark sweep" in err
         and "Traceback" not in err
     )
     assert " running, 0 failed" in err and "/7 [" in err, "progress was shown"

@@ -129,7 +129,9 @@ def test_the_machine_reports_every_profile_with_its_fingerprint_and_floor(params
             "hardware_on_request": {},
         }
     )
-    served, elsewhere = hardware.report(few)
+    here, there = hardware.report(few)
+    assert here.lacking is None and here.noise_floor > 0 and there.noise_floor is None
+    served, elsewhere = str(here), str(there)
     assert (
         "cpu: fingerprint " in served
         and "noise floor ±" in served

@@ -146,11 +146,11 @@ def test_seconds_are_those_of_all_that_was_done_on_any_machine(paths, run):
     run(BOTH, ("rtn", "a", "1", 10))
     run(BOTH, ("rtn", "b", "2", 20), machine=THERE)
     assert costs.seconds_of(paths, ["digits", "other"]) == {
-        ("digits", "rtn", "a"): 12,
-        ("digits", "rtn", "b"): 22,
+        "digits rtn a": 12,
+        "digits rtn b": 22,
     }
     files.write_json(
         paths.costs("digits") / "here.json",
         files.read_json(paths.costs("digits") / "here.json") | {"version": "v0"},
     )
-    assert costs.seconds_of(paths, ["digits"]) == {("digits", "rtn", "b"): 22}
+    assert costs.seconds_of(paths, ["digits"]) == {"digits rtn b": 22}

@@ -214,14 +214,14 @@ def test_a_sweep_begins_with_what_took_longest_and_with_what_was_never_run(
     compress(
         params, swept, "digits", [method for method in params.plans if method != "layer_collapse"]
     )
-    names = [(point.method, point.id) for point, _ in order]
+    names = [point.name for point, _ in order]
     assert names[:2] == [
-        ("rtn", "mobilenet_bits=4_seed=0"),
-        ("magnitude", "mobilenet_sparsity=0.9_seed=0"),
+        "digits rtn mobilenet_bits=4_seed=0",
+        "digits magnitude mobilenet_sparsity=0.9_seed=0",
     ]
     seconds = costs.seconds_of(paths, ["digits"])
-    assert [seconds["digits", *name] for name in names[2:]] == sorted(
-        (seconds["digits", *name] for name in names[2:]), reverse=True
+    assert [seconds[name] for name in names[2:]] == sorted(
+        (seconds[name] for name in names[2:]), reverse=True
     )
 
 
@@ -494,7 +494,8 @@ def test_an_interrupted_stage_keeps_its_finished_points_and_goes_on_from_there(r
     _, errors = process.communicate(timeout=60)
     assert (
         process.returncode == 130
-        and "interrupted: finished points are kept, run again to go on" in errors
+        and "interrupted: finished points are kept; go on with: shrinkmark compress digits"
+        in errors
         and "Traceback" not in errors
     )
     finished = len(list(home.glob("mobilenet_sparsity=0.0*/record.json")))

@@ -1,5 +1,6 @@
 """Two results beside each other: what moved, what did not, what cannot be compared."""
 
+import json
 import shutil
 import subprocess
 
@@ -334,3 +335,9 @@ def test_results_that_this_code_cannot_read_name_their_side(filled, other):
 def test_every_question_has_help_with_an_example(command):
     outcome = CliRunner().invoke(app, [command, "--help"])
     assert outcome.exit_code == 0 and f"Example: shrinkmark {command}" in outcome.stdout
+
+
+def test_a_script_reads_what_moved(filled, other):
+    found = json.loads(ask(filled.root, other.root, "--json").stdout)
+    assert [track["track"] for track in found["tracks"]] == ["digits"]
+    assert all(finding["moves"] == [] for finding in found["tracks"][0]["findings"])

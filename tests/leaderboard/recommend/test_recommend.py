@@ -60,6 +60,17 @@ def test_the_smallest_file_is_first_of_what_loses_little_enough(built):
     ]
 
 
+def test_a_script_reads_the_same_rows_and_which_are_tied(built):
+    answer = json.loads(ask(built, "bytes", "--json", "--top", "2").stdout)
+    assert [(row["method"], row["setting"], row["tied"]) for row in answer["rows"]] == [
+        ("rtn", "bits=4", True),
+        ("rtn", "bits=8", False),
+    ]
+    assert (answer["track"], answer["version"], answer["qualifying"]) == ("digits", "v1", 4)
+    assert answer["rows"][0]["delta_points"] == -1 and answer["without_a_time"] == ""
+    assert answer["reproduce"].startswith("shrinkmark run digits --method rtn")
+
+
 def test_a_loss_beyond_what_is_allowed_is_not_listed(built):
     assert ("rtn", "bits=4") not in rows(ask(built, "bytes", "--max-drop", "0.9"))
     assert rows(ask(built, "bytes", "--max-drop", "100"))[0] == ("rtn", "bits=2")
