@@ -100,6 +100,16 @@ def penalty(F: Tensor, r: float) -> Tensor:
     return ((F - r).clamp(min=0) / (1 - r)).square()
 
 
+def by_margin(margins: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Return (layer, filter) of all filters, smallest margin first."""
+    ranked = sorted(
+        (margin, layer, i)
+        for layer, of_layer in enumerate(margins)
+        for i, margin in enumerate(of_layer.tolist())
+    )
+    return [(layer, i) for _, layer, i in ranked]
+
+
 def survivors(
     margins: Sequence[Tensor], c: Sequence[int], total: int, budget: float
 ) -> list[Tensor]:
@@ -110,104 +120,121 @@ def survivors(
     filters.
     """
     kept = [torch.ones(len(margin), dtype=torch.bool) for margin in margins]
-    ranked = sorted(
-        (value, layer, i)
-        for layer, margin in enumerate(margins)
-        for i, value in enumerate(margin.tolist())
-    )
     gone = []
-    for _, layer, i in ranked:
-        if total > budget:
-            total -= c[layer]
-            kept[layer][i] = False
-            gone.append((layer, i))
+    for layer, i in by_margin(margins):
+        if total <= budget:
+            break
+        kept[layer][i] = False
+        total -= c[layer]
+        gone.append((layer, i))
     for layer, i in reversed(gone):
         if total + c[layer] <= budget:
-            total += c[layer]
             kept[layer][i] = True
+            total += c[layer]
     return kept
 
 
+def like(conv: Any, weight: Tensor, groups: int) -> nn.Conv2d:
+    """Return `conv` with another weight (n, inputs of a group, k, k) and `groups`."""
+    geometry = conv.kernel_size, conv.stride, conv.padding, conv.dilation
+    new = nn.Conv2d(conv.in_channels, len(weight), *geometry, groups, bias=False, device="meta")
+    new.weight = nn.Parameter(weight.detach().clone())
+    return new
+
+
+class Bypass(nn.Module):
+    """B, a convolution of the shape of `conv` in gcd(inputs, outputs) groups, which
+    runs as a part of the kernel of `conv`.
+    """
+
+    def __init__(self, conv: nn.Conv2d, generator: torch.Generator) -> None:
+        super().__init__()
+        n, device = conv.out_channels, conv.weight.device
+        self.groups = gcd(conv.in_channels, n)
+        inputs = conv.in_channels // self.groups  # of one group
+        weight = torch.empty(n, inputs, *conv.kernel_size)
+        bound = weight[0].numel() ** -0.5
+        self.weight = nn.Parameter(weight.uniform_(-bound, bound, generator=generator).to(device))
+        group = torch.arange(self.groups, device=device)
+        of_output = group.repeat_interleave(n // self.groups)
+        of_input = group.repeat_interleave(inputs)
+        # 1 where output and input are of one group
+        self.block = (of_output[:, None] == of_input).float()[:, :, None, None]
+
+    def kernel(self) -> Tensor:
+        """Return the weight as that of one group: 0 from inputs of other groups."""
+        return self.block * self.weight.repeat(1, self.groups, 1, 1)
+
+
 class Gated(nn.Module):
-    """A convolution of n filters while it trains: y = m conv(x) + B(x); once `frozen`,
-    m is `mask`.
+    """A convolution of n filters while it trains: y = m conv(x) + B(x); once frozen, m
+    is `mask`.
 
     Each backward pass leaves dLoss/dt in `slope`: t is no parameter, so that the shared
     optimiser does not move it.
     """
 
-    def __init__(self, conv: Any, tau: float, generator: torch.Generator) -> None:
+    def __init__(self, conv: nn.Conv2d, tau: float, generator: torch.Generator) -> None:
         super().__init__()
-        self.conv, self.tau, self.groups, device = (
-            conv,
-            tau,
-            gcd(conv.in_channels, conv.out_channels),
-            conv.weight.device,
-        )
-        n, inputs = conv.out_channels, conv.in_channels // self.groups  # of one group
-        bound = (inputs * conv.weight[0, 0].numel()) ** -0.5
-        self.B = nn.Parameter(
-            torch.empty(n, inputs, *conv.kernel_size)
-            .uniform_(-bound, bound, generator=generator)
-            .to(device)
-        )
-        group = torch.arange(self.groups, device=device)
-        block = group.repeat_interleave(n // self.groups)[:, None] == group.repeat_interleave(
-            inputs
-        )
-        self.block = block.float()[:, :, None, None]  # 1 where B, as a dense kernel, is not 0
-        self.t, self.slope, self.mask = (
-            torch.zeros((), device=device),
-            torch.zeros((), device=device),
-            torch.ones(n, device=device),
-        )
-        self.frozen = torch.zeros((), dtype=torch.bool, device=device)
-        self.c = self.b = 0  # MACs of one filter and of the bypass, known after a forward pass
+        self.conv, self.tau = conv, tau
+        self.bypass = Bypass(conv, generator)
+        # tensors, changed in place: a CUDA graph of the pass sees what they are then
+        self.t = conv.weight.new_zeros(())
+        self.slope = conv.weight.new_zeros(())
+        self.mask = conv.weight.new_ones(conv.out_channels)
+        self.frozen = conv.weight.new_zeros((), dtype=torch.bool)
+        self.places = 0  # of a map that a filter gives, known after a forward pass
+
+    @property
+    def c(self) -> int:
+        """MACs of one filter."""
+        return self.places * self.conv.weight[0].numel()
+
+    @property
+    def b(self) -> int:
+        """MACs of the bypass."""
+        return self.places * self.bypass.weight.numel()
 
     def forward(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        kernel = self.m()[:, None, None, None] * conv.weight + self.bypass.kernel()
+        y = functional.conv2d(x, kernel, None, conv.stride, conv.padding, conv.dilation)
+        self.places = y[0, 0].numel()
+        return y
+
+    def m(self) -> Tensor:
+        """Return m (n,): the gates at t, or `mask` once frozen; backward, dLoss/dt goes
+        to `slope`.
+        """
         t = self.t.clone().requires_grad_()
         t.register_hook(self.slope.copy_)
-        m = torch.where(self.frozen, self.mask, gates(scores(self.conv.weight), t, self.tau))
-        kernel = m[:, None, None, None] * self.conv.weight + self.block * self.B.repeat(
-            1, self.groups, 1, 1
-        )
-        y = functional.conv2d(
-            x, kernel, None, self.conv.stride, self.conv.padding, self.conv.dilation
-        )
-        self.c, self.b = (
-            y[0, 0].numel() * self.conv.weight[0].numel(),
-            y[0, 0].numel() * self.B.numel(),
-        )
-        return y
+        return torch.where(self.frozen, self.mask, gates(scores(self.conv.weight), t, self.tau))
+
+    def q(self) -> Tensor:
+        """Return the scores (n,) of the filters, for pruning."""
+        return scores(self.conv.weight.detach())
+
+    def move(self, step: Tensor) -> None:
+        """Take `step` off t, within [0, max q]."""
+        self.t.sub_(step).clamp_(min=0).clamp_(max=self.q().max())
+
+    def freeze(self, mask: Tensor) -> None:
+        """Let `mask` be m from now on."""
+        self.mask.copy_(mask)
+        self.frozen.fill_(True)
 
     def small(self) -> nn.Module:
         """Return the same function with the kept filters in a convolution of their
         own.
         """
-        kept, bypass = self.mask.nonzero().flatten(), self._like(self.B, self.groups)
+        bypass = like(self.conv, self.bypass.weight, self.bypass.groups)
+        kept = self.mask.nonzero().flatten()
         if len(kept) == 0:
             return bypass
-        filters = self._like(self.conv.weight.index_select(0, kept), 1)
-        return Bypassed(
-            bypass,
-            filters if len(kept) == len(self.mask) else nn.Sequential(filters, Spread(self.mask)),
-        )
-
-    def _like(self, weight: Tensor, groups: int) -> nn.Conv2d:
-        old = self.conv
-        new = nn.Conv2d(
-            old.in_channels,
-            len(weight),
-            old.kernel_size,
-            old.stride,
-            old.padding,
-            old.dilation,
-            groups,
-            False,
-            device="meta",
-        )
-        new.weight = nn.Parameter(weight.detach().clone())
-        return new
+        filters = like(self.conv, self.conv.weight.index_select(0, kept), 1)
+        if len(kept) == len(self.mask):
+            return Bypassed(bypass, filters)
+        return Bypassed(bypass, nn.Sequential(filters, Spread(self.mask)))
 
 
 class Spread(nn.Module):
@@ -276,7 +303,8 @@ class LAPP(Method):
         """Gate a fresh network, train it, and make its gated convolutions small."""
         if self.macs == 1:
             return model
-        fresh, generator = data.narrower(1.0).eval(), data.generator("bypass")
+        fresh = data.narrower(1.0).eval()
+        generator = data.generator("bypass")
         layers = {
             name: Gated(conv, self.tau, generator) for name, conv in convolutions(fresh).items()
         }
@@ -284,11 +312,8 @@ class LAPP(Method):
             fresh.set_submodule(name, layer)
         # each layer sees its size
         fresh(torch.zeros(1, *data.image_shape, device=next(fresh.parameters()).device))
-        moves = self.pruning(
-            list(layers.values()),
-            data.macs(model),
-            max(1, round(self.phase * data.steps(data.scratch))),
-        )
+        steps = max(1, round(self.phase * data.steps(data.scratch)))
+        moves = self.pruning(list(layers.values()), data.macs(model), steps)
         next(moves)
         train(fresh, data, data.scratch, lambda _rate: next(moves, None))
         for name, layer in layers.items():
@@ -300,34 +325,37 @@ class LAPP(Method):
         + strength penalty)/dt; after `steps` of that freeze the masks.
         """
         total = dense + sum(layer.b for layer in layers)
+        self.check_budget(layers, dense, total)
+        rate = self.rate * len(layers) / steps
+        for _ in range(steps):
+            yield
+            slopes = self.penalty_slopes(layers, dense, total)
+            for layer, slope in zip(layers, slopes, strict=True):
+                layer.move(rate * (layer.slope + slope))
+        margins = [layer.q() - layer.t for layer in layers]
+        masks = survivors(margins, [layer.c for layer in layers], total, self.macs * dense)
+        for layer, mask in zip(layers, masks, strict=True):
+            layer.freeze(mask)
+
+    def check_budget(self, layers: list[Gated], dense: int, total: int) -> None:
+        """Raise ValueError if even without any filter of `layers` more than the budget
+        of `dense` is left of `total`.
+        """
         least = total - sum(layer.c * len(layer.mask) for layer in layers)
         if least > self.macs * dense:
             raise ValueError(
                 f"macs {self.macs} is out of reach: bypasses and fixed layers alone take "
                 f"{least / dense:.3f} of dense; ask for more"
             )
-        for _ in range(steps):
-            yield
-            t, q = (
-                [layer.t.clone().requires_grad_() for layer in layers],
-                [scores(layer.conv.weight.detach()) for layer in layers],
-            )
-            gone = [
-                layer.c * (1 - gates(q_l, t_l, self.tau)).sum()
-                for layer, q_l, t_l in zip(layers, q, t, strict=True)
-            ]
-            slopes = torch.autograd.grad(
-                self.strength * penalty((total - torch.stack(gone).sum()) / dense, self.macs), t
-            )
-            for layer, q_l, slope in zip(layers, q, slopes, strict=True):
-                layer.t.sub_(self.rate * len(layers) / steps * (layer.slope + slope)).clamp_(
-                    min=0
-                ).clamp_(max=q_l.max())
-        margins = [scores(layer.conv.weight.detach()) - layer.t for layer in layers]
-        for layer, mask in zip(
-            layers,
-            survivors(margins, [layer.c for layer in layers], total, self.macs * dense),
-            strict=True,
-        ):
-            layer.mask.copy_(mask)
-            layer.frozen.fill_(True)
+
+    def penalty_slopes(self, layers: list[Gated], dense: int, total: int) -> tuple[Tensor, ...]:
+        """Return d(strength penalty)/dt of each layer, F = (total - MACs of what the
+        gates shut off) / dense.
+        """
+        t = [layer.t.clone().requires_grad_() for layer in layers]
+        gone = [
+            layer.c * (1 - gates(layer.q(), t_l, self.tau)).sum()
+            for layer, t_l in zip(layers, t, strict=True)
+        ]
+        F = (total - torch.stack(gone).sum()) / dense
+        return torch.autograd.grad(self.strength * penalty(F, self.macs), t)

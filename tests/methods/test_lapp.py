@@ -78,7 +78,7 @@ def test_all_filters_kept_the_gated_layer_is_the_convolution_plus_its_bypass():
     with torch.no_grad():
         torch.testing.assert_close(
             layer(x),
-            conv(x) + nn.functional.conv2d(x, layer.B, padding=1, groups=3),
+            conv(x) + nn.functional.conv2d(x, layer.bypass.weight, padding=1, groups=3),
             rtol=1e-5,
             atol=1e-5,
         )
