@@ -163,9 +163,20 @@ def pairs(ranks: Sequence[int], draw: torch.Generator) -> Iterator[tuple[int, in
         yield from (every[k] for k in torch.randperm(len(every), generator=draw).tolist())
 
 
+def mask_key(name: str) -> str:
+    """Return what the model's state calls the mask of layer `name`: torch lists the
+    parametrisations of a weight, and `Components` is number 0.
+    """
+    return f"{name}.parametrizations.weight.0.mask"
+
+
 class OrderedDropout(nn.Module):
     """A model of factored layers with the loss of Maestro, but for the lasso, which
     `add_lasso` adds before each step.
+
+    The full pass takes each layer's own mask; the partial pass calls the same model
+    with `partial_masks`, by their `mask_key`, in their places: of one layer the first b
+    components, of the others all that are there. Both change in place.
     """
 
     def __init__(
@@ -173,25 +184,23 @@ class OrderedDropout(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.parts, self.draw = model, list(parts.values()), draw
-        # of the partial pass
-        self.partial = {
-            f"{name}.parametrizations.weight.0.mask": part.components.mask.clone()
-            for name, part in parts.items()
+        self.partial_masks = {
+            mask_key(name): part.components.mask.clone() for name, part in parts.items()
         }
         self.shrink(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         full = self.model(x)
-        return with_loss(
-            full, soft_loss(functional_call(self.model, self.partial, (x,)), full, 1.0)
-        )
+        partial = functional_call(self.model, self.partial_masks, (x,))
+        return with_loss(full, soft_loss(partial, full, 1.0))
 
     def shrink(self, eps: float) -> None:
         """Remove the components of less than `eps` of the importance of their layer's
         first, and begin a new round of samples.
         """
         for part in self.parts:
-            part.components.mask[max(1, int((relative(part) >= eps).sum())) :].zero_()
+            kept = max(1, int((relative(part) >= eps).sum()))
+            part.components.mask[kept:].zero_()
         self.samples = pairs([part.kept for part in self.parts], self.draw)
         self.sample()
 
@@ -200,9 +209,10 @@ class OrderedDropout(nn.Module):
         first b components only.
         """
         layer, b = next(self.samples)
-        for i, (mask, part) in enumerate(zip(self.partial.values(), self.parts, strict=True)):
+        masks = list(self.partial_masks.values())
+        for mask, part in zip(masks, self.parts, strict=True):
             mask.copy_(part.components.mask)
-            mask[b if i == layer else len(mask) :].zero_()
+        masks[layer][b:].zero_()
 
     @torch.no_grad()
     def add_lasso(self, lam: float) -> None:
@@ -215,24 +225,35 @@ class OrderedDropout(nn.Module):
             part.B.grad.add_(lasso_gradient(part.B * part.components.mask[:, None]), alpha=lam)
 
 
-def cut(parts: Sequence[Factored], rho: float) -> list[int]:
-    """Return the rank of each layer when the least important components, always the
-    last of their layer, are gone until `rho` of all weights remain.
+def stored(r: int, m: int, n: int) -> int:
+    """Return how many weights a layer m x n of rank r takes: as a pair or, where that
+    is no smaller, dense.
     """
-    ranks, shapes = (
-        [part.kept for part in parts],
-        [(len(part.A), part.B.shape[1]) for part in parts],
-    )
+    return min(r * (m + n), m * n)
+
+
+def least_important(parts: Sequence[Factored]) -> list[int]:
+    """Return the layer of each component but the first of every layer, the least
+    important one's first.
+    """
     order = sorted(
         (value, layer, -i)
         for layer, part in enumerate(parts)
         for i, value in enumerate(relative(part).tolist())
         if i > 0
     )
-    for _, layer, _ in order:
-        if sum(
-            min(r * (m + n), m * n) for r, (m, n) in zip(ranks, shapes, strict=True)
-        ) <= rho * sum(m * n for m, n in shapes):
+    return [layer for _, layer, _ in order]
+
+
+def cut(parts: Sequence[Factored], rho: float) -> list[int]:
+    """Return the rank of each layer when the least important components, always the
+    last of their layer, are gone until `rho` of all weights remain.
+    """
+    shapes = [(len(part.A), part.B.shape[1]) for part in parts]
+    budget = rho * sum(m * n for m, n in shapes)
+    ranks = [part.kept for part in parts]
+    for layer in least_important(parts):
+        if sum(stored(r, m, n) for r, (m, n) in zip(ranks, shapes, strict=True)) <= budget:
             break
         ranks[layer] -= 1
     return ranks
@@ -242,11 +263,11 @@ def plain(part: Factored, r: int) -> nn.Module:
     """Return the layer as a pair of rank r where that is smaller, else as the dense
     layer that all its components make.
     """
-    layer, A, B = part.layer, part.A.detach()[:, :r].clone(), part.B.detach()[:r].clone()
+    A, B = part.A.detach()[:, :r].clone(), part.B.detach()[:r].clone()
+    layer = part.layer
     parametrize.remove_parametrizations(layer, "weight")
-    return (
-        pair(layer, A, B, layer.bias) if r * (len(A) + B.shape[1]) < layer.weight.numel() else layer
-    )
+    smaller = r * (len(A) + B.shape[1]) < layer.weight.numel()
+    return pair(layer, A, B, layer.bias) if smaller else layer
 
 
 @dataclass(frozen=True)
@@ -272,26 +293,24 @@ class Maestro(Method):
             return model
         parts = {name: decompose(layer) for name, layer in prunable(model).items()}
         self.train_ordered(model, parts, data)
-        for (name, part), r in zip(parts.items(), cut(list(parts.values()), self.rho), strict=True):
+        ranks = cut(list(parts.values()), self.rho)
+        for (name, part), r in zip(parts.items(), ranks, strict=True):
             model.set_submodule(name, plain(part, r))
         train(model, data, replace(data.fine_tune, epochs=(1 - self.share) * data.fine_tune.epochs))
         return recover(model, data, 1)
 
     def train_ordered(self, model: nn.Module, parts: Mapping[str, Factored], data: Data) -> None:
         """Train the factors with ordered dropout; shrink after each epoch."""
-        ordered, per_epoch = (
-            OrderedDropout(model, parts, data.generator("maestro")),
-            data.steps(replace(data.fine_tune, epochs=1.0)),
-        )
+        ordered = OrderedDropout(model, parts, data.generator("maestro"))
+        schedule = replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs)
+        per_epoch = data.steps(replace(data.fine_tune, epochs=1.0))
         steps = count(1)
 
         def before_step(rate: float) -> None:
             ordered.add_lasso(self.lam)
-            ordered.sample() if next(steps) % per_epoch else ordered.shrink(self.eps)
+            if next(steps) % per_epoch == 0:
+                ordered.shrink(self.eps)
+            else:
+                ordered.sample()
 
-        train(
-            ordered,
-            data,
-            replace(data.fine_tune, epochs=self.share * data.fine_tune.epochs),
-            before_step,
-        )
+        train(ordered, data, schedule, before_step)

@@ -90,7 +90,7 @@ def test_a_step_trains_on_the_full_pass_and_on_soft_targets_for_the_pass_cut_to_
     model, parts, ordered = two_layers()
     x, y, (A, B) = matrix(8, 5, 2), torch.arange(8) % 4, (parts["2"].A, parts["2"].B)
     for key, b in (("0", 5), ("2", 2)):
-        ordered.partial[f"{key}.parametrizations.weight.0.mask"].copy_(
+        ordered.partial_masks[f"{key}.parametrizations.weight.0.mask"].copy_(
             (torch.arange(len(parts[key].components.mask)) < b).float()
         )
     found = ordered(x)
@@ -106,15 +106,15 @@ def test_a_step_trains_on_the_full_pass_and_on_soft_targets_for_the_pass_cut_to_
 
 def test_masks_change_in_place_and_are_cut_in_one_layer_at_a_time():
     _, parts, ordered = two_layers()
-    places, seen = [mask.data_ptr() for mask in ordered.partial.values()], set()
+    places, seen = [mask.data_ptr() for mask in ordered.partial_masks.values()], set()
     for _ in range(9):
-        ranks = [int(mask.sum()) for mask in ordered.partial.values()]
+        ranks = [int(mask.sum()) for mask in ordered.partial_masks.values()]
         assert ranks[0] == 5 or ranks[1] == 4
         seen.add(tuple(ranks))
         ordered.sample()
     assert len(seen) == 8  # of 5 + 4 pairs both with all components are the full pass
     ordered.shrink(0.5)
-    assert [mask.data_ptr() for mask in ordered.partial.values()] == places
+    assert [mask.data_ptr() for mask in ordered.partial_masks.values()] == places
     assert [part.kept for part in parts.values()] == [
         int((relative_of(W) >= 0.5).sum()) for W in (matrix(6, 5), matrix(4, 6, 1))
     ]
