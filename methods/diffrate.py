@@ -72,6 +72,7 @@ from torch.nn.functional import normalize, pad
 
 from methods import Data, Method
 from methods.parts.tokens import (
+    Reduction,
     Size,
     add_at,
     heads,
@@ -96,24 +97,38 @@ def ranking(importance: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(patches[:, :1]), patches], 1)
 
 
+def attention_logits(q: Tensor, k: Tensor, size: Size) -> Tensor:
+    """Return q k^T / sqrt(d) + log size (B, H, Nq, N), for q (B, H, Nq, d)."""
+    logits: Tensor = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+    bias = proportional(size)
+    return logits if bias is None else logits + bias
+
+
 def drop_and_merge(
     x: Tensor, size: Size, q: Tensor, k: Tensor, Kp: int, Km: int
 ) -> tuple[Tensor, Size]:
     """Keep the Kp tokens of x (B, N, C) that the class token attends to most, and merge
     all but the first Km of them into the most similar of those.
     """
-    logits, bias = q[:, :, :1] @ k.transpose(2, 3) * q.shape[-1] ** -0.5, proportional(size)
-    P = (logits if bias is None else logits + bias).softmax(-1)
+    P = attention_logits(q[:, :, :1], k, size).softmax(-1)  # of the class token
     order = ranking(P[:, :, 0].mean(1))[:, :Kp]
-    x, size = take(x, order), None if size is None else take(size, order)
+    x = take(x, order)
+    size = None if size is None else take(size, order)
     if Km == Kp:
         return x, size
-    size = ones(x) if size is None else size
-    cosine, target = nearest(x[:, Km:], x[:, 1:Km])
+    return merge(x, ones(x) if size is None else size, Km)
+
+
+def merge(x: Tensor, size: Tensor, Km: int) -> tuple[Tensor, Tensor]:
+    """Merge all but the first Km tokens of x (B, Kp, C) into the most similar of those,
+    j(i), which is no class token.
+    """
+    cosine, target = nearest(x[:, Km:], x[:, 1:Km])  # j(i) = target + 1
     parts = add_at(torch.ones_like(size[:, :Km]), target + 1, torch.ones_like(cosine))
-    return add_at(x[:, :Km], target + 1, x[:, Km:]) / parts[..., None], add_at(
-        size[:, :Km], target + 1, size[:, Km:] * cosine.clamp(min=0)
-    )
+    # x_j = mean of x_j and all its x_i; s_j = s_j + sum_i s_i max(cos_ij, 0)
+    x = add_at(x[:, :Km], target + 1, x[:, Km:]) / parts[..., None]
+    size = add_at(size[:, :Km], target + 1, size[:, Km:] * cosine.clamp(min=0))
+    return x, size
 
 
 def expected(w: Tensor) -> Tensor:
@@ -146,34 +161,33 @@ def start(budget: float, blocks: int, sizes: tuple[int, int, int]) -> Tensor:
     (in 1/64) whose expected counts cost no more than `budget`.
     """
     n = torch.arange(1.0, sizes[0]).repeat(blocks - 1, 2, 1) / 64
-    return n * (
-        bisect_left(
-            range(-512, 512),
-            True,
-            key=lambda step: float(cost(expected(n * step), *sizes)) > budget,
-        )
-        - 513
-    )
+    steps = range(-512, 512)  # 64 beta
+
+    def too_much(step: int) -> bool:
+        return float(cost(expected(n * step), *sizes)) > budget
+
+    refused = bisect_left(steps, True, key=too_much)
+    return n * (steps.start + refused - 1)
 
 
 def keep_mask(w: Tensor, K: Tensor, last: Tensor) -> Tensor:
     """Return the mask (N,) that drops ranks K to `last`, straight through to the
     probability of keeping a rank, if it drops any.
     """
-    probability = pad(w.softmax(-1).flip(-1).cumsum(-1).flip(-1), (1, 0), value=1.0)
+    tails = w.softmax(-1).flip(-1).cumsum(-1).flip(-1)  # sum of p_n over n >= i
+    probability = pad(tails, (1, 0), value=1.0)  # the class token stays
     rank = torch.arange(len(probability), device=w.device)
-    return ((rank < K) | (rank >= last)).to(w.dtype) + (last > K) * (
-        probability - probability.detach()
-    )
+    hard = ((rank < K) | (rank >= last)).to(w.dtype)
+    soft = probability - probability.detach()  # 0, with the gradient of probability
+    return hard + (last > K) * soft
 
 
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     """Return P_ij = exp(l_ij) G_ij / sum_j (B, H, N, N), G_ij = mask_j but 1 for i = j,
     for `mask` (B, N).
     """
-    G = mask[:, None, None] + (1 - mask[:, None, None]) * torch.eye(
-        mask.shape[1], device=mask.device
-    )
+    own = torch.eye(mask.shape[1], device=mask.device)
+    G = mask[:, None, None] + (1 - mask[:, None, None]) * own
     P = (logits - logits.amax(-1, keepdim=True)).float().exp() * G
     return (P + 1e-6 / mask.shape[1]) / (P.sum(-1, keepdim=True) + 1e-6)
 
@@ -183,16 +197,25 @@ def soft_merge(x: Tensor, size: Tensor, K: Tensor, last: Tensor) -> tuple[Tensor
     leave them where they are.
     """
     rank = torch.arange(x.shape[1], device=x.device)
-    source = ((rank >= K) & (rank < last)).to(x.dtype)
+    merges = ((rank >= K) & (rank < last)).to(x.dtype)  # 1 for each i that merges
     f = normalize(x.detach(), dim=-1)
-    cosine, target = (
-        (f @ f.transpose(1, 2)).masked_fill((rank < 1) | (rank >= K), -torch.inf).max(-1)
-    )
-    size = torch.where(source > 0, size * cosine, size).clamp(min=1)
-    parts = add_at(torch.ones_like(size), target, source.expand_as(size))
-    return add_at(x, target, x * source[:, None]) / parts[..., None], add_at(
-        size, target, size * source
-    )
+    no_target = (rank < 1) | (rank >= K)
+    cosine, target = (f @ f.transpose(1, 2)).masked_fill(no_target, -torch.inf).max(-1)
+    size = torch.where(merges > 0, size * cosine, size).clamp(min=1)  # s_i cos_ij of those
+    parts = add_at(torch.ones_like(size), target, merges.expand_as(size))
+    # x_j = mean of x_j and all its x_i; s_j = s_j + sum_i s_i cos_ij
+    x = add_at(x, target, x * merges[:, None]) / parts[..., None]
+    size = add_at(size, target, size * merges)
+    return x, size
+
+
+def masked_attention(block: Any, x: Tensor, size: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what the attention of `block` adds to x (B, N, C) where the tokens that
+    `mask` (B, N) drops are seen by none but themselves, and its P (B, H, N, N).
+    """
+    q, k, v = heads(block.attn, block.norm1(x))
+    P = masked_softmax(attention_logits(q, k, size), mask)
+    return block.drop_path1(block.ls1(joined(block.attn, P.to(v.dtype) @ v))), P
 
 
 class SoftBlocks(nn.Sequential):
@@ -206,29 +229,22 @@ class SoftBlocks(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         first, *others = cast(Any, self)
-        x, size, mask, last = (
-            first(x),
-            ones(x),
-            ones(x),
-            torch.full_like(self.w[0, 0, 0], x.shape[1]),
-        )
-        for block, w, (Kp, Km) in zip(
-            others, self.w, rounded_up(expected(self.w)).detach(), strict=True
-        ):
-            q, k, v = heads(block.attn, block.norm1(x))
-            P = masked_softmax(
-                q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + size.log()[:, None, None], mask
-            )
-            x = x + block.drop_path1(block.ls1(joined(block.attn, P.to(v.dtype) @ v)))
+        size, mask = ones(x), ones(x)
+        last = torch.full_like(self.w[0, 0, 0], x.shape[1])  # ranks from it on are gone
+        x = first(x)
+        K = rounded_up(expected(self.w)).detach()
+        for block, w, (Kp, Km) in zip(others, self.w, K, strict=True):
+            y, P = masked_attention(block, x, size, mask)
+            x = x + y
             order = ranking(P[:, :, 0].mean(1))
-            x, size, mask = (
-                take(x, order),
-                take(size, order),
-                take(mask, order) * keep_mask(w[0], Kp, last),
-            )
+            x, size, mask = take(x, order), take(size, order), take(mask, order)
+            # drop: mask_i = 0 for Kp <= i < last
+            mask = mask * keep_mask(w[0], Kp, last)
             last = torch.minimum(last, Kp)
+            # merge, then drop: mask_i = 0 for Km <= i < last
             x, size = soft_merge(x, size, Km, last)
-            mask, last = mask * keep_mask(w[1], Km, last), torch.minimum(last, Km)
+            mask = mask * keep_mask(w[1], Km, last)
+            last = torch.minimum(last, Km)
             x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
         return x
 
@@ -251,29 +267,24 @@ def growth(K: Sequence[float], N: int) -> list[int]:
     """Return which of K = (Kp, Km, Kp, ...) grows next, from 2 to N tokens, while a
     number added before rounding up rises; none outgrows those before it.
     """
-    return [
-        which
-        for _, which in sorted(
-            (n - least, which)
-            for which, least in enumerate(accumulate(K, min))
-            for n in range(2, N)
-        )
-    ]
+    additions = sorted(
+        (n - least, which)  # by which K_which gets n + 1 tokens
+        for which, least in enumerate(accumulate(K, min))
+        for n in range(2, N)
+    )
+    return [which for _, which in additions]
 
 
 def realise(model: nn.Module, blocks: Sequence[nn.Module], counts: Sequence[int]) -> nn.Module:
     """Let all `blocks` but the first drop and merge down to `counts`, Kp and Km of
     each, where that takes any token away.
     """
-    triples = zip([token_count(model), *counts[1::2]], counts[::2], counts[1::2], strict=False)
-    return reduce_tokens(
-        model,
-        blocks,
-        [
-            None,
-            *(partial(drop_and_merge, Kp=Kp, Km=Km) if Km < N else None for N, Kp, Km in triples),
-        ],
-    )
+    before = [token_count(model), *counts[1::2]]
+    reductions: list[Reduction | None] = [
+        partial(drop_and_merge, Kp=Kp, Km=Km) if Km < N else None
+        for N, Kp, Km in zip(before, counts[::2], counts[1::2], strict=False)
+    ]
+    return reduce_tokens(model, blocks, [None, *reductions])
 
 
 @dataclass(frozen=True)
@@ -300,55 +311,45 @@ class DiffRate(Method):
     def compress(self, model: nn.Module, data: Data) -> nn.Module:
         if self.macs == 1:
             return model
-        blocks, dense, N = (
-            list(cast(nn.Sequential, model.blocks)),
-            data.macs(model),
-            token_count(model),
-        )
-        steps = growth(self.learned(model, blocks, dense, data), N)
+        blocks = list(cast(nn.Sequential, model.blocks))
+        dense = data.macs(model)
+        steps = growth(self.learned(model, blocks, dense, data), token_count(model))
 
         def after(count: int) -> nn.Module:
-            return realise(
-                model,
-                blocks,
-                [2 + steps[:count].count(which) for which in range(2 * len(blocks) - 2)],
-            )
+            """Return the model with the first `count` of the steps done."""
+            done = steps[:count]
+            counts = [2 + done.count(which) for which in range(2 * len(blocks) - 2)]
+            return realise(model, blocks, counts)
 
-        # that costs too much
-        first = bisect_left(
-            range(len(steps) + 1),
-            True,
-            key=lambda count: data.macs(after(count)) > self.macs * dense,
-        )
-        if first == 0:
+        def too_much(count: int) -> bool:
+            return data.macs(after(count)) > self.macs * dense
+
+        refused = bisect_left(range(len(steps) + 1), True, key=too_much)
+        if refused == 0:
             raise ValueError(
                 f"macs {self.macs} is out of reach: the first block and the attention of the "
                 "second keep all tokens; ask for more"
             )
-        return after(first - 1)
+        return after(refused - 1)
 
     def learned(self, model: Any, blocks: Sequence[Any], dense: int, data: Data) -> list[float]:
         """Return the expected counts, Kp and Km of each block but the first, after
         training their logits alone.
         """
         sizes = token_count(model), model.embed_dim, blocks[0].mlp.fc1.out_features
-        # of the blocks
-        budget = (
-            float(cost(torch.full((len(blocks) - 1, 2), float(sizes[0])), *sizes))
-            - (1 - self.macs) * dense
-        )
+        all_kept = torch.full((len(blocks) - 1, 2), float(sizes[0]))
+        budget = float(cost(all_kept, *sizes)) - (1 - self.macs) * dense  # of the blocks
+        w = start(budget, len(blocks), sizes).to(model.pos_embed.device)
         model.requires_grad_(False)
-        model.blocks = SoftBlocks(
-            blocks, start(budget, len(blocks), sizes).to(model.pos_embed.device)
-        )
+        model.blocks = SoftBlocks(blocks, w)
         schedule = replace(
-            data.fine_tune, optimiser="adamw", weight_decay=0.0, learning_rate=self.learning_rate
+            data.fine_tune,
+            optimiser="adamw",
+            weight_decay=0.0,
+            learning_rate=self.learning_rate,
+            epochs=self.share * data.fine_tune.epochs,
         )
-        train(
-            Budgeted(model, sizes, budget, self.lam / dense**2),
-            data,
-            replace(schedule, epochs=self.share * schedule.epochs),
-        )
+        train(Budgeted(model, sizes, budget, self.lam / dense**2), data, schedule)
         K: list[float] = expected(model.blocks.w).detach().flatten().tolist()
         model.requires_grad_(True)
         return K
