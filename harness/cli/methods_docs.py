@@ -17,11 +17,10 @@ from tabulate import tabulate
 
 from harness.run import registry
 from leaderboard.records import files
-from leaderboard.records.errors import UserError
 from leaderboard.site.docstrings import read_docstring
 from methods import Method
 
-BEGIN, END = "<!-- methods:begin -->", "<!-- methods:end -->"
+MARKER = "methods"  # of the table's place in a page
 NO_CODE = {
     tokenize.COMMENT,
     tokenize.NL,
@@ -144,18 +143,11 @@ def update(page: Path, names: Iterable[str]) -> None:
     the folder beside it that has its name; raise UserError if it has no markers, or
     cannot be read.
     """
-    try:
-        before, begin, rest = page.read_text().partition(BEGIN)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{page} cannot be read ({error}): name the page with --page") from None
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(
-            f"{page} lacks the lines {BEGIN} and {END}: add them where the table of methods belongs"
-        )
+    text = files.read_text(page)
+    files.put_between(text, MARKER, "", page)  # before a page of a method is written
     home, names = page.with_suffix(""), list(names)
     for stale in {file.stem for file in home.glob("*.md")} - set(names):
         (home / f"{stale}.md").unlink()
     for name in names:
         files.write_text(home / f"{name}.md", page_of(name))
-    files.write_text(page, f"{before}{BEGIN}\n{table(names, home.name)}\n{END}{after}")
+    files.write_text(page, files.put_between(text, MARKER, table(names, home.name), page))

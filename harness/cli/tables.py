@@ -22,7 +22,7 @@ from harness.cli.options import (
 
 app = typer.Typer(**OPTIONS)
 
-DIGESTED = Path("docs/results.md")
+DIGESTED, README = Path("docs/results.md"), Path("README.md")
 Page = Annotated[
     Path | None,
     typer.Option(help=f"the page whose digest is rewritten; by default {DIGESTED} if it exists"),
@@ -48,20 +48,24 @@ def write_tables(
     """Write the tables of tracks from their results.
 
     The tables, tiers.csv, areas.csv, metrics.json, curves.csv and digest.md of each
-    track, and the digest of all tracks built so far.
+    track, the digest of all tracks built so far, and the best rows in README.md where
+    it has a place for them.
     """
-    from leaderboard.records.outline import read_outline
-
     # here, because scipy takes a second to import and --help needs none of it
+    from leaderboard.recommend.best import update_best
+    from leaderboard.records.outline import read_outline
     from leaderboard.tables.build import build
 
-    if page is None and DIGESTED.exists():
-        page = DIGESTED
+    digested, readme = results.parent / DIGESTED, results.parent / README
+    if page is None and digested.exists():
+        page = digested
     outline = read_outline(params)
     for written in build(
         results, outline.chosen_version(version), tracks or [], page if digest else None, outline
     ):
         typer.echo(written.as_posix())
+    if digest and readme.exists():
+        update_best(readme, chosen(results, version, params, None, None)[0])
 
 
 @app.command(epilog=ends("shrinkmark show --track digits --hardware cpu"))

@@ -113,6 +113,18 @@ def write_folder(folder: Path, texts: Mapping[str, str]) -> None:
         ) from None
 
 
+def put_between(page: str, name: str, text: str, where: Path) -> str:
+    """Return `page` with `text` between the lines <!-- name:begin --> and <!-- name:end
+    -->; raise UserError, which calls the page `where`, if it has no such lines.
+    """
+    begin, end = (f"<!-- {name}:{edge} -->" for edge in ("begin", "end"))
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise UserError(f"{where} lacks the lines {begin} and {end}: add them where it belongs")
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
 def read_text(path: Path) -> str:
     """Return the text of `path`, or raise UserError."""
     try:

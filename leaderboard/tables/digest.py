@@ -8,8 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from leaderboard.records.errors import UserError
-from leaderboard.records.files import read_text, write_text
+from leaderboard.records.files import put_between, read_text, write_text
 from leaderboard.records.outline import Outline, in_order
 from leaderboard.records.results import TABLES
 from leaderboard.records.schema import DENSE
@@ -20,24 +19,13 @@ from leaderboard.tables.ranking.best import lossless
 from leaderboard.tables.rows import Row
 from leaderboard.tables.table import Table
 
-BEGIN, END = "<!-- digest:begin -->", "<!-- digest:end -->"
+MARKER = "digest"  # of its place in a page
 DIGEST = "digest.md"  # a track's section of the digest, beside its tables
-
-
-def updated(page: str, digest: str, where: Path) -> str:
-    """Return the page with the text between its markers replaced."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(
-            f"{where} lacks the lines {BEGIN} and {END}: add them where the digest belongs"
-        )
-    return f"{before}{BEGIN}\n{digest}\n{END}{after}"
 
 
 def check_page(page: Path) -> None:
     """Raise UserError if the page has no place for the digest."""
-    updated(read_text(page), "", page)
+    put_between(read_text(page), MARKER, "", page)
 
 
 def update_page(page: Path, folder: Path, outline: Outline) -> None:
@@ -51,7 +39,7 @@ def update_page(page: Path, folder: Path, outline: Outline) -> None:
         f"{_links(page, track, homes[track], outline)}"
         for track in tracks
     ]
-    write_text(page, updated(read_text(page), "\n\n".join(sections), page))
+    write_text(page, put_between(read_text(page), MARKER, "\n\n".join(sections), page))
 
 
 def _links(page: Path, track: str, folder: Path, outline: Outline) -> str:

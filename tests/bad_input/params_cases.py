@@ -5,7 +5,7 @@ naming its key.
 import yaml
 
 from benchmarks.testbed.tiny_project import PARAMS
-from tests.bad_input.edits import DROP, LAUGHS, Case, folder, gone, params, raw, text
+from tests.bad_input.edits import DROP, LAUGHS, Case, folder, params, raw, text
 
 CHECK = "check params"
 TIMING = ["measure digits cpu", "hardware"]
@@ -200,11 +200,6 @@ VALUES = [  # keys joined by /, the value put there, what the line names
 ]
 FILES = [  # what stands in place of the file
     ("a folder", folder("params.yaml"), "params.yaml cannot be read: Is a directory"),
-    (
-        "none",
-        gone("params.yaml"),
-        "params.yaml not found: run this in the folder that holds params.yaml",
-    ),
     ("empty", text("params.yaml", ""), "Input should be"),
     ("a list", text("params.yaml", "- a\n- b\n"), "Input should be"),
     ("a word", text("params.yaml", "params"), "Input should be"),

@@ -58,12 +58,13 @@ def test_empty_lines_comments_and_docstrings_are_no_lines_of_code():
 
 def test_only_what_stands_between_the_markers_of_the_page_is_replaced(tmp_path):
     page = tmp_path / "all.md"
-    page.write_text(f"before\n{methods_docs.BEGIN}\nold\n{methods_docs.END}\nafter\n")
+    begin, end = "<!-- methods:begin -->", "<!-- methods:end -->"
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     methods_docs.update(page, ["dense"])
     methods_docs.update(page, ["dense"])
     table = methods_docs.table(["dense"], "all")
     assert "[dense](all/dense.md)" in table
-    assert page.read_text() == f"before\n{methods_docs.BEGIN}\n{table}\n{methods_docs.END}\nafter\n"
+    assert page.read_text() == f"before\n{begin}\n{table}\n{end}\nafter\n"
     assert [file.name for file in (tmp_path / "all").iterdir()] == ["dense.md"]
 
 

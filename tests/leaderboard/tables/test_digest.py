@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from leaderboard.records.errors import UserError
+from leaderboard.records.files import put_between
 from leaderboard.records.outline import read_outline
 from leaderboard.tables.build import build
-from leaderboard.tables.digest import updated
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_missing_markers_are_an_error(text):
     with pytest.raises(
         UserError, match=r"README.md lacks the lines <!-- digest:begin --> and <!-- digest:end -->"
     ):
-        updated(text, "new", Path("README.md"))
+        put_between(text, "digest", "new", Path("README.md"))
 
 
 def test_nothing_is_written_when_the_readme_has_no_markers(filled):
