@@ -1,4 +1,5 @@
-# `make repro` reruns the benchmark and prints its leaderboard; `make test` runs the tests. Both make their own environment in .venv.
+# `make repro` reruns the benchmark and prints its leaderboard; `make test` runs the
+# tests. Both make their own environment in .venv.
 PYTHON ?= python3
 TRACK ?= digits
 VENV := .venv
@@ -9,13 +10,15 @@ export OMP_NUM_THREADS := 1
 
 .PHONY: repro quick site publish test test-slow test-ray lint check-results tiny benchmark soak clean
 
-# `dvc repro` is the benchmark; a track of its own is the pipeline tracks/TRACK/dvc.yaml. Where points fail, their stage does too: the table shows them all
-# the same, and the next run tries them again.
+# `dvc repro` is the benchmark; a track of its own is the pipeline
+# tracks/TRACK/dvc.yaml. Where points fail, their stage does too: the table shows them
+# all the same, and the next run tries them again.
 PIPELINE = $(if $(wildcard tracks/$(TRACK)/dvc.yaml),tracks/$(TRACK)/dvc.yaml,dvc.yaml)
 repro: $(READY)
 	dvc repro $(PIPELINE); ended=$$?; python -m shrinkmark show --track $(TRACK); exit $$ended
 
-# A handful of methods on two models of digits, one seed each, in a folder of its own: what the tables look like, in minutes.
+# A handful of methods on two models of digits, one seed each, in a folder of its own:
+# what the tables look like, in minutes.
 QUICK := dense finetune_only slim random_pruning magnitude wanda l1_channels rtn gptq svd block_drop taylor__rtn
 quick: $(READY)
 	python -m shrinkmark run digits --into artefacts/quick --model resnet --model vit --seeds 1 $(addprefix --method ,$(QUICK))
@@ -26,7 +29,8 @@ quick: $(READY)
 site: $(READY)
 	python -m shrinkmark site
 
-# For a host that serves a branch and runs no workflow: the site as the only commit of the branch gh-pages of REMOTE, which is overwritten.
+# For a host that serves a branch and runs no workflow: the site as the only commit of
+# the branch gh-pages of REMOTE, which is overwritten.
 REMOTE ?= origin
 publish: export GIT_INDEX_FILE := $(CURDIR)/.git/site-index
 publish: site
@@ -42,7 +46,8 @@ test: $(READY)
 test-slow: $(READY)
 	python -m pytest -n 2 --dist worksteal -m slow
 
-# Sweeps on Ray clusters of several processes on this machine that lose nodes and drivers, which neither `make test` nor CI has Ray for.
+# Sweeps on Ray clusters of several processes on this machine that lose nodes and
+# drivers, which neither `make test` nor CI has Ray for.
 test-ray: $(READY)
 	python -m pip install --quiet --constraint constraints.txt --editable ".[ray]"
 	python -m pytest -m slow tests/harness/cluster/test_cluster_sweep.py
@@ -52,7 +57,8 @@ lint: $(READY)
 	ruff format --check .
 	mypy
 
-# Do the committed results belong to the committed code and params, and are the tables what they regenerate?
+# Do the committed results belong to the committed code and params, and are the tables
+# what they regenerate?
 check-results: $(READY)
 	python -m shrinkmark check results
 	set -e; for lock in dvc.lock $$(ls tracks/*/dvc.lock 2> /dev/null); do \
@@ -74,8 +80,10 @@ tiny: $(READY)
 benchmark: $(READY)
 	python benchmarks/pipeline_time.py $(TRACK)
 
-# What takes hours rather than minutes: damaged files, a hundred kills of a small pipeline without and with DVC, faults of the disk and of DVC,
-# the same results again under other circumstances, a large matrix, and all of digits on a Ray cluster that loses a node and its driver.
+# What takes hours rather than minutes: damaged files, a hundred kills of a small
+# pipeline without and with DVC, faults of the disk and of DVC, the same results again
+# under other circumstances, a large matrix, and all of digits on a Ray cluster that
+# loses a node and its driver.
 soak: $(READY)
 	python -m tools.fuzz --seconds 3600
 	python -m tools.kill_anywhere --kills 100
