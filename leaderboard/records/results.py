@@ -140,8 +140,8 @@ def version_folder(results: Path, version: str) -> Path:
     """
     if not results.is_dir():
         raise UserError(
-            f"results folder {results} not found: run `dvc repro`, or name the folder with "
-            "--results"
+            f"results folder {results} not found: run `dvc repro`, without DVC "
+            "`shrinkmark run TRACK`, or name the folder with --results"
         )
     folder = results / version
     if of_version2(folder):
