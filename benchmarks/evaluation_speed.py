@@ -37,7 +37,8 @@ from timm.utils import AverageMeter, accuracy
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from harness.data import splits
+from harness.data import dataset, splits
+from harness.data.transform import transform_of
 from harness.latency.runtimes import processor
 from harness.models.pretrained import load_reference
 from harness.point import store
@@ -133,7 +134,9 @@ def run_timm(model: nn.Module, test: splits.TestSplit, workers: int) -> Run:
 @cache
 def loaded(track: str) -> splits.TrackData:
     """Return the track's data, read once for all its models."""
-    return splits.load(load_params(ROOT / "params.yaml").track(track))
+    about = load_params(ROOT / "params.yaml").track(track)
+    transform = transform_of(about, next(iter(about.models)))
+    return splits.load(dataset(about.dataset).load(), about, transform, Path())
 
 
 def artefact_of(params: ModelParams, source: splits.TrackData, classes: int) -> store.Artefact:
@@ -157,9 +160,9 @@ def compare(name: str, images: int, repetitions: int) -> list[tuple[str | float,
     test = splits.TestSplit(
         source.test.images[:images], source.test.labels[:images], source.mean, source.std
     )
-    classes = int(source.train.labels.max()) + 1
-    model = load_reference(params.models[model_name], test.pixels.shape[1], classes)[0].eval()
-    module = artefact_of(params.models[model_name], source, classes).on(CPU)
+    model = load_reference(params.models[model_name], test.pixels.shape[1], source.classes)[0]
+    model.eval()
+    module = artefact_of(params.models[model_name], source, source.classes).on(CPU)
     few = splits.TestSplit(test.pixels[:BATCH], test.labels[:BATCH], test.mean, test.std)
     run_ours(module, few)  # the first batch chooses kernels and allocates
     run_timm(model, few, 0)

@@ -28,7 +28,8 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from harness.data import splits
+from harness.data import dataset, splits
+from harness.data.transform import transform_of
 from harness.latency.runtimes import processor
 from harness.point.device import require, seeded
 from harness.point.method_data import MethodData
@@ -73,7 +74,8 @@ def timed_data(params: TrackParams, model: str) -> TimedData:
     require(params.device)
     device = seeded(params.device, params.seeds[0])
     with tempfile.TemporaryDirectory() as folder:
-        splits.save(splits.load(params), Path(folder))
+        source, transform = dataset(params.dataset).load(), transform_of(params, model)
+        splits.save(splits.load(source, params, transform, Path(folder)), Path(folder))
         learn = splits.Learn.read(Path(folder), device)
     return TimedData(learn, params, model, params.seeds[0])
 

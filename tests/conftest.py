@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.data import splits
+from harness.data import Source, dataset, splits
+from harness.data.transform import transform_of
 from harness.models import build
 from harness.point.method_data import MethodData
 from leaderboard.records.params import Params, TrackParams, load_params
@@ -44,10 +45,16 @@ def track(params: Params) -> TrackParams:
     return digits.model_copy(update={"scratch": short, "fine_tune": short, "calibration": 64})
 
 
+def loaded(track: TrackParams, source: Source | None = None) -> splits.TrackData:
+    """Return the data of a track of stored pixels as its first model takes them."""
+    found = dataset(track.dataset, track.data).load() if source is None else source
+    return splits.load(found, track, transform_of(track, next(iter(track.models))), Path("/none"))
+
+
 @pytest.fixture(scope="session")
 def stored_data(track: TrackParams) -> splits.TrackData:
     """The real digits, split, as they are stored."""
-    return splits.load(track)
+    return loaded(track)
 
 
 @pytest.fixture(scope="session")

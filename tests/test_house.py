@@ -260,7 +260,7 @@ def test_every_method_says_what_it_is_and_names_its_oracle_and_has_three_tests_o
 
 
 @pytest.mark.parametrize(
-    "module", ["leaderboard.records.params", "harness.run.pool", "harness.cli.command"]
+    "module", ["leaderboard.records.params", "harness.run.server.pool", "harness.cli.command"]
 )
 def test_modules_that_a_help_page_needs_do_not_import_torch(module):
     source = Path(importlib.import_module(module).__file__ or "").read_text()

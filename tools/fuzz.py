@@ -124,13 +124,13 @@ READERS = [
     ),
     Reader(
         "learn",
-        "artefacts/digits/data/learn.safetensors",
+        "artefacts/digits/data/8x8-bilinear-1-center-train/learn.safetensors",
         lambda path: splits.Learn.read(path.parent, torch.device("cpu")),
         (UserError,),
     ),
     Reader(
         "test",
-        "artefacts/digits/data/test.safetensors",
+        "artefacts/digits/data/8x8-bilinear-1-center-train/test.safetensors",
         lambda path: splits.TestSplit.read(path.parent),
         (UserError,),
     ),

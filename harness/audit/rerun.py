@@ -14,14 +14,15 @@ from typing import get_args
 
 import numpy as np
 
+from harness.data import splits
 from harness.point import predictions
 from harness.point.worker import Job, evaluate_point
 from harness.run.guard import guarded_compress
 from harness.run.paths import Paths
 from harness.run.point_folder import made_of
 from harness.run.points import Point
-from harness.run.pool import Outcome, run_all, workers
 from harness.run.selection import Selection, selected
+from harness.run.server.pool import Outcome, run_all, workers
 from harness.run.train import train_track
 from leaderboard.exchange.agreement import Agreement, Rerun, Verdict, Verification, agreement_of
 from leaderboard.records.errors import Interrupted, UserError, one_line
@@ -170,7 +171,7 @@ def _job(params: Params, paths: Paths, track: str, recorded: Recorded, folder: P
         point.model,
         dict(point.setting),
         point.seed,
-        paths.data(track),
+        splits.folder_of(paths.data(track), params.track(track), point.model),
         dense,
         folder,
         params.run.gibibytes,

@@ -182,7 +182,7 @@ def rerun(
     Dense is trained anew, and of each point is said whether it came out the same.
     """
     loaded, paths = opened(params)
-    from harness.run.pool import start_server
+    from harness.run.server.pool import start_server
 
     start_server()
     from harness.audit.rerun import Sample, verdicts

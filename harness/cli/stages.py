@@ -24,7 +24,7 @@ from harness.cli.options import (
     tell_refused,
     told,
 )
-from harness.run.pool import start_server
+from harness.run.server.pool import start_server
 from leaderboard.records.errors import UserError
 
 app = typer.Typer(**OPTIONS)

@@ -14,7 +14,7 @@ import typer
 
 from harness.cli.lock import alone
 from harness.cli.options import OPTIONS, ParamsFile, Quiet, ends, opened, tell_refused, told
-from harness.run.pool import start_server
+from harness.run.server.pool import start_server
 from leaderboard.records.errors import UserError
 
 if TYPE_CHECKING:

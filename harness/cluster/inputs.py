@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from harness.cluster.remote import Input, Remote, offer
 from harness.cluster.tasks import Given, torch_build
 from harness.data import splits
 from harness.run.compress import track_record
 from harness.run.paths import Paths
+from harness.run.prepare import MADE, Made
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
+from leaderboard.records.results import read_record
 from leaderboard.records.schema import TrackInfo
 
 
@@ -21,7 +21,11 @@ def given_for(params: Params, paths: Paths, tracks: Sequence[str], remote: Remot
     points share; raise UserError if they are not what was trained.
     """
     records = {track: track_record(params, paths, track) for track in tracks}
-    inputs = {track: _data(paths, track, record, remote) for track, record in records.items()}
+    inputs = {
+        (track, model): _data(params, paths, track, model, record, remote)
+        for track, record in records.items()
+        for model in record.models
+    }
     dense = {
         (track, model): _dense(paths, track, model, record, remote)
         for track, record in records.items()
@@ -34,20 +38,22 @@ def given_for(params: Params, paths: Paths, tracks: Sequence[str], remote: Remot
     return Given(params, remote, short, inputs, dense, torch_build())
 
 
-def _data(paths: Paths, track: str, record: TrackInfo, remote: Remote) -> tuple[Input, ...]:
-    folder, content_hash = paths.data(track), record.content_hash
-    learn, test = splits.Learn.read(folder, torch.device("cpu")), splits.TestSplit.read(folder)
-    if (
-        splits.digest(learn.tensors | {"test.images": test.pixels, "test.labels": test.labels})
-        != content_hash
-    ):
+def _data(
+    params: Params, paths: Paths, track: str, model: str, record: TrackInfo, remote: Remote
+) -> tuple[Input, ...]:
+    folder = splits.folder_of(paths.data(track), params.track(track), model)
+    made = read_record(folder / MADE, Made)
+    items = {
+        name: offer(remote, f"data/{record.content_hash}/{folder.name}", folder / name)
+        for name in (splits.LEARN, splits.TEST)
+    }
+    found = {name: item.sha256 for name, item in items.items()}
+    if made.content_hash != record.content_hash or made.sha256 != found:
         raise UserError(
             f"{folder} holds other data than track '{track}' was trained on: run the train stage "
             "again"
         )
-    return tuple(
-        offer(remote, f"data/{content_hash}", folder / name) for name in (splits.LEARN, splits.TEST)
-    )
+    return tuple(items.values())
 
 
 def _dense(paths: Paths, track: str, model: str, record: TrackInfo, remote: Remote) -> Input:

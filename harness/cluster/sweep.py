@@ -24,8 +24,8 @@ from harness.run.costs import Kept, this_machine
 from harness.run.paths import Paths
 from harness.run.point_folder import RECORD, Made, made_of, temporary
 from harness.run.points import Point
-from harness.run.pool import Outcome
 from harness.run.progress import Progress, progress
+from harness.run.server.pool import Outcome
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import Params
 from leaderboard.records.results import read_record

@@ -25,7 +25,7 @@ from harness.run.guard import guarded_compress
 from harness.run.paths import Paths
 from harness.run.point_folder import RECORD, Made, made_of, temporary
 from harness.run.points import Point
-from harness.run.pool import CONTEXT, PRELOAD, Outcome, Pools, pools_of, reason_of, run_all
+from harness.run.server.pool import CONTEXT, PRELOAD, Outcome, Pools, pools_of, reason_of, run_all
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
@@ -40,13 +40,13 @@ class Given:
     that results are made with.
 
     records: of each track, what the train stage wrote; data, dense: the files that a
-    track, and a model of a track, needs.
+    model of a track needs.
     """
 
     params: Params
     remote: Remote
     records: dict[str, TrackInfo]
-    data: dict[str, tuple[Input, ...]]
+    data: dict[tuple[str, str], tuple[Input, ...]]
     dense: dict[tuple[str, str], Input]
     torch: str
 
@@ -157,8 +157,8 @@ def _pools() -> Pools:
 
 def _job(given: Given, point: Point, folder: Path) -> Job:
     cache = data_folder() / "cluster"
-    files_of_track = [fetched(given.remote, cache, item) for item in given.data[point.track]]
+    data = [fetched(given.remote, cache, item) for item in given.data[point.track, point.model]]
     dense = fetched(given.remote, cache, given.dense[point.track, point.model])
     track = given.params.track_of(point.track, point.method)
     about = (point.method, point.model, point.setting, point.seed)
-    return Job(track, *about, files_of_track[0].parent, dense, folder, given.params.run.gibibytes)
+    return Job(track, *about, data[0].parent, dense, folder, given.params.run.gibibytes)

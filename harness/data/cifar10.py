@@ -47,6 +47,7 @@ class Cifar10(Dataset):
                 "test images": sha256(test.images),
                 "test labels": sha256(test.labels),
             },
+            classes=10,
         )
 
     def closed(self) -> list[Path]:

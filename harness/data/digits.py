@@ -40,6 +40,7 @@ class Digits(Dataset):
                 "images": sha256(bunch.images.astype(np.uint8)),
                 "labels": sha256(labels.astype(np.uint8)),
             },
+            classes=10,
         )
 
     def closed(self) -> list[Path]:

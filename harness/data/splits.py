@@ -5,17 +5,22 @@ see in one file, the test split in another.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from harness.data import SPLIT_SEED, dataset
+from harness.data import SPLIT_SEED, Source
+from harness.data.image_files import ImageFiles
+from harness.data.mapped import write_tensors
+from harness.data.transform import Transform, transform_of
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import TrackParams
@@ -31,17 +36,20 @@ LEARNED = (
     "calibration",
     "mean",
     "std",
+    "classes",
 )
 
 
 @dataclass(frozen=True)
 class TrackData:
-    """All splits of a track, pixels (N, C, H, W) as stored, uint8 or float32; `mean`
-    and `std` (C, 1, 1) normalise them.
+    """All splits of a track as one of its models takes them: pixels (N, C, H, W) as
+    stored, uint8 or float32, in memory or mapped from a file; `mean` and `std` (C, 1, 1)
+    normalise them.
     """
 
     title: str
     sources: dict[str, str]
+    classes: int
     train: Split
     validation: Split
     test: Split
@@ -50,62 +58,135 @@ class TrackData:
     std: Tensor
 
 
-def load(params: TrackParams) -> TrackData:
-    """Load the track's dataset with its fixed split, resize it bilinearly if the track
-    asks for another size, and draw the calibration images.
-
-    Raises UserError for an unknown or missing dataset, or more calibration images than
-    train has.
+@dataclass(frozen=True)
+class Drawn:
+    """The images of a source that a track takes, by index: `first` of each split, and
+    the calibration images, which are drawn from train, or from validation where there
+    is no training split.
     """
-    source = dataset(params.dataset).load()
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    calibration: np.ndarray
+
+
+def drawn(source: Source, params: TrackParams) -> Drawn:
+    """Draw the images of a track; raise UserError if it asks for more calibration images
+    than there are.
+    """
     train, validation, test = (
         which[: params.first] for which in (source.train, source.validation, source.test)
     )
-    if params.calibration > len(train):
+    name, pool = ("train", train) if len(train) else ("validation", validation)
+    if params.calibration > len(pool):
         raise UserError(
-            f"calibration asks for {params.calibration} images but train has {len(train)}: lower "
+            f"calibration asks for {params.calibration} images but {name} has {len(pool)}: lower "
             "it in params.yaml"
         )
-    pixels = _resized(torch.from_numpy(source.images), params.image_size)
-    mean, std = _moments(pixels[train], params)
-    chosen = np.random.default_rng(SPLIT_SEED).choice(train, params.calibration, replace=False)
+    chosen = np.random.default_rng(SPLIT_SEED).choice(pool, params.calibration, replace=False)
+    return Drawn(train, validation, test, chosen)
 
-    def split(which: np.ndarray) -> Split:
-        return Split(pixels[which], torch.from_numpy(source.labels[which]).long())
+
+class BrokenFiles(UserError):
+    """Files that are no images; `indices`: which of the source's."""
+
+    def __init__(self, broken: Mapping[int, str]) -> None:
+        first = min(broken)
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        super().__init__(
+            f"{broken[first]}{more}: mend or remove them, or leave them out with --skip-broken"
+        )
+        self.indices = frozenset(broken)
+
+
+def load(
+    source: Source,
+    params: TrackParams,
+    transform: Transform,
+    scratch: Path,
+    made: Callable[[int], None] = lambda number: None,
+) -> TrackData:
+    """Make what one of the track's models takes of a source: pixels of files are written
+    into the folder `scratch` and mapped; `made` is told the number of each, from 0.
+
+    Raises UserError where `drawn` does, for files that are no images, and for numbers
+    that do not fit the images' channels.
+    """
+    which = drawn(source, params)
+    if isinstance(source.images, ImageFiles):
+        images = source.images
+        number = count()
+        train, validation, test, calibration = (
+            _of_files(images, part, transform, scratch / f"{name}.npy", lambda: made(next(number)))
+            for name, part in vars(which).items()
+        )
+    else:
+        pixels = transform.of_arrays(torch.from_numpy(source.images))
+        train, validation, test, calibration = (
+            pixels[part] for part in (which.train, which.validation, which.test, which.calibration)
+        )
+    mean, std = _moments(train, params.dataset, transform)
+
+    def split(images: Tensor, part: np.ndarray) -> Split:
+        return Split(images, torch.from_numpy(source.labels[part]).long())
 
     return TrackData(
         source.title,
         source.sha256,
-        split(train),
-        split(validation),
-        split(test),
-        pixels[chosen],
+        source.classes,
+        split(train, which.train),
+        split(validation, which.validation),
+        split(test, which.test),
+        calibration,
         mean,
         std,
     )
 
 
-def _resized(pixels: Tensor, size: int) -> Tensor:
-    if pixels.shape[-2:] == (size, size):
-        return pixels
-    if pixels.dtype == torch.uint8:
-        pixels = pixels.float() / 255
-    return functional.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False)
+def _of_files(
+    images: ImageFiles,
+    which: np.ndarray,
+    transform: Transform,
+    file: Path,
+    made: Callable[[], None],
+) -> Tensor:
+    """Return the pixels (N, 3, H, W) uint8 of files, mapped from `file`, which is made
+    of them by as many threads as there are cores; raise UserError for what is no image.
+    """
+    shape = (len(which), 3, *transform.size)
+    if not len(which):
+        return torch.empty(shape, dtype=torch.uint8)
+    pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    of_file, broken = transform.of_files(), dict[int, str]()
+
+    def make(row: int) -> None:
+        try:
+            pixels[row] = of_file(images.decode(int(which[row])))
+        except UserError as error:
+            broken[int(which[row])] = str(error)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for _ in pool.map(make, range(len(which))):
+            made()
+    if broken:
+        raise BrokenFiles(broken)
+    return torch.from_numpy(pixels)
 
 
-def _moments(train: Tensor, params: TrackParams) -> tuple[Tensor, Tensor]:
+def _moments(train: Tensor, dataset: str, transform: Transform) -> tuple[Tensor, Tensor]:
     """Return mean and std per channel (C, 1, 1), in the units of the stored pixels."""
     unit = 255 if train.dtype == torch.uint8 else 1
-    if params.normalise is None:
+    if transform.mean is None or transform.std is None:
         flat = train.transpose(0, 1).flatten(1).float()
         return flat.mean(1)[:, None, None], flat.std(1)[:, None, None]
-    found = len(params.normalise.mean), len(params.normalise.std)
+    found = len(transform.mean), len(transform.std)
     if found != (train.shape[1],) * 2:
         raise UserError(
-            f"normalise names {found[0]} means and {found[1]} deviations, but '{params.dataset}' "
+            f"normalise names {found[0]} means and {found[1]} deviations, but '{dataset}' "
             f"has {train.shape[1]} channels"
         )
-    mean, std = torch.tensor(params.normalise.mean), torch.tensor(params.normalise.std)
+    mean, std = torch.tensor(transform.mean), torch.tensor(transform.std)
     return unit * mean[:, None, None], unit * std[:, None, None]
 
 
@@ -131,15 +212,10 @@ def save(data: TrackData, folder: Path) -> None:
     """Write what methods may see to learn.safetensors and the test split to
     test.safetensors.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(_tensors(data), folder / LEARN)
-    test = {
-        "images": data.test.images,
-        "labels": data.test.labels,
-        "mean": data.mean,
-        "std": data.std,
-    }
-    safetensors.torch.save_file(test, folder / TEST)
+    units = {"mean": data.mean, "std": data.std, "classes": torch.tensor(data.classes)}
+    write_tensors(folder / LEARN, _tensors(data) | units)
+    test = {"images": data.test.images, "labels": data.test.labels}
+    write_tensors(folder / TEST, test | units)
 
 
 @dataclass(frozen=True)
@@ -177,6 +253,11 @@ class TestSplit:
             )
 
 
+def folder_of(home: Path, track: TrackParams, model: str) -> Path:
+    """Return the folder of `home`, that of the track's data, with what a model takes."""
+    return home / transform_of(track, model).key
+
+
 def digest(tensors: dict[str, Tensor]) -> str:
     """Return the sha256 of names, shapes and bytes of `tensors`."""
     sha = hashlib.sha256()
@@ -186,12 +267,20 @@ def digest(tensors: dict[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def content_hash(data: TrackData) -> str:
-    """Return the sha256 of all splits as stored and of what normalises them, which
-    every point's fingerprint carries.
+def content_hash(source: Source, params: TrackParams, first: TrackData | None = None) -> str:
+    """Return the sha256 of what a track takes of a source, which every point's
+    fingerprint carries: of files, what they hold, their labels and which of them are in
+    which split; of arrays, all splits as `first`, of the track's first model, stores
+    them, and what normalises them.
     """
+    if isinstance(source.images, ImageFiles):
+        which = {name: torch.from_numpy(part) for name, part in vars(drawn(source, params)).items()}
+        held = f"{sorted(source.sha256.items())} {source.classes}"
+        content = digest(which | {"labels": torch.from_numpy(source.labels)})
+        return hashlib.sha256(f"{held} {content}".encode()).hexdigest()
+    assert first is not None
     return digest(
-        _tensors(data) | {"test.images": data.test.images, "test.labels": data.test.labels}
+        _tensors(first) | {"test.images": first.test.images, "test.labels": first.test.labels}
     )
 
 
@@ -218,12 +307,12 @@ class Learn:
     @property
     def channels(self) -> int:
         """Return the channels of an image."""
-        return self.tensors["train.images"].shape[1]
+        return self.tensors["calibration"].shape[1]
 
     @property
     def classes(self) -> int:
         """Return the number of classes."""
-        return int(self.tensors["train.labels"].max()) + 1
+        return int(self.tensors["classes"])
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Return stored pixels (N, C, H, W) as models take them."""

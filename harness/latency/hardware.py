@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.data.transform import transform_of
 from harness.latency import machine, runtimes
 from harness.latency.benchmark import seconds_of, warm
 from harness.latency.clock import CLOCKS
@@ -58,17 +59,17 @@ def report(params: Params) -> Iterator[Served]:
         if lacking is not None:
             yield Served(hardware, lacking)
             continue
-        floor = floor_of(profile, model, track.image_size)
+        floor = floor_of(profile, model, transform_of(track, name).size)
         yield Served(hardware, None, machine.fingerprint(profile)["fingerprint"], floor, name)
 
 
 @torch.inference_mode()
-def floor_of(profile: HardwareParams, model: ModelParams, size: int) -> float:
+def floor_of(profile: HardwareParams, model: ModelParams, size: tuple[int, int]) -> float:
     """Return the noise floor of `ROUNDS` rounds of an untrained model against itself,
-    one image of (1, `size`, `size`) at a time.
+    one image of one channel and `size` at a time.
     """
     torch.set_num_threads(profile.threads)
-    image = torch.zeros(1, 1, size, size, device=profile.device)
+    image = torch.zeros(1, 1, *size, device=profile.device)
     run, clock = _untrained(profile, model, image), CLOCKS[profile.device]
     warm(run, image, clock)
     seconds = np.array([seconds_of(run, image, clock) for _ in range(2 * ROUNDS + 1)])

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from harness.data import splits
 from harness.latency import benchmark, runtimes
@@ -66,13 +67,11 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> TimingOu
         return TimingOutcome(lacking, None, {})
     plan = plan_of(params, paths, track, profile)
     jobs, refused = jobs_of(params, paths, track, profile, plan)
-    test = splits.TestSplit.read(paths.data(track))
-    if max(profile.batches) > len(test.labels):
-        raise UserError(
-            f"hardware '{hardware}' asks for a batch of {max(profile.batches)}, the test split "
-            f"has {len(test.labels)} images: lower it"
-        )
-    images = test.images(max(benchmark.COMPARED, *profile.batches)).to(torch.device(profile.device))
+    about = params.track(track)
+    images = {
+        model: _images(splits.folder_of(paths.data(track), about, model), hardware, profile)
+        for model in dict.fromkeys(job.point.model for job in jobs)
+    }
     with progress(f"{track}: latency {hardware}", "run", (job.id for job in jobs)) as bar:
         plugin = LatencyPlugin(jobs, profile, images, bar)
         report = timed(plugin, profile)
@@ -84,13 +83,27 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> TimingOu
     )
 
 
+def _images(folder: Path, hardware: str, profile: HardwareParams) -> Tensor:
+    """Return the test images that a model is timed on, on the profile's device; raise
+    UserError if there are fewer than a batch.
+    """
+    test = splits.TestSplit.read(folder)
+    if max(profile.batches) > len(test.labels):
+        raise UserError(
+            f"hardware '{hardware}' asks for a batch of {max(profile.batches)}, the test split "
+            f"has {len(test.labels)} images: lower it"
+        )
+    count = max(benchmark.COMPARED, *profile.batches)
+    return test.images(count).to(torch.device(profile.device))
+
+
 def jobs_of(
     params: Params, paths: Paths, track: str, profile: HardwareParams, plan: TimingPlan
 ) -> tuple[list[LatencyJob], list[tuple[TimedPoint, str]]]:
     """Return the jobs of `plan`, point by point, and the points that the runtime cannot
     be given, with the reason.
     """
-    wanted = [folder for point in plan.timed for folder in (point.dense, point.folder)]
+    wanted = {folder: point.model for point in plan.timed for folder in (point.dense, point.folder)}
     made = runtimes.of(profile).prepare_track(params, paths, track, wanted)
     jobs, refused = [], []
     for point in plan.timed:

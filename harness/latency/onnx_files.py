@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from harness.latency.runtimes import not_installed
 from harness.point import store
 from harness.run import fingerprint
 from harness.run.paths import Paths
-from harness.run.pool import run_lasting, workers
 from harness.run.progress import progress
+from harness.run.server.pool import run_lasting, workers
 from leaderboard.records import files
 from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.params import Params
@@ -38,14 +38,16 @@ class Export:
 
 
 def exported(
-    params: Params, paths: Paths, track: str, folders: Iterable[Path]
+    params: Params, paths: Paths, track: str, folders: Mapping[Path, str]
 ) -> dict[Path, Path | str]:
-    """Return by artefact its ONNX model, or in one line why it has none."""
+    """Return by artefact its ONNX model, or in one line why it has none; folders: of the
+    artefacts, each with the model that it was made of.
+    """
     home = paths.onnx(track)
     home.mkdir(parents=True, exist_ok=True)
     wanted = [
-        Export(folder, paths.data(track), home / f"{_key(folder)}.onnx")
-        for folder in dict.fromkeys(folders)
+        Export(folder, _data(params, paths, track, model), home / f"{_key(folder)}.onnx")
+        for folder, model in folders.items()
     ]
     for old in set(home.iterdir()) - {export.file for export in wanted}:
         old.unlink()
@@ -68,6 +70,10 @@ def _run(params: Params, track: str, todo: Sequence[Export]) -> dict[Path, Path 
                 refused[export.folder] = outcome.reason
             bar.ended(str(export.folder))
     return refused
+
+
+def _data(params: Params, paths: Paths, track: str, model: str) -> Path:
+    return splits.folder_of(paths.data(track), params.track(track), model)
 
 
 def write_onnx(export: Export) -> dict[str, Any]:
@@ -102,7 +108,12 @@ def write_point(
 
     _refuse_other_weights(folder)
     try:
-        write_onnx(Export(folder, paths.data(track), file))
+        model = next(
+            name
+            for name in sorted(params.track(track).models, key=len, reverse=True)
+            if point.startswith(f"{name}_")
+        )
+        write_onnx(Export(folder, _data(params, paths, track, model), file))
     except NotExported as error:
         raise UserError(f"{method} {point} cannot be written as ONNX: {error}") from error
     return file.stat().st_size

@@ -22,9 +22,13 @@ class LatencyPlugin:
     """
 
     def __init__(
-        self, jobs: list[LatencyJob], profile: HardwareParams, images_: Tensor, bar: Progress
+        self,
+        jobs: list[LatencyJob],
+        profile: HardwareParams,
+        by_model: dict[str, Tensor],
+        bar: Progress,
     ) -> None:
-        self.jobs, self.profile, self.images_ = {job.id: job for job in jobs}, profile, images_
+        self.jobs, self.profile, self.by_model = {job.id: job for job in jobs}, profile, by_model
         self.bar, self.failed = bar, list[dict[str, Any]]()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -44,9 +48,9 @@ class LatencyPlugin:
         return self.profile
 
     @pytest.fixture
-    def images(self) -> Tensor:
-        """Return the test images."""
-        return self.images_
+    def images(self, job: LatencyJob) -> Tensor:
+        """Return the test images as the job's model takes them."""
+        return self.by_model[job.point.model]
 
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
         """Add our fingerprint: pytest-benchmark's machine info knows no threads,

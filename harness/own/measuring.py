@@ -59,12 +59,9 @@ def measured(
             _read_back(model, shape, Path(scratch) / name)
             for model, name in ((compressed, "compressed"), (dense, "dense"))
         )
-        small_logits, small_counts = evaluated(small, test, device)
-        large_logits, large_counts = evaluated(large, test, device)
-        right, right_dense = (
-            (logits.argmax(1) == seen.labels).numpy()[None]
-            for logits in (small_logits, large_logits)
-        )
+        small_found, small_counts = evaluated(small, test, device)
+        large_found, large_counts = evaluated(large, test, device)
+        right, right_dense = (found["rank"][None] == 0 for found in (small_found, large_found))
         macs, dense_macs = (
             round(float(np.mean([count.macs for count in counts])))
             for counts in (small_counts, large_counts)

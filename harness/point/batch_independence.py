@@ -13,14 +13,19 @@ is counted alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harness.data import splits
-from harness.point import counter, store
+from harness.point import counter, predictions, store
+from harness.point.predictions import Predictions
 from leaderboard.records.errors import BrokenContract
 
 CPU = torch.device("cpu")
@@ -34,9 +39,9 @@ AGREEING = 0.95
 @torch.inference_mode()
 def evaluated(
     artefact: store.Artefact, test: splits.TestSplit, device: torch.device
-) -> tuple[Tensor, list[counter.Count]]:
-    """Return the logits (N, classes) of all test images, on the CPU, and the counts of
-    images alone: of one, or of each if the program branches.
+) -> tuple[Predictions, list[counter.Count]]:
+    """Return the predictions of all test images, and the counts of images alone: of one,
+    or of each if the program branches.
 
     Raises BrokenContract if a logit is not finite, if what an image costs depends on
     its batch or, without a branch, on the image, and if images are classified otherwise
@@ -51,20 +56,21 @@ def evaluated(
 
 def _branching(
     artefact: store.Artefact, test: splits.TestSplit, device: torch.device
-) -> tuple[Tensor, list[counter.Count]]:
+) -> tuple[Predictions, list[counter.Count]]:
     module = artefact.on(device)
-    logits = _finite([module(batch) for batch in test.batches(BATCH, device)])
-    alone, counts = zip(
-        *(counter.run(artefact.module, image, artefact.bits) for image in test.batches(1, CPU)),
-        strict=True,
-    )
-    _same_classes(torch.cat(alone), logits)
-    return logits, list(counts)
+    found = predicted((module(batch) for batch in test.batches(BATCH, device)), test.labels)
+    classes, counts = list[int](), list[counter.Count]()
+    for image in test.batches(1, CPU):
+        logits, count = counter.run(artefact.module, image, artefact.bits)
+        classes.append(int(logits.argmax()))
+        counts.append(count)
+    _same_classes(np.array(classes), found["class"])
+    return found, counts
 
 
 def _straight(
     artefact: store.Artefact, test: splits.TestSplit, device: torch.device
-) -> tuple[Tensor, list[counter.Count]]:
+) -> tuple[Predictions, list[counter.Count]]:
     module, bits = artefact.on(device), artefact.bits
     picked = torch.arange(0, len(test.labels), max(1, len(test.labels) // ALONE))[:ALONE]
     first, *others = replace(test, pixels=test.pixels[picked], labels=test.labels[picked]).batches(
@@ -76,16 +82,23 @@ def _straight(
     together, counted = counter.run(module, batch, bits)
     if not _same_work(count, counted, len(batch)):
         raise BrokenContract(_difference(module, batch, count, counted))
-    logits = _finite([together, *(module(rest) for rest in batches)])
-    _same_classes(torch.cat([alone, *(artefact.module(image) for image in others)]), logits[picked])
-    return logits, [count]
+    found = predicted(chain([together], (module(rest) for rest in batches)), test.labels)
+    classes = [int(logits.argmax()) for logits in (alone, *map(artefact.module, others))]
+    _same_classes(np.array(classes), found["class"][picked.numpy()])
+    return found, [count]
 
 
-def _finite(batches: Sequence[Tensor]) -> Tensor:
-    logits = torch.cat(list(batches)).cpu()
-    if not torch.isfinite(logits).all():
-        raise BrokenContract("the artefact returns NaN or infinity on test images")
-    return logits
+def predicted(batches: Iterable[Tensor], labels: Tensor) -> Predictions:
+    """Return the predictions that batches of logits (n, classes) are, in order: none is
+    kept; raise BrokenContract if a logit is not finite.
+    """
+    parts, start = list[Predictions](), 0
+    for logits in batches:
+        if not torch.isfinite(logits).all():
+            raise BrokenContract("the artefact returns NaN or infinity on test images")
+        of_batch = labels[start : (start := start + len(logits))]
+        parts.append(predictions.predictions(logits.cpu(), of_batch))
+    return {name: np.concatenate([part[name] for part in parts]) for name in predictions.PARTS}
 
 
 def _same_work(alone: counter.Count, together: counter.Count, images: int) -> bool:
@@ -117,8 +130,8 @@ def _difference(
     )
 
 
-def _same_classes(alone: Tensor, together: Tensor) -> None:
-    same = int((alone.argmax(1) == together.argmax(1)).sum())
+def _same_classes(alone: NDArray[Any], together: NDArray[Any]) -> None:
+    same = int((alone == together).sum())
     if same < AGREEING * len(alone):
         raise BrokenContract(
             f"{len(alone) - same} of {len(alone)} test images are classified otherwise alone than "

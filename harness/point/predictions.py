@@ -15,11 +15,12 @@ from torch import Tensor
 
 from leaderboard.records import files
 
+Predictions = dict[str, NDArray[Any]]
 FILE = "predictions.safetensors"
 PARTS = ("class", "confidence", "rank")
 
 
-def predictions(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
+def predictions(logits: Tensor, labels: Tensor) -> Predictions:
     """Return of `logits` (N, classes) and `labels` (N,), each (N,): class, uint16;
     confidence, its softmax, float16; rank of the label, uint16.
 
@@ -36,12 +37,12 @@ def predictions(logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
     }
 
 
-def write(folder: Path, found: dict[str, NDArray[Any]]) -> None:
+def write(folder: Path, found: Predictions) -> None:
     """Write them beside an artefact."""
     (folder / FILE).write_bytes(safetensors.numpy.save(found))
 
 
-def read(folder: Path) -> dict[str, NDArray[Any]]:
+def read(folder: Path) -> Predictions:
     """Read what `write` wrote; raise UserError if it is missing or damaged."""
     with files.reading(folder / FILE):
         found = safetensors.numpy.load((folder / FILE).read_bytes())

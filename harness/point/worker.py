@@ -31,7 +31,7 @@ from harness.point.device import seeded
 from harness.point.method_data import MethodData
 from leaderboard.records.errors import BrokenContract, UserError
 from leaderboard.records.params import TrackParams
-from methods import Method
+from methods import Method, Needs
 
 EXPECTED = "expected.npy"
 # calibration images on which the model that a method returned is compared with the
@@ -75,10 +75,10 @@ def compress_point(job: Job, method: Method) -> dict[str, Any]:
     artefact; return status, reason, work and what was spent.
     """
     device = seeded(job.track.device, job.seed)
-    _limit_memory(job)
     learn = splits.Learn.read(job.data, device)
+    _limit_memory(job)  # beside the data, which are mapped
     dense = load_dense(job, learn)
-    reason = method.skip(copy.deepcopy(dense))
+    reason = untrained(job, method.needs) or method.skip(copy.deepcopy(dense))
     if reason is not None:
         return {"status": "skipped", "reason": reason}
     seen = MethodData(learn, job.track, job.model, job.seed, method.needs)
@@ -98,6 +98,13 @@ def compress_point(job: Job, method: Method) -> dict[str, Any]:
         "work": work,
         "spent": spent | {"export": round(time.perf_counter() - start, 3)},
     }
+
+
+def untrained(job: Job, needs: Needs) -> str | None:
+    """Say why a method that trains cannot run on the track, or None if it can."""
+    recipes = {"fine-tune": job.track.fine_tune_of, "scratch": job.track.scratch_of}
+    recipe = recipes[needs](job.model) if needs in recipes else None
+    return None if recipe is None or recipe.epochs else f"the track trains nothing ({needs})"
 
 
 def _limit_memory(job: Job) -> None:
@@ -182,14 +189,13 @@ def evaluate_point(job: Job) -> dict[str, Any]:
     )
     (job.folder / EXPECTED).unlink()
     test = splits.TestSplit.read(job.data)
-    logits, counted = evaluated(artefact, test, device)
-    found = predictions.predictions(logits, test.labels)
+    found, counted = evaluated(artefact, test, device)
     predictions.write(job.folder, found)
-    correct = int((found["rank"] == 0).sum())
+    correct, images = int((found["rank"] == 0).sum()), len(test.labels)
     return {
-        "accuracy": correct / len(logits),
+        "accuracy": correct / images,
         "correct": correct,
-        "images": len(logits),
+        "images": images,
         "bytes": artefact.bytes,
         "parameters": artefact.parameters,
         "macs": round(fmean(count.macs for count in counted)),

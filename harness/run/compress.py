@@ -12,6 +12,7 @@ from pathlib import Path
 
 import safetensors.numpy
 
+from harness.data import splits
 from harness.point import predictions
 from harness.point.device import require
 from harness.point.worker import Job, evaluate_point
@@ -20,8 +21,8 @@ from harness.run.guard import guarded_compress
 from harness.run.paths import Paths
 from harness.run.point_folder import Made, clear, made_of, place, standing, temporary
 from harness.run.points import Point, expand
-from harness.run.pool import run_all, workers
 from harness.run.progress import progress
+from harness.run.server.pool import run_all, workers
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
@@ -200,7 +201,7 @@ def _run(
             model=point.model,
             setting=point.setting,
             seed=point.seed,
-            data=paths.data(point.track),
+            data=splits.folder_of(paths.data(point.track), about, point.model),
             dense=paths.dense(point.track) / f"{point.model}.safetensors",
             folder=folder,
             gibibytes=params.run.gibibytes,

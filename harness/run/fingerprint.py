@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import harness
 import leaderboard
 import methods
 from harness import models
+from harness.data.transform import transform_of
 from harness.point import chain
 from harness.point.method_data import CLASSES
 from harness.run import registry
@@ -116,6 +118,7 @@ def dense_fingerprint(params: Params, track: str, model: str, content_hash: str)
         "version": params.version,
         "seed": about.seeds[0],
         "model": {"timm": recipe.timm, "args": recipe.args, "pretrained": recipe.pretrained},
+        "transform": asdict(transform_of(about, model)),
         "recipe": {
             "device": about.device,
             "augment": about.augment.model_dump(),
@@ -159,7 +162,12 @@ def recipe_of(track: TrackParams, model: str, needs: Needs) -> dict[str, Any]:
     data: see `harness.point.method_data`.
     """
     about, uses = track.models[model], CLASSES.index(needs)
-    recipe: dict[str, Any] = {"device": track.device, "timm": about.timm, "args": about.args}
+    recipe: dict[str, Any] = {
+        "device": track.device,
+        "timm": about.timm,
+        "args": about.args,
+        "transform": asdict(transform_of(track, model)),
+    }
     if uses >= CLASSES.index("fine-tune"):
         recipe |= {
             "augment": track.augment.model_dump(),

@@ -41,13 +41,14 @@ def with_test_images(job: Job) -> Iterator[Path]:
     """Yield the test splits of all tracks beside the job's, DVC's cache of them, and
     what the datasets' own test images lie in.
     """
-    here = job.data  # artefacts/TRACK/data, or on a node of a cluster data/HASH
+    # artefacts/TRACK/data/TRANSFORM, or on a node of a cluster data/HASH/TRANSFORM
+    home = job.data.parent
     yield from {
-        *here.parent.glob(f"*/{splits.TEST}"),
-        *here.parent.parent.glob(f"*/{here.name}/{splits.TEST}"),
+        *home.parent.glob(f"*/*/{splits.TEST}"),
+        *home.parents[1].glob(f"*/{home.name}/*/{splits.TEST}"),
     }
-    yield here.parents[2] / ".dvc" / "cache"
-    yield from data.closed()
+    yield home.parents[2] / ".dvc" / "cache"
+    yield from data.closed(job.track.dataset, job.track.data)
 
 
 def close(paths: Iterable[Path]) -> None:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from harness.point import predictions, store
 from harness.run.paths import Paths
 from harness.run.points import Point
-from harness.run.pool import Outcome
+from harness.run.server.pool import Outcome
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.schema import AnyPoint, Measured, Spent, Unmeasured

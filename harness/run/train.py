@@ -13,13 +13,14 @@ from harness.point.device import require
 from harness.run import costs
 from harness.run.fingerprint import dense_fingerprint
 from harness.run.paths import Paths
-from harness.run.pool import run_all, workers
+from harness.run.prepare import prepare
 from harness.run.progress import progress
+from harness.run.server.pool import run_all, workers
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params, TrackParams
 from leaderboard.records.results import read_record
-from leaderboard.records.schema import Images, TrackInfo, Trained, TrainedIn
+from leaderboard.records.schema import TrackInfo, Trained, TrainedIn
 
 
 def train_track(params: Params, paths: Paths, track: str) -> TrackInfo:
@@ -28,11 +29,10 @@ def train_track(params: Params, paths: Paths, track: str) -> TrackInfo:
     """
     about = params.track(track)
     require(about.device)
-    loaded = splits.load(about)
-    splits.save(loaded, paths.data(track))
-    record_file, content_hash = paths.records(track) / "track.json", splits.content_hash(loaded)
+    data = prepare(about, paths.data(track))
+    record_file = paths.records(track) / "track.json"
     wanted = {
-        model: dense_fingerprint(params, track, model, content_hash) for model in about.models
+        model: dense_fingerprint(params, track, model, data.content_hash) for model in about.models
     }
     found = {
         model: _standing(record_file, paths.dense(track), model, fingerprint)
@@ -42,18 +42,18 @@ def train_track(params: Params, paths: Paths, track: str) -> TrackInfo:
     records |= _run(
         params, paths, track, {model: wanted[model] for model in wanted if model not in records}
     )
-    counts = {name: len(getattr(loaded, name).labels) for name in ("train", "validation", "test")}
     record = TrackInfo(
         version=params.version,
         track=track,
         dataset=about.dataset,
-        title=loaded.title,
-        content_hash=content_hash,
-        sources=loaded.sources,
+        title=data.title,
+        content_hash=data.content_hash,
+        sources=data.sources,
         device=about.device,
         seeds=tuple(about.seeds),
-        images=Images(**counts, calibration=len(loaded.calibration)),
-        test_labels=tuple(loaded.test.labels.tolist()),
+        images=data.images,
+        test_labels=data.test_labels,
+        notes=data.notes,
         models={model: records[model].model_copy(update=_epochs(about, model)) for model in wanted},
     )
     files.write_record(record_file, record)
@@ -94,7 +94,7 @@ def _run(params: Params, paths: Paths, track: str, wanted: dict[str, str]) -> di
             about,
             model,
             about.seeds[0],
-            paths.data(track),
+            splits.folder_of(paths.data(track), about, model),
             paths.dense(track) / f"{model}.safetensors",
         )
         for model in wanted

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
 from pydantic import BaseModel
@@ -19,14 +19,23 @@ from leaderboard.records.errors import UserError, one_line
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` through a temporary file beside `path`; raise UserError if the
-    disk refuses.
+    """Write `content` in place of what `path` holds; raise UserError if the disk
+    refuses.
+    """
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file beside `path`, which takes its place once all is written;
+    raise UserError if the disk refuses.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -34,8 +43,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UserError(
-            f"cannot write {path}: {error.strerror}: free space or mend the permissions, then run "
-            "again"
+            f"cannot write {path}: {error.strerror or error}: free space or mend the permissions, "
+            "then run again"
         ) from error
 
 

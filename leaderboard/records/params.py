@@ -11,18 +11,19 @@ from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.hardware_profiles import HardwareParams
 from leaderboard.records.method_settings import MethodPlan, Plan, TrackPlan
 from leaderboard.records.params_base import JOIN, Name, Strict
-from leaderboard.records.recipes import AugmentParams, NormaliseParams, ScheduleParams
+from leaderboard.records.recipes import AugmentParams, ScheduleParams, TransformParams
 from leaderboard.records.yaml_loader import read_yaml, validated
 
 Version = Annotated[str, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")]
 
 
-class ModelParams(Strict):
+class ModelParams(TransformParams):
     """A timm model: its name, its arguments, and the arguments that `slim` scales with
     the multiple each is rounded to.
 
     pretrained: dense is timm's reference weights instead of a run of the track's
-    recipe. scratch, fine_tune: its own recipe in place of the track's.
+    recipe. scratch, fine_tune, and how its images are made: its own in place of the
+    track's.
     """
 
     timm: str
@@ -33,14 +34,15 @@ class ModelParams(Strict):
     fine_tune: ScheduleParams | None = None
 
 
-class TrackParams(Strict):
-    """A dataset with its models and recipes, and where and how long its points run."""
+class TrackParams(TransformParams):
+    """A dataset with its models and recipes, and where and how long its points run; a
+    recipe without epochs means that nothing is trained.
+    """
 
     dataset: str
-    image_size: PositiveInt
+    data: dict[str, Any] = Field(default_factory=dict)  # what the dataset is told
     first: PositiveInt | None = None  # only so many images of each split, for a rehearsal
     calibration: PositiveInt
-    normalise: NormaliseParams | None = None  # of train where not given
     augment: AugmentParams
     device: Literal["cpu", "cuda"]  # of training and compressing; latency has its own
     # a stochastic method runs every seed, any other the first

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
 from leaderboard.records.params_base import Strict
 
@@ -47,3 +47,32 @@ class NormaliseParams(Strict):
 
     mean: Annotated[list[float], Field(min_length=1)]
     std: Annotated[list[PositiveFloat], Field(min_length=1)]
+
+
+def _kind(value: Any) -> str:
+    return "one" if isinstance(value, (int, float, str)) else "several"
+
+
+# said in one word or number, or in several: an error names what was wrong in that alone
+Size = Annotated[
+    Annotated[PositiveInt, Tag("one")] | Annotated[tuple[PositiveInt, PositiveInt], Tag("several")],
+    Discriminator(_kind),
+]
+Normalise = Annotated[
+    Annotated[Literal["train"], Tag("one")] | Annotated[NormaliseParams, Tag("several")],
+    Discriminator(_kind),
+]
+
+
+class TransformParams(Strict):
+    """How images become what models take; what is not said is each model's own.
+
+    image_size: the side, or height and width. crop: the share of the resized image that
+    is kept, its centre. normalise: `train` for mean and deviation of the training
+    split.
+    """
+
+    image_size: Size | None = None
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] | None = None
+    crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    normalise: Normalise | None = None

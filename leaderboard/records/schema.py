@@ -77,6 +77,7 @@ class TrackInfo(Stamp):
     seeds: tuple[int, ...]
     images: Images
     test_labels: tuple[Count, ...]
+    notes: tuple[str, ...] = ()  # what was decided about the data, for captions
     models: dict[str, Trained]
 
 

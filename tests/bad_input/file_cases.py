@@ -29,7 +29,7 @@ COSTS = f"{RECORDS}/costs/f00d.json"
 DENSE, TABLE = f"{RECORDS}/points/dense.json", "results/v1/digits/tables/cpu.csv"
 POINT = "artefacts/digits/points/rtn/mixer_bits=4_seed=0"
 WEIGHTS, PROGRAM = f"{POINT}/weights.safetensors", f"{POINT}/program.pt2"
-TEST = "artefacts/digits/data/test.safetensors"
+TEST = "artefacts/digits/data/8x8-bilinear-1-center-train/test.safetensors"
 ID = "mixer_bits=4_seed=0"
 FIRST = ("points", 0)
 RUN = ("benchmarks", 0)

@@ -35,19 +35,19 @@ VALUES = [  # keys joined by /, the value put there, what the line names
     (f"{TRACK}/seeds", 0, "tracks.digits.seeds: Input should be a valid list"),
     (f"{TRACK}/seeds", ["zero"], "tracks.digits.seeds.0: Input should be a valid integer"),
     (f"{TRACK}/seconds", 0, "tracks.digits.seconds: Input should be greater than 0"),
-    (f"{TRACK}/image_size", 8.5, "tracks.digits.image_size: Input should be a valid integer"),
+    (f"{TRACK}/image_size", 8.5, "tracks.digits.image_size.one: Input should be a valid integer"),
     (f"{TRACK}/first", 0, "tracks.digits.first: Input should be greater than 0"),
     (f"{TRACK}/calibration", "all", "tracks.digits.calibration: Input should be a valid integer"),
     (
         f"{TRACK}/normalise",
         {"mean": [], "std": []},
-        "tracks.digits.normalise.mean: List should have at least 1 item",
+        "tracks.digits.normalise.several.mean: List should have at least 1 item",
     ),
-    (f"{TRACK}/normalise", {"mean": [0.5]}, "tracks.digits.normalise.std: Field required"),
+    (f"{TRACK}/normalise", {"mean": [0.5]}, "tracks.digits.normalise.several.std: Field required"),
     (
         f"{TRACK}/normalise",
         {"mean": [0.5], "std": [0]},
-        "tracks.digits.normalise.std.0: Input should be greater than 0",
+        "tracks.digits.normalise.several.std.0: Input should be greater than 0",
     ),
     (f"{TRACK}/augment", None, "tracks.digits.augment: Input should be"),
     (

@@ -12,7 +12,7 @@ import importlib.metadata
 import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, get_args
@@ -75,10 +75,11 @@ class Runtime(ABC):
         return folder
 
     def prepare_track(
-        self, params: Params, paths: Paths, track: str, folders: Iterable[Path]
+        self, params: Params, paths: Paths, track: str, folders: Mapping[Path, str]
     ) -> dict[Path, Path | str]:
-        """Return by artefact of a track what `load` takes of it: the folder itself; or,
-        as a string, what it is not, e.g. "not exported to ONNX: why".
+        """Return by artefact of a track, each given with its model, what `load` takes of
+        it: the folder itself; or, as a string, what it is not, e.g. "not exported to
+        ONNX: why".
         """
         return {folder: folder for folder in folders}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -40,7 +40,7 @@ class OfOnnx(Runtime):
         return folder / "model.onnx"
 
     def prepare_track(
-        self, params: Params, paths: Paths, track: str, folders: Iterable[Path]
+        self, params: Params, paths: Paths, track: str, folders: Mapping[Path, str]
     ) -> dict[Path, Path | str]:
         """Export what is not exported yet, in workers."""
         models = exported(params, paths, track, folders)

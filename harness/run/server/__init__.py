@@ -1,3 +1,3 @@
-"""What the server that workers are forked from imports, beside the code that they
-run.
+"""The processes that points run in: the server that they are forked from, what it imports
+beforehand, and the pools of them.
 """

@@ -26,7 +26,7 @@ _program = torch.export.export(
 )
 torch.export.save(_program, _file)
 torch.export.load(io.BytesIO(_file.getvalue())).module()
-data.closed()
+data.closed_by_all()
 models.register()
 gc.collect()
 gc.freeze()

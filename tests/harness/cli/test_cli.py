@@ -18,7 +18,7 @@ from harness.cli import new_method
 from harness.cli.command import app, main
 from harness.latency.measure import timed
 from harness.run.compress import Summary
-from harness.run.pool import workers
+from harness.run.server.pool import workers
 from leaderboard.records.errors import Interrupted, UserError
 from leaderboard.records.params import load_params
 from tests.conftest import ROOT

@@ -11,8 +11,8 @@ import landlockpy
 import pytest
 
 from harness import data
-from harness.data import splits
 from leaderboard.records.errors import UserError
+from tests.conftest import loaded
 
 NOISE = '''
 """Noise: forty images."""
@@ -29,7 +29,7 @@ class Noise(Dataset):
     def load(self):
         images = np.load(data_folder() / "noise" / "images.npy")
         labels, index = np.arange(40) % 10, np.arange(40)
-        return Source("Noise", images, labels, index[:20], index[20:30], index[30:], {"images": sha256(images)})
+        return Source("Noise", images, labels, index[:20], index[20:30], index[30:], {"images": sha256(images)}, 10)
 
     def closed(self):
         return [Path("noise"), Path(__file__).with_name("noise.txt")]
@@ -41,14 +41,15 @@ numpy.save(sys.argv[1], numpy.random.default_rng(0).integers(0, 256, (40, 1, 8, 
 GUARDED = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from harness import data
 from harness.point.worker import Job
 from harness.run.guard import close, with_test_images
 
 folder, files = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
 data.__path__.append(str(folder))
-job = folder / "artefacts" / "noise" / "data"
-closed = list(with_test_images(Job(None, "m", "m", {}, 0, job, folder, folder, 2.0)))
+job, track = folder / "artefacts" / "noise" / "data" / "4x4", SimpleNamespace(dataset="noise", data={})
+closed = list(with_test_images(Job(track, "m", "m", {}, 0, job, folder, folder, 2.0)))
 assert all(file.read_bytes() for file in files)
 close(closed)
 for file in files:
@@ -82,14 +83,14 @@ def test_the_datasets_are_the_files_that_hold_one():
 
 def test_a_track_on_a_new_dataset_is_loaded_by_the_name_of_its_file(place, track):
     assert data.names() == ["cifar10", "digits", "noise"]
-    loaded = splits.load(track.model_copy(update={"dataset": "noise", "calibration": 4}))
-    assert loaded.title == "Noise" and loaded.test.images.shape == (
+    found = loaded(track.model_copy(update={"dataset": "noise", "calibration": 4}))
+    assert found.title == "Noise" and found.test.images.shape == (
         10,
         1,
         track.image_size,
         track.image_size,
     )
-    assert {place / "noise", place / "noise.txt", place / "cifar10"} <= set(data.closed())
+    assert {place / "noise", place / "noise.txt", place / "cifar10"} <= set(data.closed_by_all())
 
 
 @pytest.mark.skipif(not landlockpy.supported(), reason="this kernel has no Landlock")
@@ -107,7 +108,7 @@ def test_no_guarded_process_reads_what_a_new_dataset_closes(place):
 
 def test_without_a_data_folder_what_lies_in_packages_is_closed_all_the_same(place, monkeypatch):
     monkeypatch.setenv("SHRINKMARK_DATA", str(place / "misspelt"))
-    found = data.closed()
+    found = data.closed_by_all()
     assert place / "noise.txt" in found and all(path.is_absolute() for path in found)
     assert any(
         path.parts[-3:] == ("sklearn", "datasets", "data") and path.is_dir() for path in found

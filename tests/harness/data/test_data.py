@@ -4,18 +4,18 @@ method, and everything drawn is counted.
 
 import inspect
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from harness.data import Source, splits
+from harness.data import Source, dataset, splits
 from harness.models import build
 from harness.point.method_data import MethodData
 from leaderboard.records.errors import UserError
-from leaderboard.records.params import NormaliseParams
+from leaderboard.records.recipes import NormaliseParams
 from methods import Data
+from tests.conftest import loaded
 
 
 def rows(images):
@@ -37,7 +37,9 @@ def test_splits_are_about_60_10_30_percent_stratified_and_disjoint(track_data):
 
 def test_the_content_is_the_one_that_results_were_made_with(params):
     assert (
-        splits.content_hash(splits.load(params.tracks["digits"]))
+        splits.content_hash(
+            dataset("digits").load(), params.tracks["digits"], loaded(params.tracks["digits"])
+        )
         == "24d334f8b9277d3e780be4282e45083ea5fa2f7d27cc388c1dd602e71fbf96e8"
     )
 
@@ -109,28 +111,29 @@ def test_a_model_may_have_a_recipe_of_its_own(track, data_folder):
     ] == [7, 1]
 
 
-def test_uint8_pixels_are_normalised_by_the_numbers_of_the_track(monkeypatch, track):
+def test_uint8_pixels_are_normalised_by_the_numbers_of_the_track(track):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 16, 16), dtype=np.uint8)
     index, labels = np.arange(40), np.arange(40) % 10
-    source = Source("noise", pixels, labels, index[:20], index[20:30], index[30:], {"images": "x"})
-    monkeypatch.setattr(splits, "dataset", lambda name: SimpleNamespace(load=lambda: source))
+    source = Source(
+        "noise", pixels, labels, index[:20], index[20:30], index[30:], {"images": "x"}, 10
+    )
     params = track.model_copy(
         update={
             "calibration": 4,
             "normalise": NormaliseParams(mean=[0.5, 0.25, 0], std=[0.5, 0.5, 1]),
         }
     )
-    loaded = splits.load(params)
-    assert loaded.train.images.dtype == torch.uint8 and torch.equal(
-        loaded.test.images, torch.from_numpy(pixels[30:])
+    found = loaded(params, source)
+    assert found.train.images.dtype == torch.uint8 and torch.equal(
+        found.test.images, torch.from_numpy(pixels[30:])
     )
     wanted = (pixels[:20] / 255 - np.array([0.5, 0.25, 0])[:, None, None]) / np.array(
         [0.5, 0.5, 1]
     )[:, None, None]
     np.testing.assert_allclose(
-        splits.normalised(loaded.train.images, loaded.mean, loaded.std), wanted, atol=1e-6
+        splits.normalised(found.train.images, found.mean, found.std), wanted, atol=1e-6
     )
-    own = splits.load(params.model_copy(update={"normalise": None}))
+    own = loaded(params.model_copy(update={"normalise": "train"}), source)
     train = splits.normalised(own.train.images, own.mean, own.std)
     assert (
         float(train.mean((0, 2, 3)).abs().max()) < 1e-4
@@ -139,13 +142,14 @@ def test_uint8_pixels_are_normalised_by_the_numbers_of_the_track(monkeypatch, tr
     with pytest.raises(
         UserError, match="names 1 means and 3 deviations, but 'digits' has 3 channels"
     ):
-        splits.load(
-            params.model_copy(update={"normalise": NormaliseParams(mean=[0.5], std=[1, 1, 1])})
+        loaded(
+            params.model_copy(update={"normalise": NormaliseParams(mean=[0.5], std=[1, 1, 1])}),
+            source,
         )
 
 
 def test_a_rehearsal_takes_the_first_images_of_each_split(track, stored_data):
-    few = splits.load(track.model_copy(update={"first": 70}))
+    few = loaded(track.model_copy(update={"first": 70}))
     assert len(few.train.labels) == len(few.validation.labels) == len(few.test.labels) == 70
     assert torch.equal(few.test.images, stored_data.test.images[:70])
 
@@ -159,9 +163,9 @@ def test_narrower_models_need_fewer_macs_and_full_width_is_the_model(make_data, 
 
 def test_unknown_datasets_models_and_too_many_calibration_images_are_one_line(track):
     with pytest.raises(UserError, match="did you mean 'digits'"):
-        splits.load(track.model_copy(update={"dataset": "digit"}))
+        loaded(track.model_copy(update={"dataset": "digit"}))
     with pytest.raises(UserError, match="calibration asks for 5000 images but train has 1077"):
-        splits.load(track.model_copy(update={"calibration": 5000}))
+        loaded(track.model_copy(update={"calibration": 5000}))
     with pytest.raises(UserError, match="did you mean 'resnet18'"):
         build.build(track.models["resnet"].model_copy(update={"timm": "renset18"}), 1, 10)
     with pytest.raises(UserError, match="timm cannot create 'resnet_small'"):

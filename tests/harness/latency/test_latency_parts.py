@@ -94,14 +94,14 @@ def test_a_model_is_exported_once_and_again_when_the_artefact_changes(small, tmp
     folder.mkdir()
     for name in ("program.pt2", "weights.safetensors"):
         (folder / name).write_text(name)
-    first = onnx_files.exported(params, here, "digits", [folder, folder])
+    first = onnx_files.exported(params, here, "digits", {folder: "mobilenet"})
     assert (
         done == ["point"]
-        and onnx_files.exported(params, here, "digits", [folder]) == first
+        and onnx_files.exported(params, here, "digits", {folder: "mobilenet"}) == first
         and done == ["point"]
     )
     (folder / "weights.safetensors").write_text("other")
-    second = onnx_files.exported(params, here, "digits", [folder])
+    second = onnx_files.exported(params, here, "digits", {folder: "mobilenet"})
     assert done == ["point", "point"] and not first[folder].exists() and second[folder].exists()
 
 

@@ -15,6 +15,7 @@ from harness.models import build, pretrained, register
 from harness.point import counter
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import ModelParams
+from tests.conftest import loaded
 
 RIGHT = 915  # of the first 1,000 test images, by ResNet-20; 91.73 % of all 10,000
 SIZES = {
@@ -151,11 +152,11 @@ def test_a_model_without_reference_weights_says_so():
     reason=f"{FOLDER_VARIABLE} is not set: no data and no reference weights",
 )
 def test_the_real_reference_weights_classify_the_real_test_images(params):
-    loaded = splits.load(params.tracks["cifar10_cpu"])
-    images = splits.normalised(loaded.test.images[:1000], loaded.mean, loaded.std)
+    found = loaded(params.tracks["cifar10_cpu"])
+    images = splits.normalised(found.test.images[:1000], found.mean, found.std)
     model, file = pretrained.load_reference(params.tracks["cifar10_cpu"].models["resnet20"], 3, 10)
     with torch.inference_mode():
-        right = int((model.eval()(images).argmax(1) == loaded.test.labels[:1000]).sum())
+        right = int((model.eval()(images).argmax(1) == found.test.labels[:1000]).sum())
     assert file == "resnet20-12fca82f.th" and right == RIGHT
 
 

@@ -114,6 +114,7 @@ def job(folder, model):
         folder / splits.TEST,
     )
     learned = {name: images[:PROBE].clone() for name in splits.LEARNED} | units
+    learned["classes"] = torch.tensor(CLASSES)
     safetensors.torch.save_file(learned, folder / splits.LEARN)
     model = model().eval()
     pixels = splits.TestSplit.read(folder).images(PROBE)

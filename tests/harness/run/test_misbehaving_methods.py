@@ -3,6 +3,7 @@ neighbours are untouched.
 """
 
 import sys
+from pathlib import Path
 
 import landlockpy
 import pytest
@@ -96,21 +97,26 @@ def test_a_method_can_read_no_test_image_by_whatever_way(small, with_methods, mo
     assert compress(reaching, paths, "digits", ["outside_reads_the_test_split"]).failed == 0
 
 
-@pytest.mark.parametrize("own", ["artefacts/digits/data", "data/0123"])
+@pytest.mark.parametrize("own", ["artefacts/digits/data/8x8", "data/0123/8x8"])
 def test_the_test_splits_of_all_tracks_are_closed_and_what_they_were_read_from(
-    own, tmp_path, monkeypatch
+    own, tmp_path, monkeypatch, track
 ):
-    other = {"artefacts/digits/data": "artefacts/cifar10/data", "data/0123": "data/4567"}[own]
-    for folder in (own, other):
+    other = {
+        "artefacts/digits/data/8x8": "artefacts/cifar10/data/32x32",
+        "data/0123/8x8": "data/4567/9x9",
+    }[own]
+    beside = str(Path(own).with_name("16x16"))
+    for folder in (own, other, beside):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / TEST).touch()
     monkeypatch.setenv("SHRINKMARK_DATA", str(tmp_path))
     closed = set(
-        with_test_images(Job(None, "m", "m", {}, 0, tmp_path / own, tmp_path, tmp_path, 2.0))
+        with_test_images(Job(track, "m", "m", {}, 0, tmp_path / own, tmp_path, tmp_path, 2.0))
     )
     assert {
         tmp_path / own / TEST,
         tmp_path / other / TEST,
+        tmp_path / beside / TEST,
         *(tmp_path / name for name in ("cifar10", CIFAR10.base_folder, CIFAR10.filename)),
     } <= closed
 

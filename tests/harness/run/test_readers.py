@@ -20,7 +20,7 @@ from leaderboard.records.results import read_predictions, read_record
 from leaderboard.records.schema import CostsFile, MethodPoints, TrackInfo
 
 DATA, POINT, RECORDS = (
-    "artefacts/digits/data",
+    "artefacts/digits/data/8x8-bilinear-1-center-train",
     "artefacts/digits/points/rtn/mixer_bits=4_seed=0",
     "results/v1/digits",
 )

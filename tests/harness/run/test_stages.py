@@ -24,7 +24,7 @@ from harness.latency.measure import measure
 from harness.run import costs, fingerprint
 from harness.run.compress import Ran, compress
 from harness.run.point_folder import made_of, temporary
-from harness.run.pool import Outcome
+from harness.run.server.pool import Outcome
 from harness.run.train import train_track
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
