@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "harness.cluster": CLUSTER,
     "harness.audit": (*CLUSTER, "leaderboard"),
     "harness.own": (*LATENCY, "harness.own"),
+    "harness.trial": (*LATENCY, "harness.trial"),
     "harness.cli": ("methods", "harness", "leaderboard"),
     "benchmarks.testbed": ("methods", "harness", "leaderboard", "benchmarks.testbed"),
     "benchmarks": ("methods", "harness", "leaderboard", "benchmarks"),
@@ -65,6 +66,7 @@ SLOW, MAY_LACK = "takes a second or more to import", "needs what a machine may l
 LATE = {  # imports inside functions elsewhere, and why
     "harness/data/digits.py": SLOW,
     "harness/data/cifar10.py": SLOW,
+    "harness/data/image_folder.py": SLOW,
     "harness/latency/onnx_files.py": MAY_LACK,
     "harness/latency/runtimes/_onnx.py": MAY_LACK,
     "harness/latency/runtimes/onnxruntime.py": MAY_LACK,

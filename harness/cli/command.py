@@ -21,7 +21,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from harness.cli import check, exchange, questions, stages, sweep, tables, tools
+from harness.cli import check, exchange, questions, stages, sweep, tables, tools, try_model
 from harness.cli.options import OPTIONS
 from leaderboard.records.errors import Interrupted, UserError
 
@@ -48,7 +48,7 @@ HELP = (
     "Example: shrinkmark show --track digits"
 )
 app = typer.Typer(help=HELP, cls=OneLineErrors, **OPTIONS)
-for part in (stages, sweep, tables, questions, check, exchange, tools):
+for part in (try_model, stages, sweep, tables, questions, check, exchange, tools):
     app.add_typer(part.app)
 
 

@@ -13,13 +13,13 @@ import importlib
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from harness.data.folder import data_folder
 from harness.data.image_files import ImageFiles
@@ -78,9 +78,17 @@ class Dataset(ABC):
 
     skip_broken: bool = False
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     @abstractmethod
     def load(self) -> Source:
         """Return all images with their split; raise UserError if they cannot be had."""
+
+    def class_names(self) -> Sequence[str]:
+        """Return the names of the classes in the order of their labels, () if they have
+        none.
+        """
+        return ()
 
     @abstractmethod
     def closed(self) -> Iterable[Path]:

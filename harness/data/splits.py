@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from harness.data import SPLIT_SEED, Source
-from harness.data.image_files import ImageFiles
+from harness.data.image_files import BrokenImage, ImageFiles
 from harness.data.mapped import write_tensors
 from harness.data.transform import Transform, transform_of
 from leaderboard.records import files
@@ -78,6 +78,8 @@ def drawn(source: Source, params: TrackParams) -> Drawn:
     train, validation, test = (
         which[: params.first] for which in (source.train, source.validation, source.test)
     )
+    if not len(test):
+        raise UserError(f"{source.title} has no test image that is one: mend its files")
     name, pool = ("train", train) if len(train) else ("validation", validation)
     if params.calibration > len(pool):
         raise UserError(
@@ -92,11 +94,8 @@ class BrokenFiles(UserError):
     """Files that are no images; `indices`: which of the source's."""
 
     def __init__(self, broken: Mapping[int, str]) -> None:
-        first = min(broken)
-        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
-        super().__init__(
-            f"{broken[first]}{more}: mend or remove them, or leave them out with --skip-broken"
-        )
+        more = f" (and {len(broken) - 1:,} more like it)" if len(broken) > 1 else ""
+        super().__init__(f"{broken[min(broken)]}{more}")
         self.indices = frozenset(broken)
 
 
@@ -116,11 +115,20 @@ def load(
     which = drawn(source, params)
     if isinstance(source.images, ImageFiles):
         images = source.images
-        number = count()
+        number, broken = count(), dict[int, str]()
         train, validation, test, calibration = (
-            _of_files(images, part, transform, scratch / f"{name}.npy", lambda: made(next(number)))
+            _of_files(
+                images,
+                part,
+                transform,
+                scratch / f"{name}.npy",
+                lambda: made(next(number)),
+                broken,
+            )
             for name, part in vars(which).items()
         )
+        if broken:
+            raise BrokenFiles(broken)
     else:
         pixels = transform.of_arrays(torch.from_numpy(source.images))
         train, validation, test, calibration = (
@@ -150,27 +158,26 @@ def _of_files(
     transform: Transform,
     file: Path,
     made: Callable[[], None],
+    broken: dict[int, str],
 ) -> Tensor:
     """Return the pixels (N, 3, H, W) uint8 of files, mapped from `file`, which is made
-    of them by as many threads as there are cores; raise UserError for what is no image.
+    of them by as many threads as there are cores; what is no image is put into `broken`.
     """
     shape = (len(which), 3, *transform.size)
     if not len(which):
         return torch.empty(shape, dtype=torch.uint8)
     pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-    of_file, broken = transform.of_files(), dict[int, str]()
+    of_file = transform.of_files()
 
     def make(row: int) -> None:
         try:
             pixels[row] = of_file(images.decode(int(which[row])))
-        except UserError as error:
+        except BrokenImage as error:
             broken[int(which[row])] = str(error)
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for _ in pool.map(make, range(len(which))):
             made()
-    if broken:
-        raise BrokenFiles(broken)
     return torch.from_numpy(pixels)
 
 

@@ -91,7 +91,11 @@ def load(folder: Path) -> Loaded:
     return Loaded(
         artefact,
         tuple(int(size) for size in images),
-        {name: (folder / name).read_bytes() for name in (store.PROGRAM, store.WEIGHTS)},
+        {
+            name: (folder / name).read_bytes()
+            for name in (store.PROGRAM, store.GRAPH, store.WEIGHTS)
+            if (folder / name).exists()
+        },
     )
 
 

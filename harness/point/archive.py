@@ -28,7 +28,7 @@ LABELS = {
 }
 
 
-def refuse_pickles(program: Path) -> None:
+def refuse_pickles(program: Path | io.BytesIO) -> None:
     """Raise ValueError if `program` (.pt2) holds anything but plain tensors and the
     text of a graph over them, or compressed entries.
 

@@ -13,16 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import torch
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-from harness.point.archive import refuse_pickles
+from harness.point.archive import TENSORS, refuse_pickles
 from harness.point.program_text import NO_TRACE
 from harness.point.weights_file import decode, encode, without_signed_zeros
 from leaderboard.records.errors import BrokenContract, UserError, one_line
@@ -30,6 +31,7 @@ from methods import Codebook, Codes
 from methods.parts.network.batchnorm import fold_batchnorms
 
 PROGRAM, WEIGHTS = "program.pt2", "weights.safetensors"
+GRAPH = "graph.zip"  # the program without tensors, in place of it where bytes count
 # what torch writes of a node beside what it does
 ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
 
@@ -195,14 +197,45 @@ def read_weights(folder: Path) -> Weights:
         return Weights(*decode(content), len(content))
 
 
+def write_graph(artefact: Path, folder: Path) -> None:
+    """Write the program of an artefact without its tensors, which its weights file
+    holds, into `folder`: their bytes are zeros, and all is compressed.
+    """
+    with (
+        ZipFile(artefact / PROGRAM) as program,
+        ZipFile(folder / GRAPH, "w", ZIP_DEFLATED) as graph,
+    ):
+        for entry in program.infolist():
+            content = program.read(entry)
+            held = TENSORS.fullmatch(entry.filename.partition("/")[2].removeprefix("data/"))
+            graph.writestr(
+                ZipInfo(entry.filename), bytes(len(content)) if held else content, ZIP_DEFLATED
+            )
+
+
+def _program(folder: Path) -> BytesIO:
+    """Return the program of an artefact, or what its graph was made of, with zeros in
+    place of tensors.
+    """
+    if not (folder / GRAPH).exists():
+        return BytesIO((folder / PROGRAM).read_bytes())
+    whole = BytesIO()
+    with ZipFile(folder / GRAPH) as graph, ZipFile(whole, "w", ZIP_STORED) as program:
+        for entry in graph.infolist():
+            program.writestr(ZipInfo(entry.filename), graph.read(entry))
+    return whole
+
+
 def read(folder: Path) -> Artefact:
     """Read the artefact back; raise UserError if it is missing, truncated or
     foreign.
     """
     weights = read_weights(folder)
     with _reading(folder):
-        refuse_pickles(folder / PROGRAM)
-        program = torch.export.load(folder / PROGRAM)
+        found = _program(folder)
+        refuse_pickles(found)
+        found.seek(0)
+        program = torch.export.load(found)
     if set(weights.tensors) != set(_tensors(program)):
         raise UserError(
             f"artefact {folder.name}: weights file and program disagree on tensor names: delete "

@@ -94,6 +94,8 @@ class Params(Strict):
     methods: dict[Name, MethodPlan]
     # first__second, see harness/point/chain.py
     chains: dict[Name, MethodPlan] = Field(default_factory=dict)
+    # what `shrinkmark try` runs where no method is named
+    trial: dict[Name, MethodPlan] = Field(default_factory=dict)
     hardware: dict[Name, HardwareParams] = Field(default_factory=dict)
     hardware_on_request: dict[Name, HardwareParams] = Field(default_factory=dict)
 

@@ -1,0 +1,461 @@
+"""A folder of images as a dataset: train/, val/ and test/ that hold a folder a class,
+one folder of such class folders, or images without labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from harness.data import SPLIT_SEED, Dataset, Source
+from harness.data.folder import FOLDER_VARIABLE, data_folder
+from harness.data.image_files import ImageFiles, content
+from leaderboard.records import files
+from leaderboard.records.errors import UserError, one_line, unknown
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")  # timm's, which has no WebP; in either case
+TRAIN = "train"
+EVALUATED = ("test", "val", "validation")  # the first that there is is test, the next validation
+WHOLE = ""  # the subfolder that is the folder itself
+UNLABELLED = ""  # the class of an image that has none
+NAMED = 5  # names that a line spells out
+HASHES = "hashes.json"  # of files, in the user's cache
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images of a folder with their fixed split; nothing is decoded yet.
+
+    labels: (N,) int64 into `classes`, -1 where an image has none; train, validation,
+    test: int64 indices into both, sorted and disjoint.
+    """
+
+    title: str  # "folder NAME, n images in k classes"
+    files: ImageFiles
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    notes: tuple[str, ...]  # what was decided, a line each
+
+
+@dataclass(frozen=True)
+class ImageFolder(Dataset):
+    """A folder of images, absolute or in the data folder.
+
+    classes: a file in the folder, or absolute, that lists all classes in the order of
+    their labels, one a line (timm's class map); without it they are the folders found,
+    sorted.
+    validation: the subfolder that is the validation split.
+    skip_broken: whether files that are no images are left out, not an error. title: how
+    results name it, in place of the folder's name.
+    """
+
+    folder: str
+    classes: str | None = None
+    validation: str | None = None
+    skip_broken: bool = False
+    title: str | None = None
+
+    def load(self) -> Source:
+        """List, label, split and hash the images; raise UserError as `found` does, and
+        where a file cannot be read.
+        """
+        found = self.found()
+        hashes = content(found.files.paths, platformdirs.user_cache_path("shrinkmark") / HASHES)
+        return Source(
+            title=self.title or found.title,
+            images=found.files,
+            labels=found.labels,
+            train=found.train,
+            validation=found.validation,
+            test=found.test,
+            sha256={"files": hashlib.sha256(" ".join(hashes).encode()).hexdigest()},
+            classes=len(found.classes),
+            notes=found.notes,
+        )
+
+    def class_names(self) -> Sequence[str]:
+        """Return the list of classes, or the folders found."""
+        return self.found().classes
+
+    def found(self) -> Found:
+        """List the images, label and split them.
+
+        Raises UserError where there is no such folder, subfolder or list of classes,
+        the list lacks a class folder, the folder of a split has no images, or there is
+        no test split.
+        """
+        root = _root(self.folder)
+        layout = _layout(root, self.validation)
+        parts = [_part(root, folder) for folder in layout.folders]
+        classes = _classes(root, self.classes, parts)
+        rows = sorted((path, name, part.folder) for part in parts for path, name in part.rows)
+        label_of = {name: label for label, name in enumerate(classes)}
+        labels = np.array([label_of.get(name, -1) for _, name, _ in rows], np.int64)
+        split = _split(layout, [folder for *_, folder in rows], labels)
+        if not len(split.test):
+            raise UserError(f"{root} has no test images: a single one cannot be split, add more")
+        order = [] if self.classes else _order(classes)
+        notes = [*split.notes, *order, *(note for part in parts for note in part.notes)]
+        paths = tuple(root / path for path, *_ in rows)
+        return _found(
+            f"folder {one_line(root.name)}", paths, labels, classes, replace(split, notes=notes)
+        )
+
+    def closed(self) -> Iterable[Path]:
+        """Return the folder of the test images, which is the whole one if they are
+        drawn from it, and what links in it lead to.
+        """
+        try:
+            root = _root(self.folder)
+            part = _part(root, _layout(root, self.validation).test)
+        except UserError:  # `found` raises it too: there are no test images
+            return [Path(self.folder).expanduser()]
+        folders = {path.rpartition("/")[0] for path, _ in part.rows}
+        return [root / part.folder, *_behind_links([root / name for name in sorted(folders)])]
+
+
+# what lies in the folder
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The subfolder of each split; all are drawn from the folder itself if it is that
+    of test.
+    """
+
+    test: str
+    validation: str | None
+    train: str | None
+
+    @property
+    def folders(self) -> list[str]:
+        return [name for name in (self.train, self.validation, self.test) if name is not None]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one subfolder holds: class folders, and for each image its path from the
+    root on, and its class.
+    """
+
+    folder: str
+    classes: tuple[str, ...]
+    rows: list[tuple[str, str]]
+    notes: tuple[str, ...]
+
+
+def _root(folder: str) -> Path:
+    """Return the folder as an absolute path; raise UserError if there is none."""
+    named = Path(folder).expanduser()
+    root = named if named.is_absolute() else (data_folder() / named).absolute()
+    if not root.is_dir():
+        raise UserError(
+            f"no folder of images {root}: correct its name, which is absolute or begins in the "
+            f"folder that {FOLDER_VARIABLE} names"
+        )
+    return root
+
+
+def _layout(root: Path, validation: str | None) -> _Layout:
+    """Return which subfolder is which split; raise UserError if `validation` is none of
+    them, or none is left for test.
+    """
+    names, _ = _entries(root)
+    if validation is not None and validation not in names:
+        raise unknown(f"validation folder of {root}", validation, names)
+    if validation == TRAIN:
+        raise UserError(f"validation is {TRAIN}/, the training split: name another of {root}")
+    evaluated = [name for name in EVALUATED if name in names and name != validation]
+    # beside others, train/ with images in it is the class of trains
+    train = TRAIN in names and bool(
+        validation or evaluated or names == [TRAIN] or _entries(root / TRAIN)[0]
+    )
+    if not (train or validation or evaluated):
+        return _Layout(WHOLE, None, None)
+    if not evaluated:
+        whole = f", or name {root / TRAIN} as the folder, to have that split" if train else ""
+        raise UserError(
+            f"{root} has no test images: add test/ or val/ beside {validation or TRAIN}/{whole}"
+        )
+    named = [validation] if validation else evaluated[1:2]
+    return _Layout(evaluated[0], named[0] if named else None, TRAIN if train else None)
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and of the images in `folder`, sorted; a link is
+    what it leads to, and one that leads nowhere a file.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            seen = [(one.name, one.is_dir()) for one in entries if not one.name.startswith(".")]
+    except OSError as error:
+        raise UserError(
+            f"cannot list {folder}: {error.strerror}: mend its permissions, then run again"
+        ) from error
+    return (
+        sorted(name for name, is_folder in seen if is_folder),
+        sorted(
+            name for name, is_folder in seen if not is_folder and name.lower().endswith(EXTENSIONS)
+        ),
+    )
+
+
+def _part(root: Path, folder: str) -> _Part:
+    """List the images of a subfolder, without labels where it has no class folders that
+    hold any; raise UserError if there are none.
+    """
+    names, beside = _entries(root / folder)
+    inside = {name: _entries(root / folder / name) for name in names}
+    begin = _begin(folder)
+    rows = [
+        (f"{begin}{name}/{image}", name) for name, (_, images) in inside.items() for image in images
+    ]
+    if rows:
+        return _Part(folder, tuple(names), rows, tuple(_oddities(begin, beside, inside)))
+    if not beside:
+        raise UserError(
+            f"no images ({', '.join(EXTENSIONS)}) in {root / folder}: put one folder a class into "
+            "it, or images without labels"
+        )
+    return _Part(folder, (), [(f"{begin}{image}", UNLABELLED) for image in beside], ())
+
+
+def _begin(folder: str) -> str:
+    """Return how the paths of what lies in a subfolder begin."""
+    return f"{folder}/" if folder else ""
+
+
+def _oddities(
+    begin: str, beside: list[str], inside: dict[str, tuple[list[str], list[str]]]
+) -> Iterator[str]:
+    """Yield a line on each kind of what is not read in class folders or beside them."""
+    if empty := [f"{begin}{name}" for name, (_, images) in inside.items() if not images]:
+        yield f"class folders without images: {_some(empty)}"
+    if beside:
+        yield f"images beside class folders are not read: {_some([begin + one for one in beside])}"
+    deeper = [f"{begin}{name}/{one}" for name, (more, _) in inside.items() for one in more]
+    if deeper:
+        yield f"folders in class folders are not read: {_some(deeper)}"
+
+
+def _behind_links(folders: list[Path]) -> Iterator[Path]:
+    """Yield what links among `folders`, and among the images in them, lead to."""
+    for folder in folders:
+        if folder.is_symlink():
+            yield folder.resolve()
+        with os.scandir(folder) as entries:
+            links = [one.name for one in entries if one.is_symlink()]
+        yield from (
+            (folder / name).resolve() for name in links if name.lower().endswith(EXTENSIONS)
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    """Spell out the first names, and say how many more there are."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return one_line(", ".join(names[:NAMED])) + more
+
+
+# classes
+
+
+def _classes(root: Path, file: str | None, parts: list[_Part]) -> tuple[str, ...]:
+    """Return the classes in the order of their labels; raise UserError if a list of
+    them is given and lacks a class folder.
+    """
+    if file is None:
+        return tuple(sorted({name for part in parts for name in part.classes}))
+    listed = _listed(root, file)
+    strange = {name for part in parts for name in part.classes}.difference(listed)
+    if strange:
+        first = next(
+            _begin(part.folder) + name for part in parts for name in part.classes if name in strange
+        )
+        more = f" (and {len(strange) - 1:,} more)" if len(strange) > 1 else ""
+        raise UserError(
+            f"class folder '{one_line(first)}'{more} is not in {file}, which has {len(listed):,} "
+            f"lines like '{one_line(listed[0])[:40]}': name folders as in that list, or give the "
+            "list that has their names"
+        )
+    return listed
+
+
+def _listed(root: Path, file: str) -> tuple[str, ...]:
+    """Read a list of classes, one a line; raise UserError if there is none, or a line
+    is empty or there twice.
+    """
+    path = root / Path(file).expanduser()
+    if not path.is_file():
+        raise UserError(f"no list of classes {path}: give a text file with one class a line")
+    lines = [line.strip() for line in files.read_text(path).removeprefix("\ufeff").split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    if not all(lines) or not lines:
+        raise UserError(
+            f"{path} has nothing in line {[*lines, ''].index('') + 1}: it needs one class a line, "
+            "in the order of their labels"
+        )
+    if len(set(lines)) < len(lines):
+        twice = next(name for place, name in enumerate(lines) if name in lines[:place])
+        raise UserError(
+            f"{path} has '{one_line(twice)}' twice: it needs one class a line, each once"
+        )
+    return tuple(lines)
+
+
+def _order(classes: Sequence[str]) -> list[str]:
+    """Say so if timm would sort these classes otherwise: numbers by their value."""
+    by_value = sorted(
+        classes,
+        key=lambda name: [
+            int(run) if run.isdecimal() else run for run in re.split(r"(\d+)", name.lower())
+        ],
+    )
+    if by_value == list(classes):
+        return []
+    name, other = next(pair for pair in zip(classes, by_value, strict=True) if pair[0] != pair[1])
+    return [
+        f"classes are sorted as text, '{one_line(name)}' where a model trained by timm may have "
+        f"'{one_line(other)}': a list of classes says otherwise"
+    ]
+
+
+# splits
+
+
+@dataclass(frozen=True)
+class _Split:
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    notes: list[str]
+
+
+def _split(layout: _Layout, inside: Sequence[str], labels: np.ndarray) -> _Split:
+    """Return the split of images that lie in the subfolders `inside`."""
+    if layout.test == WHOLE:
+        return _whole(labels)
+    train, validation, test = (
+        np.flatnonzero([one == folder for one in inside])
+        for folder in (layout.train, layout.validation, layout.test)
+    )
+    said = [_named("test", layout.test, labels[test])]
+    if layout.validation is not None:
+        said.append(_named("validation", layout.validation, labels[validation]))
+    else:
+        train, validation, how = _validation(train, 0.1, labels)
+        said.append(f"validation is {how}")
+    no_train = f"there is no {TRAIN}/: the training split is empty"
+    said.append(_named("train", layout.train, labels[train]) if layout.train else no_train)
+    return _Split(np.sort(train), np.sort(validation), np.sort(test), said)
+
+
+def _whole(labels: np.ndarray) -> _Split:
+    """Split all images into 60 / 10 / 30 %, as digits are, or 70 / 0 / 30 % where they
+    have no labels.
+    """
+    everything = np.arange(len(labels))
+    if len(labels) == 1:
+        return _Split(everything, everything[:0], everything[:0], [])
+    rest, test, how = _cut(everything, 0.3, labels)
+    train, validation, how_too = _validation(rest, 1 / 7, labels)
+    said = [f"test is 30 % of all images, {how}", f"validation is {how_too}", "train is the rest"]
+    return _Split(np.sort(train), np.sort(validation), np.sort(test), said)
+
+
+def _validation(
+    which: np.ndarray, share: float, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Draw a share of the images for training, if these are two or more that have
+    labels; return the rest, the drawn, and how.
+    """
+    if len(which) < 2:
+        return which, which[:0], f"empty: {len(which)} training images are too few"
+    if labels[which[0]] < 0:
+        return which, which[:0], "empty: the training images have no labels"
+    rest, drawn, how = _cut(which, share, labels)
+    return rest, drawn, f"{len(drawn):,} of {len(which):,} training images, {how}"
+
+
+def _cut(which: np.ndarray, share: float, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """Draw a share of two or more images, stratified by label where that is possible;
+    return the rest, the drawn, and how.
+    """
+    # here, for it takes a second to import, which no worker needs
+    from sklearn.model_selection import train_test_split
+
+    obstacle = _obstacle(labels[which], share)
+    rest, drawn = train_test_split(
+        which,
+        test_size=share,
+        stratify=None if obstacle else labels[which],
+        random_state=SPLIT_SEED,
+    )
+    how = f"not stratified: {obstacle}" if obstacle else "stratified by class"
+    return rest, drawn, f"drawn with seed {SPLIT_SEED}, {how}"
+
+
+def _obstacle(labels: np.ndarray, share: float) -> str:
+    """Say why a share of such images cannot be stratified; nothing if it can."""
+    _, counts = np.unique(labels, return_counts=True)
+    drawn = ceil(share * len(labels))
+    if labels[0] < 0:
+        return "they have no labels"
+    if counts.min() < 2:
+        return f"{(counts < 2).sum():,} of {len(counts):,} classes have a single image"
+    if min(drawn, len(labels) - drawn) < len(counts):
+        return f"{drawn:,} of {len(labels):,} images are too few for {len(counts):,} classes"
+    return ""
+
+
+# what is said
+
+
+def _found(
+    name: str, paths: tuple[Path, ...], labels: np.ndarray, classes: tuple[str, ...], split: _Split
+) -> Found:
+    """Put together what was found, with title and notes on classes without images."""
+    title, images = _title(name, labels, classes), ImageFiles(paths)
+    found = Found(
+        title, images, labels, classes, split.train, split.validation, split.test, notes=()
+    )
+    return replace(found, notes=(*split.notes, *_gaps(found)))
+
+
+def _title(name: str, labels: np.ndarray, classes: Sequence[str]) -> str:
+    kinds = f"in {len(classes):,} classes" if labels.max() >= 0 else "without labels"
+    return f"{name}, {len(labels):,} images {kinds}"
+
+
+def _named(split: str, folder: str, labels: np.ndarray) -> str:
+    without_labels = ", whose images have no labels" if labels.max() < 0 else ""
+    return f"{split} is {folder}/{without_labels}"
+
+
+def _gaps(found: Found) -> tuple[str, ...]:
+    """Name the classes that a split has no images of; of one without labels say
+    nothing.
+    """
+    return tuple(
+        f"{split} has no images of {len(gaps):,} of {len(found.classes):,} classes: "
+        f"{_some([found.classes[label] for label in gaps])}"
+        for split, which in (
+            ("train", found.train),
+            ("validation", found.validation),
+            ("test", found.test),
+        )
+        if len(which)
+        and found.labels[which[0]] >= 0
+        and len(gaps := np.setdiff1d(np.arange(len(found.classes)), found.labels[which]))
+    )

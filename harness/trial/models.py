@@ -1,0 +1,89 @@
+"""The compressed models of a trial as folders to take away: the graph without tensors,
+the file of their weights, and a script that runs them on one image.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from harness.data import dataset
+from harness.data.transform import Transform, transform_of
+from harness.point.store import WEIGHTS, write_graph
+from harness.run.paths import Paths
+from leaderboard.records import files
+from leaderboard.records.params import Params
+from leaderboard.records.results import read_record
+from leaderboard.records.schema import Measured, MethodPoints
+
+LOAD = '''"""What one image shows: python load.py IMAGE. Needs shrinkmark, timm and Pillow."""
+
+import json
+import sys
+from pathlib import Path
+
+import shrinkmark
+import torch
+from PIL import Image
+from timm.data import create_transform
+
+here = Path(__file__).parent
+about = json.loads((here / "about.json").read_text())
+image = create_transform(**about["transform"])(Image.open(sys.argv[1]).convert("RGB"))
+with torch.inference_mode():
+    shares = shrinkmark.load(here)(image[None]).softmax(1)[0]
+for share, index in zip(*shares.topk(min(5, len(shares)))):
+    print(f"{float(share):.3f} {about['classes'][int(index)] if about['classes'] else int(index)}")
+'''
+
+
+def deliver_all(params: Params, paths: Paths, track: str, model: str) -> Path:
+    """Write the model of every measured point of a track into a folder of its own below
+    models/, and return that.
+    """
+    about = params.track(track)
+    transform = transform_of(about, model)
+    classes = list(dataset(about.dataset, about.data).class_names())
+    home = paths.root / "models"
+    for method in params.plans:
+        for point in read_record(paths.points(track, method), MethodPoints).points:
+            if isinstance(point, Measured):
+                artefact = paths.artefacts(track, method) / point.id
+                name = "-".join(
+                    [method, *(f"{key}={value}" for key, value in point.setting.items())]
+                )
+                deliver(artefact, point, transform, classes, home / name.replace("/", "-"))
+    return home
+
+
+def deliver(
+    artefact: Path, point: Measured, transform: Transform, classes: list[str], folder: Path
+) -> None:
+    """Write the artefact of a point into `folder`, ready to use; what stood there goes."""
+    if transform.mean is None or transform.std is None:
+        raise ValueError("an image folder has no moments of train")
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    write_graph(artefact, folder)
+    shutil.copy(artefact / WEIGHTS, folder / WEIGHTS)
+    about = {
+        "model": point.model,
+        "setting": point.setting,
+        "accuracy": point.accuracy,
+        "bytes": point.bytes,
+        "macs": point.macs,
+        "transform": {
+            "input_size": (3, *transform.size),
+            "is_training": False,
+            "interpolation": transform.interpolation,
+            "crop_pct": transform.crop,
+            "crop_mode": transform.crop_mode,
+            "mean": transform.mean,
+            "std": transform.std,
+        },
+        "classes": classes,
+    }
+    files.write_text(folder / "about.json", json.dumps(about, indent=1) + "\n")
+    files.write_text(folder / "load.py", LOAD)
