@@ -115,7 +115,7 @@ def dense_fingerprint(params: Params, track: str, model: str, content_hash: str)
     content = {
         "version": params.version,
         "seed": about.seeds[0],
-        "model": {"timm": recipe.timm, "args": recipe.args, "pretrained": recipe.pretrained},
+        "model": {"timm": recipe.timm, "args": recipe.args, "weights": recipe.weights},
         "recipe": {
             "device": about.device,
             "augment": about.augment.model_dump(),
