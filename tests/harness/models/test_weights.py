@@ -22,6 +22,7 @@ from torch import nn
 
 from harness.data.folder import FOLDER_VARIABLE
 from harness.models import build, checkpoint, weights
+from harness.run import fingerprint
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import ModelParams
 from leaderboard.records.schema import Trained
@@ -582,6 +583,24 @@ def test_a_file_is_hashed_once_until_it_is_changed(folder, monkeypatch):
     assert weights.load(named("vit", "a.pth"), 3, CLASSES).sha256 == first and len(hashed) == 1
     save(states("vit"), folder / "a.pth")
     assert weights.source_sha256(named("vit", "a.pth")) != first and len(hashed) == 2
+
+
+def test_weights_pin_and_hash_decide_dense(params):
+    def of(source="", **changed):
+        mixer = params.tracks["digits"].models["mixer"].model_copy(update=changed)
+        digits = params.tracks["digits"].model_copy(update={"models": {"mixer": mixer}})
+        whole = params.model_copy(update={"tracks": {"digits": digits}})
+        return fingerprint.dense_fingerprint(whole, "digits", "mixer", "c", source)
+
+    found = [
+        of(),
+        of(weights="timm"),
+        of(weights="a.pth"),
+        of(weights="a.pth", source="1" * 64),
+        of(weights="a.pth", source="2" * 64),
+        of(weights="a.pth", source="2" * 64, sha256="2" * 8),
+    ]
+    assert len(set(found)) == len(found) and of() == found[0]
 
 
 @pytest.mark.parametrize(
