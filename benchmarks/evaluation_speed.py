@@ -2,7 +2,7 @@
 `harness.point.worker.evaluate_point` runs it, against the loop of timm's `validate.py`.
 
 `python benchmarks/evaluation_speed.py cifar10_cpu-resnet20 --images 2000` takes a
-minute. Models are given as TRACK-MODEL and must have reference weights. Ours: uint8
+minute. Models are given as TRACK-MODEL and must name weights. Ours: uint8
 pixels normalised batch by batch, the exported program, arg max. timm's: a loader over
 PIL images with the model's own transforms, the model in eval mode, cross-entropy, top-1
 and top-5 accuracy; the loader in the same process, and with two workers (validate.py's
@@ -40,7 +40,7 @@ from torch.utils.data import Dataset
 from harness.data import dataset, splits
 from harness.data.transform import transform_of
 from harness.latency.runtimes import processor
-from harness.models.pretrained import load_reference
+from harness.models import weights
 from harness.point import store
 from harness.point.batch_independence import BATCH
 from harness.point.device import seeded
@@ -91,7 +91,7 @@ def run_ours(module: nn.Module, test: splits.TestSplit) -> Run:
     logits = torch.cat([module(batch) for batch in test.batches(BATCH, CPU)])
     if not torch.isfinite(logits).all():
         raise UserError(
-            "the artefact returns NaN or infinity on test images: its reference weights are wrong"
+            "the artefact returns NaN or infinity on test images: its weights are wrong"
         )
     correct = int((logits.argmax(1) == test.labels).sum())
     return Run(
@@ -141,7 +141,7 @@ def loaded(track: str) -> splits.TrackData:
 
 def artefact_of(params: ModelParams, source: splits.TrackData, classes: int) -> store.Artefact:
     """Export the reference model, write it, and read it back."""
-    model, _ = load_reference(params, source.test.images.shape[1], classes)
+    model = weights.load(params, source.test.images.shape[1], classes).model
     images = splits.normalised(source.calibration[:2], source.mean, source.std)
     with tempfile.TemporaryDirectory() as folder:
         store.write(Path(folder), store.export(model.eval(), images), {})
@@ -160,8 +160,8 @@ def compare(name: str, images: int, repetitions: int) -> list[tuple[str | float,
     test = splits.TestSplit(
         source.test.images[:images], source.test.labels[:images], source.mean, source.std
     )
-    model = load_reference(params.models[model_name], test.pixels.shape[1], source.classes)[0]
-    model.eval()
+    dense = weights.load(params.models[model_name], test.pixels.shape[1], source.classes)
+    model = dense.model.eval()
     module = artefact_of(params.models[model_name], source, source.classes).on(CPU)
     few = splits.TestSplit(test.pixels[:BATCH], test.labels[:BATCH], test.mean, test.std)
     run_ours(module, few)  # the first batch chooses kernels and allocates

@@ -156,8 +156,13 @@ def _check_dense(params: Params, track: str, record: TrackInfo) -> list[str]:
 
 
 def _dense_stands(params: Params, track: str, model: str, record: TrackInfo) -> bool:
-    wanted = fingerprint.dense_fingerprint(params, track, model, record.content_hash)
-    return model in record.models and record.models[model].fingerprint == wanted
+    if model not in record.models:
+        return False
+    found = record.models[model]
+    wanted = fingerprint.dense_fingerprint(
+        params, track, model, record.content_hash, found.source_sha256
+    )
+    return found.fingerprint == wanted
 
 
 def _check_method(

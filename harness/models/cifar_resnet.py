@@ -106,16 +106,23 @@ def _stage(blocks: int, inside: int, outside: int, stride: int) -> nn.Sequential
     return nn.Sequential(first, *(BasicBlock(outside, outside) for _ in range(blocks - 1)))
 
 
-def _renamed(weights: dict[str, Tensor], _model: nn.Module) -> dict[str, Tensor]:
-    """Return the reference's tensors (`module.` already removed by timm) by our names;
-    all of them must fit.
+def checkpoint_filter_fn(weights: dict[str, Tensor], _model: nn.Module) -> dict[str, Tensor]:
+    """Return the reference's tensors (`module.` already removed) by our names; all of
+    them must fit.
+
+    Called as timm's own are, so that `harness.models.checkpoint` finds it.
     """
     return {name.replace("linear.", "fc."): tensor for name, tensor in weights.items()}
 
 
 def _create(name: str, pretrained: bool, layers: Sequence[int], **kwargs: Any) -> CifarResNet:
     return build_model_with_cfg(
-        CifarResNet, name, pretrained, pretrained_filter_fn=_renamed, layers=layers, **kwargs
+        CifarResNet,
+        name,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        layers=layers,
+        **kwargs,
     )
 
 

@@ -1,5 +1,5 @@
 """What a worker process does for a dense model: train it by the track's recipe, or take
-its reference weights, and write them.
+the weights that it names, and write them.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data import splits
-from harness.models.pretrained import load_reference
+from harness.models import weights
 from harness.point.device import seeded
 from harness.point.method_data import MethodData
 from leaderboard.records import files
@@ -26,9 +26,7 @@ from methods.parts.training.train import train
 
 @dataclass(frozen=True)
 class DenseJob:
-    """One dense model to train, or to take from its reference weights, and the file for
-    its weights.
-    """
+    """One dense model to train, or to load, and the file for its weights."""
 
     track: TrackParams
     model: str
@@ -45,7 +43,8 @@ def make_dense(job: DenseJob) -> dict[str, Any]:
     params = job.track.models[job.model]
     learn = splits.Learn.read(job.data, device)
     start = time.perf_counter()
-    model, origin = _reference(job, learn) if params.pretrained else _trained(job, learn)
+    made = _trained(job, learn) if params.trained else _reference(job, learn)
+    model = made.model
     seconds = time.perf_counter() - start
     content = safetensors.torch.save(
         {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -54,7 +53,7 @@ def make_dense(job: DenseJob) -> dict[str, Any]:
     test = splits.TestSplit.read(job.data)
     record = {
         "timm": params.timm,
-        "dense": origin,
+        "dense": made.origin,
         "scratch_epochs": job.track.scratch_of(job.model).epochs,
         "fine_tune_epochs": job.track.fine_tune_of(job.model).epochs,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -62,21 +61,21 @@ def make_dense(job: DenseJob) -> dict[str, Any]:
             model, learn.validation(256), learn.tensors["validation.labels"]
         ),
         "test_accuracy": _accuracy(model, test.batches(256, device), test.labels.to(device)),
+        "source_sha256": made.sha256,
         "weights_sha256": hashlib.sha256(content).hexdigest(),
     }
     return {"record": record, "seconds": round(seconds, 3)}
 
 
-def _reference(job: DenseJob, learn: splits.Learn) -> tuple[nn.Module, str]:
-    model, file = load_reference(job.track.models[job.model], learn.channels, learn.classes)
-    return model.eval().to(learn.device), f"reference weights {file}"
+def _reference(job: DenseJob, learn: splits.Learn) -> weights.Loaded:
+    loaded = weights.load(job.track.models[job.model], learn.channels, learn.classes)
+    return replace(loaded, model=loaded.model.eval().to(learn.device))
 
 
-def _trained(job: DenseJob, learn: splits.Learn) -> tuple[nn.Module, str]:
+def _trained(job: DenseJob, learn: splits.Learn) -> weights.Loaded:
     seen = MethodData(learn, job.track, job.model, job.seed, "scratch")
-    return train(
-        seen.narrower(1.0), seen, seen.scratch
-    ), f"own recipe, {seen.scratch.epochs:g} epochs"
+    model = train(seen.narrower(1.0), seen, seen.scratch)
+    return weights.Loaded(model, f"own recipe, {seen.scratch.epochs:g} epochs", sha256="")
 
 
 @torch.inference_mode()

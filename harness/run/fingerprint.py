@@ -109,15 +109,23 @@ def libraries() -> dict[str, str]:
     return {name: importlib.metadata.version(name).split("+")[0] for name in LIBRARIES}
 
 
-def dense_fingerprint(params: Params, track: str, model: str, content_hash: str) -> str:
+def dense_fingerprint(
+    params: Params, track: str, model: str, content_hash: str, source_sha256: str
+) -> str:
     """Return what decides a dense model: its arguments and its own file, the track's
-    data and recipe, the training code, and the first seed.
+    data and recipe, the training code, and the first seed, and the sha256 of the file
+    that it is loaded from, if it is.
     """
     about, recipe = params.track(track), params.track(track).models[model]
     content = {
         "version": params.version,
         "seed": about.seeds[0],
-        "model": {"timm": recipe.timm, "args": recipe.args, "pretrained": recipe.pretrained},
+        "model": {
+            "timm": recipe.timm,
+            "args": recipe.args,
+            "weights": recipe.weights,
+            "sha256": [recipe.sha256, source_sha256],
+        },
         "transform": asdict(transform_of(about, model)),
         "recipe": {
             "device": about.device,

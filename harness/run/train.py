@@ -1,13 +1,13 @@
 """The stage `train@<track>`: the data as the workers read it, and every dense model of
-the track, trained or from reference weights.
+the track, trained or loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 from harness.data import splits
+from harness.models.weights import source_sha256
 from harness.point.dense import DenseJob, make_dense
 from harness.point.device import require
 from harness.run import costs
@@ -30,18 +30,11 @@ def train_track(params: Params, paths: Paths, track: str) -> TrackInfo:
     about = params.track(track)
     require(about.device)
     data = prepare(about, paths.data(track))
-    record_file = paths.records(track) / "track.json"
-    wanted = {
-        model: dense_fingerprint(params, track, model, data.content_hash) for model in about.models
-    }
-    found = {
-        model: _standing(record_file, paths.dense(track), model, fingerprint)
-        for model, fingerprint in wanted.items()
-    }
+    content_hash = data.content_hash
+    found = {model: _standing(params, paths, track, model, content_hash) for model in about.models}
     records = {model: trained for model, trained in found.items() if trained is not None}
-    records |= _run(
-        params, paths, track, {model: wanted[model] for model in wanted if model not in records}
-    )
+    wanted = [model for model in about.models if model not in records]
+    records |= _run(params, paths, track, wanted, content_hash)
     record = TrackInfo(
         version=params.version,
         track=track,
@@ -54,9 +47,11 @@ def train_track(params: Params, paths: Paths, track: str) -> TrackInfo:
         images=data.images,
         test_labels=data.test_labels,
         notes=data.notes,
-        models={model: records[model].model_copy(update=_epochs(about, model)) for model in wanted},
+        models={
+            model: records[model].model_copy(update=_epochs(about, model)) for model in about.models
+        },
     )
-    files.write_record(record_file, record)
+    files.write_record(paths.records(track) / "track.json", record)
     return record
 
 
@@ -70,12 +65,19 @@ def _epochs(about: TrackParams, model: str) -> dict[str, float]:
     }
 
 
-def _standing(record_file: Path, dense: Path, model: str, wanted: str) -> Trained | None:
+def _standing(
+    params: Params, paths: Paths, track: str, model: str, content_hash: str
+) -> Trained | None:
+    """Return the record of a dense model that need not be made again; one that was
+    loaded from a file that is gone stands.
+    """
     try:
-        record = read_record(record_file, TrackInfo).models[model]
-        weights = (dense / f"{model}.safetensors").read_bytes()
+        record = read_record(paths.records(track) / "track.json", TrackInfo).models[model]
+        weights = (paths.dense(track) / f"{model}.safetensors").read_bytes()
     except (UserError, KeyError, OSError):
         return None
+    source = source_sha256(params.track(track).models[model]) or record.source_sha256
+    wanted = dense_fingerprint(params, track, model, content_hash, source)
     return (
         record
         if record.fingerprint == wanted
@@ -84,7 +86,9 @@ def _standing(record_file: Path, dense: Path, model: str, wanted: str) -> Traine
     )
 
 
-def _run(params: Params, paths: Paths, track: str, wanted: dict[str, str]) -> dict[str, Trained]:
+def _run(
+    params: Params, paths: Paths, track: str, wanted: list[str], content_hash: str
+) -> dict[str, Trained]:
     if not wanted:
         return {}
     paths.dense(track).mkdir(parents=True, exist_ok=True)
@@ -109,16 +113,19 @@ def _run(params: Params, paths: Paths, track: str, wanted: dict[str, str]) -> di
             made = outcomes[-1].value
             if made is None:
                 raise UserError(
-                    f"dense model '{job.model}' of track '{track}' could not be trained: "
+                    f"dense model '{job.model}' of track '{track}' could not be made: "
                     f"{outcomes[-1].reason}"
                 )
+            fingerprint = dense_fingerprint(
+                params, track, job.model, content_hash, made["record"]["source_sha256"]
+            )
             records[job.model] = Trained.model_validate(
-                {**made["record"], "fingerprint": wanted[job.model]}
+                {**made["record"], "fingerprint": fingerprint}
             )
             costs.keep(
                 paths.spent_on_dense(track, job.model),
                 machine,
-                TrainedIn(fingerprint=wanted[job.model], seconds=made["seconds"]),
+                TrainedIn(fingerprint=fingerprint, seconds=made["seconds"]),
             )
             bar.ended(job.model)
     return records

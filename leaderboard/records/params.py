@@ -14,6 +14,8 @@ from leaderboard.records.params_base import JOIN, Name, Strict
 from leaderboard.records.recipes import AugmentParams, ScheduleParams, TransformParams
 from leaderboard.records.yaml_loader import read_yaml, validated
 
+# what `weights` of a model says unless it names a file
+RECIPE, TIMM, HUB = "recipe", "timm", "hf-hub:"
 Version = Annotated[str, Field(pattern=r"^v[0-9]+(\.[0-9]+)?$")]
 
 
@@ -21,17 +23,37 @@ class ModelParams(TransformParams):
     """A timm model: its name, its arguments, and the arguments that `slim` scales with
     the multiple each is rounded to.
 
-    pretrained: dense is timm's reference weights instead of a run of the track's
-    recipe. scratch, fine_tune, and how its images are made: its own in place of the
-    track's.
+    weights: where dense comes from: a run of the track's `recipe`, `timm`'s own tag,
+    `hf-hub:owner/name`, or a file, absolute or from the data folder on. sha256: the
+    first digits of what is loaded. scratch, fine_tune, and how its images are made: its
+    own in place of the track's.
     """
 
     timm: str
     args: dict[str, Any] = Field(default_factory=dict)
     narrow: dict[str, PositiveInt] = Field(default_factory=dict)
-    pretrained: bool = False
+    weights: Annotated[str, Field(min_length=1)] = RECIPE
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{8,64})?$")] = ""
     scratch: ScheduleParams | None = None
     fine_tune: ScheduleParams | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Say whether the track's recipe trains dense."""
+        return self.weights == RECIPE
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pretrained_is_called_weights(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "pretrained" in content:
+            raise ValueError("there is no `pretrained`: did you mean `weights: timm`?")
+        return content
+
+    @model_validator(mode="after")
+    def _a_recipe_has_no_file(self) -> Self:
+        if self.sha256 and self.trained:
+            raise ValueError("`sha256` pins a file of weights: name it by `weights`")
+        return self
 
 
 class TrackParams(TransformParams):

@@ -10,6 +10,8 @@ LARGEST = 2**63 - 1  # what arrays and tables can hold
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 DENSE = "dense"  # the method that every ratio refers to
+# how `dense` of a model that was not trained here begins, now and formerly
+FOREIGN = ("weights ", "reference weights ")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # what is known of a point that was run elsewhere
 Label = Literal["reproduced", "within tolerance", "self-reported", "contradicted"]
@@ -57,13 +59,14 @@ class Trained(Frozen):
     parameters: Positive
     validation_accuracy: float | None = None
     test_accuracy: float
+    source_sha256: str = ""  # of the file that dense was loaded from, if it was
     weights_sha256: str = ""
     fingerprint: str = ""  # of all that decides it
 
     @property
     def from_reference(self) -> bool:
         """Say whether dense is somebody else's weights and not our training."""
-        return self.dense.startswith("reference weights")
+        return self.dense.startswith(FOREIGN)
 
 
 class TrackInfo(Stamp):

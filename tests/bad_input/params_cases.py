@@ -100,9 +100,24 @@ VALUES = [  # keys joined by /, the value put there, what the line names
     ),
     (
         f"{MIXER}/pretrained",
-        "perhaps",
-        "tracks.digits.models.mixer.pretrained: Input should be a valid boolean",
+        True,
+        "tracks.digits.models.mixer: Value error, there is no `pretrained`: did you mean `weights: "
+        "timm`?",
     ),
+    (f"{MIXER}/weight", "a.pth", "tracks.digits.models.mixer.weight: Extra inputs"),
+    (
+        f"{MIXER}/weights",
+        True,
+        "tracks.digits.models.mixer.weights: Input should be a valid string",
+    ),
+    (f"{MIXER}/weights", "", "tracks.digits.models.mixer.weights: String should have at least 1"),
+    (
+        f"{MIXER}/sha256",
+        "12fca82",
+        "tracks.digits.models.mixer.sha256: String should match pattern",
+    ),
+    (f"{MIXER}/sha256", 12345678, "tracks.digits.models.mixer.sha256: Input should be a valid str"),
+    (f"{MIXER}/sha256", "12fca82f", "`sha256` pins a file of weights: name it by `weights`"),
     (
         f"{MIXER}/scratch",
         {"epochs": 3},

@@ -123,11 +123,7 @@ def test_steps_remove_what_the_librarys_own_pruner_removes(make_model, make_data
 def test_channels_behind_a_zero_padded_shortcut_and_the_stream_of_a_mixer_are_left_alone(
     params, make_model, make_data
 ):
-    resnet = build.build(
-        params.tracks["cifar10_cpu"].models["resnet20"].model_copy(update={"pretrained": False}),
-        3,
-        10,
-    ).eval()
+    resnet = build.build(params.tracks["cifar10_cpu"].models["resnet20"], 3, 10).eval()
     assert list(norms(resnet, Images(3, 32, 32))) == [
         f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in (0, 1, 2)
     ]

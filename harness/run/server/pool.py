@@ -25,6 +25,7 @@ PRELOAD = [
     "harness.run.train",
     "harness.run.server.preload",
 ]
+LONGEST = 800  # characters of a line of ours
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -164,8 +165,10 @@ def _outcome(future: Future[Any], seconds: float) -> Outcome:
 
 
 def reason_of(error: Exception) -> str:
-    """Return in one line why a job did not end well."""
-    text = one_line(str(error))[:240]
+    """Return in one line why a job did not end well; what we say ourselves ends with
+    what to do, and is not cut there.
+    """
+    text = one_line(str(error))[: LONGEST if isinstance(error, UserError) else 240]
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return f"out of memory (run.gibibytes in params.yaml): {text or 'MemoryError'}"
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

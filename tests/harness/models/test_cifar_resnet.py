@@ -11,7 +11,7 @@ import torch
 
 from harness.data import splits
 from harness.data.folder import FOLDER_VARIABLE
-from harness.models import build, pretrained, register
+from harness.models import build, register, weights
 from harness.point import counter
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import ModelParams
@@ -101,50 +101,59 @@ def checkpoint(folder, monkeypatch, change=lambda state: None):
 
 
 PARAMS = ModelParams(
-    timm="resnet20_cifar", args={"channels": [16, 32, 64]}, narrow={"channels": 1}, pretrained=True
+    timm="resnet20_cifar", args={"channels": [16, 32, 64]}, narrow={"channels": 1}, weights="timm"
 )
 
 
 def test_a_reference_checkpoint_is_loaded_whole_by_name_and_hash(folder, monkeypatch):
     saved, file = checkpoint(folder, monkeypatch)
-    loaded, name = pretrained.load_reference(PARAMS, 3, 10)
-    assert name == file.name and all(
-        torch.equal(loaded.state_dict()[key], tensor) for key, tensor in saved.state_dict().items()
+    loaded = weights.load(PARAMS, 3, 10)
+    assert (
+        loaded.origin == f"weights {file.name} (state_dict; 'module.' stripped; converted by timm)"
+        and loaded.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+        and all(
+            torch.equal(loaded.model.state_dict()[key], tensor)
+            for key, tensor in saved.state_dict().items()
+        )
     )
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        lambda state: state.pop("module.bn1.weight"),
-        lambda state: state.update(extra=torch.zeros(1)),
+        (lambda state: state.pop("module.bn1.weight"), "1 missing (bn1.weight): "),
+        (lambda state: state.update(extra=torch.zeros(1)), "1 unexpected (extra): "),
     ],
     ids=["missing", "surplus"],
 )
-def test_a_checkpoint_with_a_tensor_too_few_or_too_many_is_refused(folder, monkeypatch, change):
+def test_a_checkpoint_with_a_tensor_too_few_or_too_many_is_refused(
+    folder, monkeypatch, change, said
+):
     checkpoint(folder, monkeypatch, change)
-    with pytest.raises(UserError, match="do not fit 'resnet20_cifar'"):
-        pretrained.load_reference(PARAMS, 3, 10)
+    with pytest.raises(UserError, match="do not fit 'resnet20_cifar'") as error:
+        weights.load(PARAMS, 3, 10)
+    assert said in str(error.value)
 
 
 def test_a_damaged_checkpoint_is_named_and_not_read(folder, monkeypatch):
     _, file = checkpoint(folder, monkeypatch)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"are damaged: .* delete the file and run again"):
-        pretrained.load_reference(PARAMS, 3, 10)
+        weights.load(PARAMS, 3, 10)
 
 
 def test_without_file_and_network_one_line_says_where_to_put_it(folder, monkeypatch):
     _, file = checkpoint(folder, monkeypatch)
     file.unlink()
     with pytest.raises(UserError, match="not found: put them into") as error:
-        pretrained.load_reference(PARAMS, 3, 10)
+        weights.load(PARAMS, 3, 10)
     assert "\n" not in str(error.value) and not list(folder.iterdir())
 
 
 def test_a_model_without_reference_weights_says_so():
-    with pytest.raises(UserError, match="'resnet_small' has no reference weights"):
-        pretrained.load_reference(ModelParams(timm="resnet_small", pretrained=True), 3, 10)
+    params = ModelParams(timm="resnet_small", args={"layers": [1, 1, 1, 1]}, weights="timm")
+    with pytest.raises(UserError, match="timm has no weights of 'resnet_small'"):
+        weights.load(params, 3, 10)
 
 
 @pytest.mark.skipif(
@@ -154,10 +163,10 @@ def test_a_model_without_reference_weights_says_so():
 def test_the_real_reference_weights_classify_the_real_test_images(params):
     found = loaded(params.tracks["cifar10_cpu"])
     images = splits.normalised(found.test.images[:1000], found.mean, found.std)
-    model, file = pretrained.load_reference(params.tracks["cifar10_cpu"].models["resnet20"], 3, 10)
+    dense = weights.load(params.tracks["cifar10_cpu"].models["resnet20"], 3, 10)
     with torch.inference_mode():
-        right = int((model.eval()(images).argmax(1) == found.test.labels[:1000]).sum())
-    assert file == "resnet20-12fca82f.th" and right == RIGHT
+        right = int((dense.model.eval()(images).argmax(1) == found.test.labels[:1000]).sum())
+    assert dense.sha256.startswith("12fca82f") and right == RIGHT
 
 
 def test_narrower_ones_are_built_by_their_channels():

@@ -116,7 +116,7 @@ def found(params):
         }
         record = TrackInfo(**stamp, content_hash="c", images=images, models={model: trained})
         point = Point(track, "dense", model, {}, 0)
-        dense = fingerprint.dense_fingerprint(params, track, model, "c")
+        dense = fingerprint.dense_fingerprint(params, track, model, "c", "")
         fingerprints[track, model] = (dense, fingerprint.point_fingerprint(params, point, record))
     return fingerprints
 

@@ -79,7 +79,7 @@ CHANGED = [  # where in params, what is put there, of which classes it changes t
     ("tracks/digits/models/mixer/scratch", LONGER, frozenset()),  # another model's
     ("tracks/digits/models/mixer/args", {"num_blocks": 1}, frozenset()),
     # what dense is lies in its weights
-    ("tracks/digits/models/vit", {"pretrained": True}, frozenset()),
+    ("tracks/digits/models/vit", {"weights": "timm"}, frozenset()),
     ("tracks/digits", {"seconds": 7.0}, frozenset()),
     ("tracks/digits", {"seeds": [0, 77]}, frozenset()),
     ("tracks/digits", {"calibration": 7}, frozenset()),  # what the data are lies in their hash
