@@ -13,8 +13,8 @@ from leaderboard.tables.ranking.best import RULE
 from leaderboard.tables.table import Table
 
 REFERENCE = (
-    "The author of the reference weights had no validation split: dense and everything made from "
-    "it may be chosen on the test set"
+    "Dense was not trained here: it, and with it everything made from it, may have been chosen on "
+    "the test set"
 )
 
 AREA = (
@@ -123,7 +123,9 @@ def _data(info: TrackInfo) -> str:
     sources = ", ".join(
         f"{escape(name)} `{escape(sha256)}`" for name, sha256 in info.sources.items()
     )
-    return f"{data}, {images}. Version {escape(info.version)}. Loaded arrays (sha256): {sources}."
+    notes = "".join(f" {escape(note)};" for note in info.notes).removesuffix(";")
+    decided = f" Decided:{notes}." if notes else ""
+    return f"{data}, {images}. Version {escape(info.version)}. Loaded (sha256): {sources}.{decided}"
 
 
 def _shared(texts: Mapping[str, str]) -> str:

@@ -24,6 +24,7 @@ from leaderboard.records.params import load_params
 from tests.conftest import ROOT
 
 COMMANDS = [
+    ["try"],
     ["train"],
     ["compress"],
     ["sweep"],
@@ -329,7 +330,7 @@ def test_quiet_prints_nothing_and_json_what_a_script_reads(compressed, run_here)
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "compress", "run", "sweep", "measure", "rerun", "check bundle"]
+    "command", ["try", "train", "compress", "run", "sweep", "measure", "rerun", "check bundle"]
 )
 def test_what_takes_long_can_be_silenced(command):
     assert "--quiet" in CliRunner().invoke(app, [*command.split(), "--help"]).stdout

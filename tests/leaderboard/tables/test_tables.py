@@ -1,6 +1,7 @@
 """What stands in a table."""
 
 import csv
+import dataclasses
 import io
 import shutil
 
@@ -315,7 +316,7 @@ def test_p95_is_the_95th_percentile_of_the_rounds_of_all_seeds(filled):
 def test_the_caption_names_the_data_down_to_the_arrays_that_were_loaded(filled):
     page = markdown_text(table_of(filled))
     assert "Digits (1797 images of 8 x 8), dataset digits (content hash `abc123`)" in page
-    assert "Loaded arrays (sha256): images `a18e`, labels `b29f`." in page
+    assert "Loaded (sha256): images `a18e`, labels `b29f`." in page
 
 
 def test_the_caption_says_what_dense_is_the_budgets_and_where_and_with_which_seeds_compressing_ran(
@@ -367,11 +368,19 @@ def test_the_caption_names_the_methods_that_train_for_other_epochs(filled, point
     )
 
 
+def test_the_caption_says_what_was_decided_about_the_data(filled):
+    table = table_of(filled)
+    info = table.info.model_copy(update={"notes": ("test is val/", "<b> was left out")})
+    page = markdown_text(dataclasses.replace(table, info=info))
+    assert "Decided: test is val/; &lt;b&gt; was left out." in page
+    assert "Decided" not in markdown_text(table)
+
+
 def test_the_caption_warns_that_reference_weights_may_be_chosen_on_test(referenced):
     page = markdown_text(table_of(referenced))
     assert (
-        "The author of the reference weights had no validation split: dense and everything made "
-        "from it may be chosen on the test set."
+        "Dense was not trained here: it, and with it everything made from it, may have been chosen "
+        "on the test set."
     ) in page
 
 
