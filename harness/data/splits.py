@@ -19,7 +19,7 @@ from torch import Tensor
 
 from harness.data import SPLIT_SEED, Source
 from harness.data.image_files import BrokenImage, ImageFiles
-from harness.data.mapped import write_tensors
+from harness.data.mapped import mapped, write_tensors
 from harness.data.transform import Transform, transform_of
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
@@ -166,7 +166,7 @@ def _of_files(
     shape = (len(which), 3, *transform.size)
     if not len(which):
         return torch.empty(shape, dtype=torch.uint8)
-    pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    pixels = mapped(file, shape)
     of_file = transform.of_files()
 
     def make(row: int) -> None:

@@ -2,11 +2,14 @@
 fingerprint knows of that and of nothing else.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from harness.data import splits
 from harness.point.method_data import CLASSES, MethodData
+from harness.point.worker import Job, untrained
 from harness.run import fingerprint, registry
 from harness.run.points import Point
 from leaderboard.records.errors import BrokenContract
@@ -73,6 +76,9 @@ CHANGED = [  # where in params, what is put there, of which classes it changes t
     ("tracks/digits/models/vit/fine_tune", LONGER, TRAINS),
     ("tracks/digits/augment", {"degrees": 3}, TRAINS),
     ("tracks/digits", {"device": "cuda"}, ALL),
+    ("tracks/digits", {"image_size": 8}, ALL),
+    ("tracks/digits/models/vit", {"crop": 0.5}, ALL),
+    ("tracks/digits/models/mixer", {"crop": 0.5}, frozenset()),
     ("tracks/digits/models/vit", {"timm": "mixer_small"}, ALL),
     ("tracks/digits/models/vit/args", {"num_heads": 1}, ALL),
     ("", {"version": "v99"}, ALL),
@@ -169,3 +175,14 @@ def test_setting_seed_dense_weights_and_data_decide_every_point(params, needs):
         for one in (about(weights="other"), about(content="other"))
     ]
     assert len(set(found)) == 5
+
+
+def test_methods_that_train_are_skipped_where_the_track_has_no_epochs_for_them(track, tmp_path):
+    nothing = track.fine_tune.model_copy(update={"epochs": 0})
+    still = track.model_copy(update={"fine_tune": nothing})
+    job = Job(still, "m", "vit", {}, 0, tmp_path, tmp_path, tmp_path, 2.0)
+    assert untrained(job, "fine-tune") == "the track trains nothing (fine-tune)"
+    assert all(
+        untrained(job, needs) is None for needs in ("data-free", "calibration", "labels", "scratch")
+    )
+    assert untrained(replace(job, track=track), "fine-tune") is None

@@ -4,6 +4,7 @@ foreign is refused in one line.
 
 import io
 import json
+import shutil
 from zipfile import ZipFile
 
 import pytest
@@ -296,6 +297,21 @@ def artefact(make_model, track_data, tmp_path):
     program = store.export(make_model("mobilenet"), track_data.validation.images[:2])
     store.write(tmp_path, program, {})
     return tmp_path
+
+
+def test_a_graph_without_tensors_and_the_weights_file_are_the_artefact(
+    artefact, track_data, tmp_path
+):
+    small = tmp_path / "small"
+    small.mkdir()
+    store.write_graph(artefact, small)
+    shutil.copy(artefact / store.WEIGHTS, small / store.WEIGHTS)
+    images = track_data.validation.images[:4]
+    assert torch.equal(store.read(small).module(images), store.read(artefact).module(images))
+    assert (small / store.GRAPH).stat().st_size < (artefact / store.PROGRAM).stat().st_size / 5
+    (small / store.GRAPH).write_bytes((small / store.GRAPH).read_bytes()[:1000])
+    with pytest.raises(UserError, match="artefact small cannot be read"):
+        store.read(small)
 
 
 def test_an_artefact_runs_from_the_weights_file_not_from_the_weights_inside_the_program(

@@ -1,5 +1,6 @@
 """The data of a track as its workers read it: what timm's loader gives, each model's own way, made once and mapped."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -113,6 +114,30 @@ def test_files_that_are_no_images_are_one_line_or_left_out_and_said(
     prepared = prepare(skipping, tmp_path / "data")
     assert (prepared.images.train + prepared.images.validation, prepared.images.test) == (23, 11)
     assert "2 files that are no images were left out" in prepared.notes
+
+
+def test_a_disk_without_room_is_one_line_and_leaves_nothing(folder_track, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(
+        UserError, match=r"cannot write .*train.npy: No space left on device: free space"
+    ):
+        prepare(folder_track, tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_an_interrupted_preparation_begins_again(folder_track, tmp_path, monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(splits, "save", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(folder_track, tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+    assert prepare(folder_track, tmp_path / "data").images.test == 12
 
 
 def test_too_few_images_to_calibrate_on_are_one_line(folder_track, tmp_path):
