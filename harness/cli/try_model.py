@@ -145,7 +145,7 @@ def _try(
     from harness.cli.whole_track import run_track
     from harness.run.paths import ROOT
     from harness.trial.models import deliver_all
-    from leaderboard.recommend.page import recommend_text
+    from leaderboard.recommend.page import rows_text
     from leaderboard.recommend.recommend import Question
     from leaderboard.records.outline import read_outline
     from leaderboard.site.site import build_site
@@ -165,7 +165,7 @@ def _try(
     typer.echo(f"\n{board_text(read_table(choice.path))}\n")
     for goal in goals:
         try:
-            text = recommend_text(choice, Question(asked.name, (), max_drop, goal), 3)
+            text = rows_text(choice, Question(asked.name, (), max_drop, goal), 3)
         except UserError as error:
             text = str(error)
         typer.echo(f"{GOALS[goal]} within {max_drop:g} points:\n{text}\n")

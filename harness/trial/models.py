@@ -26,13 +26,14 @@ from pathlib import Path
 import shrinkmark
 import torch
 from PIL import Image
-from timm.data import create_transform
 
 here = Path(__file__).parent
-about = json.loads((here / "about.json").read_text())
+about, model = json.loads((here / "about.json").read_text()), shrinkmark.load(here)
+from timm.data import create_transform  # noqa: E402  (imports beside a CPU-only torch only now)
+
 image = create_transform(**about["transform"])(Image.open(sys.argv[1]).convert("RGB"))
 with torch.inference_mode():
-    shares = shrinkmark.load(here)(image[None]).softmax(1)[0]
+    shares = model(image[None]).softmax(1)[0]
 for share, index in zip(*shares.topk(min(5, len(shares)))):
     print(f"{float(share):.3f} {about['classes'][int(index)] if about['classes'] else int(index)}")
 '''

@@ -32,8 +32,15 @@ TEXT_COLUMNS = ("method", "setting", "needs", "realisation", "loss", "beside the
 
 
 def recommend_text(choice: Choice, question: Question, top: int) -> str:
-    """Return the `top` best rows of a table for a question, what is not shown and why,
-    and the command that reproduces the first.
+    """Return what `rows_text` does, and the command that reproduces the first row."""
+    first = recommend(read_table(choice.path), question).ranked[0]
+    again = reproduction(choice.track, first.record)
+    return f"{rows_text(choice, question, top)}\nreproduce the first: {again}"
+
+
+def rows_text(choice: Choice, question: Question, top: int) -> str:
+    """Return the `top` best rows of a table for a question, and what is not shown and
+    why.
     """
     records = read_table(choice.path)
     answer = recommend(records, question)
@@ -52,7 +59,6 @@ def recommend_text(choice: Choice, question: Question, top: int) -> str:
             table,
             "",
             *_notes(answer, question, len(shown)),
-            f"reproduce the first: {reproduction(choice.track, first.record)}",
         ]
     )
 

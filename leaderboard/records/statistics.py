@@ -37,7 +37,8 @@ def wilson(correct: float, images: int) -> Estimate:
     share = correct / images
     centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
     half = z / (1 + z**2 / images) * np.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
-    return Estimate(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return Estimate(share, min(low, share), max(high, share))  # where all are right, not 1 - 1e-16
 
 
 def paired_difference(correct: Correct, dense: Correct) -> Estimate:

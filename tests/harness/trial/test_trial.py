@@ -117,11 +117,11 @@ def test_a_checkpoint_of_one_s_own_goes_from_a_folder_of_photographs_to_models_t
     assert shown.stdout.splitlines()[0].endswith(" red") and len(shown.stdout.splitlines()) == 3
 
     again = command(*asked(own), cwd=own)
-    assert again.returncode == 0 and "0 run, 4 stood" in again.stdout
+    assert again.returncode == 0 and "0 run, 8 stood" in again.stdout
     more = command(*asked(own, "--method", "gptq:bits=4", "--max-drop", "5"), cwd=own)
     assert (
         more.returncode == 0
-        and "1 run, 4 stood" in more.stdout
+        and "1 run, 8 stood" in more.stdout
         and "smallest within 5 points" in more.stdout
     )
     other = command(*asked(own, "--calibration", "9"), cwd=own)
@@ -134,7 +134,7 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(own):
     done = command(*asked(own, "--into", own / "dry", "--dry-run"), cwd=own)
     assert done.returncode == 0, done.stderr
     assert "wanda: resnet10t_sparsity=0.5_bn_passes=0_seed=0" in done.stdout
-    assert "4 points, 8 calibration and 27 test images: about 0 minutes" in done.stdout
+    assert "8 points, 8 calibration and 27 test images: about 0 minutes" in done.stdout
     assert not (own / "dry").exists()
 
 

@@ -37,6 +37,11 @@ def test_wilson_equals_scipy(correct):
     assert found.value == correct / 540
 
 
+def test_an_accuracy_lies_within_its_interval_also_where_all_or_none_are_right():
+    found = [wilson(correct, images) for images in range(1, 80) for correct in (0, 1, images)]
+    assert all(0 <= one.low <= one.value <= one.high <= 1 for one in found)
+
+
 def test_wilson_takes_a_mean_over_seeds():
     assert wilson(530, 540).low < wilson(530.5, 540).low < wilson(531, 540).low
 
