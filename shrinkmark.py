@@ -65,7 +65,7 @@ def compress(
     labels: Tensor | None = None,
     train: tuple[Tensor, Tensor] | Images | None = None,
     epochs: float = 1,
-    fresh: Callable[[float], nn.Module] | None = None,
+    fresh: Callable[[float], nn.Module] | str | None = None,
     seed: int = 0,
     **setting: Any,
 ) -> nn.Module:
@@ -76,8 +76,9 @@ def compress(
     calibrate on; labels: (N,), for methods that need them. train: a pair of images and
     labels, or a loader of such pairs, to train on for `epochs`, by default `images`
     with `labels`. fresh: builds the model at a width in (0, 1], untrained, for methods
-    that train a narrower or fresh network. Budgets are fields of the method:
-    `sparsity`, `macs`, `bits` (see `methods`).
+    that train a narrower or fresh network; or the name by which timm does, which a
+    model that timm made carries itself. Budgets are fields of the method: `sparsity`,
+    `macs`, `bits` (see `methods`).
     """
     from harness.own import compressing
 

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from harness.models import widths
 from harness.own.errors import value_errors
 from harness.own.images import Images, classes_of, device_of, given
 from harness.own.own_data import OwnData, learnt
@@ -29,13 +30,14 @@ WITH_LABELS = ("labels", "fine-tune", "scratch")  # budget classes
 @dataclass(frozen=True)
 class Budget:
     """What a method may use beside images: labelled images to train on, epochs of
-    training, fresh networks by width, and the seed.
+    training, fresh networks by width (or the name that timm builds them by), and the
+    seed.
     """
 
     labels: Tensor | None
     train: tuple[Tensor, Tensor] | Images | None
     epochs: float
-    fresh: Callable[[float], nn.Module] | None
+    fresh: Callable[[float], nn.Module] | str | None
     seed: int
 
 
@@ -74,10 +76,12 @@ def compress(model: nn.Module, method: Method, images: Images, budget: Budget) -
             f"{type(method).__name__} needs labels ({method.needs}): give labels= of the images, "
             "or train=(images, labels)"
         )
-    data = OwnData(
-        learnt(seen.images, labelled), budget.epochs, budget.fresh, budget.seed, method.needs
-    )
+    learn = learnt(seen.images, labelled)
     with value_errors(), _own_randomness(budget.seed, device):
+        fresh = None
+        if method.needs == "scratch":
+            fresh = _fresh(budget.fresh, private, seen.images, classes)
+        data = OwnData(learn, budget.epochs, fresh, budget.seed, method.needs)
         compressed = method.compress(private, data)
     compressed.eval().to(device)
     if classes_of(compressed, seen.images) != classes:
@@ -103,6 +107,16 @@ def _labelled(budget: Budget, images: Split | None, device: torch.device) -> Spl
             "pairs"
         )
     return Split(found.images, found.labels)
+
+
+def _fresh(
+    given: Callable[[float], nn.Module] | str | None, model: nn.Module, images: Tensor, classes: int
+) -> Callable[[float], nn.Module] | None:
+    """Return what builds `model` at a width: `given`, or by the timm name that is given
+    or that the model carries; None if there is none.
+    """
+    name = widths.origin(model) if given is None else given
+    return widths.family(name, model, images, classes) if isinstance(name, str) else name
 
 
 @contextmanager

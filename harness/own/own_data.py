@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.splits import Learn
+from harness.models.widths import ADVICE
 from harness.point.method_data import MethodData
 from leaderboard.records.params import AugmentParams
 from methods import Needs, Schedule, Split
@@ -69,8 +70,8 @@ class OwnData(MethodData):
         self._only_for("scratch", "narrower")
         if self._fresh is None:
             raise ValueError(
-                "this method trains a fresh or narrower network: give fresh=, a function of a "
-                "width in (0, 1] that builds the model"
+                "this method trains a fresh or narrower network, and the model is none that timm "
+                f"made: {ADVICE}, or the name by which timm does"
             )
         built = self._fresh(width)
         if not isinstance(built, nn.Module):
