@@ -113,6 +113,7 @@ def test_images_outside_of_the_range_seen_are_clipped():
     assert found(torch.full((1, 1, 1, 1), 5.0)).item() == pytest.approx(1.0, abs=5e-3)
 
 
+@pytest.mark.slow
 def test_grids_are_those_of_onnxruntimes_own_quantiser(make_model, make_data, tmp_path):
     quantization = pytest.importorskip("onnxruntime.quantization")
     import onnx

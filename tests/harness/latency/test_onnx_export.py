@@ -54,6 +54,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "model_name", "setting"), CASES)
 def test_an_exported_program_gives_the_artefacts_logits_at_any_batch_size(
     name, model_name, setting, make_brief_model, make_brief_data, track_data, tmp_path
@@ -72,6 +73,7 @@ def test_an_exported_program_gives_the_artefacts_logits_at_any_batch_size(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_name", ["resnet", "mobilenet", "vit", "mixer"])
 def test_every_layer_of_int8_static_runs_on_integers_and_predicts_what_the_artefact_does(
     model_name, make_brief_model, make_data, track_data, tmp_path
@@ -93,6 +95,7 @@ def test_every_layer_of_int8_static_runs_on_integers_and_predicts_what_the_artef
     assert (found_logits - expected).norm() < 0.05 * expected.norm()
 
 
+@pytest.mark.slow
 def test_a_channel_without_weights_keeps_its_bias(
     make_brief_model, make_data, track_data, tmp_path
 ):
@@ -106,6 +109,7 @@ def test_a_channel_without_weights_keeps_its_bias(
     assert (outputs(content, images) - expected).norm() < 0.05 * expected.norm()
 
 
+@pytest.mark.slow
 def test_an_integer_model_is_about_as_long_as_its_weights_file(
     make_brief_model, make_data, track_data, tmp_path
 ):
@@ -119,6 +123,7 @@ def test_an_integer_model_is_about_as_long_as_its_weights_file(
     assert len(to_onnx(tmp_path, images[:1])) < 1.5 * (tmp_path / store.WEIGHTS).stat().st_size
 
 
+@pytest.mark.slow
 def test_grids_of_fewer_points_stay_float(make_brief_model, make_data, track_data, tmp_path):
     images = track_data.validation.images[:2]
     model = (

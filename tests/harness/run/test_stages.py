@@ -126,6 +126,7 @@ def test_epochs_of_a_methods_own_are_what_it_trains_and_what_its_file_says(ran):
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_the_points_of_all_methods_and_the_stages_then_collect_the_same(ran, tmp_path):
     params, paths, _ = ran
     swept = type(paths)(tmp_path, paths.version)
@@ -392,6 +393,7 @@ def test_latency_is_measured_interleaved_with_dense_and_not_for_masked_points(ra
     )
 
 
+@pytest.mark.slow
 def test_a_profile_of_onnxruntime_is_measured_on_exported_models_that_agree(ran):
     params, paths, _ = ran
     content = params.model_dump()
