@@ -173,7 +173,7 @@ def test_an_interrupt_ends_every_process_of_a_point_and_the_next_sweep_goes_on(
         and "interrupted: finished points are kept; go on with: shrinkmark sweep" in err
         and "Traceback" not in err
     )
-    assert " running, 0 failed" in err and "/7 [" in err, "progress was shown"
+    assert " running, 0 failed" in err and " of 7 points, at " in err, "progress was shown"
     wait_until(lambda: not node.points, 120)
     kept = len(finished(paths.root))
     code, out, _ = run(checkout, paths, cluster.address)
