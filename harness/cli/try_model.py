@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.lock import alone
-from harness.cli.options import CARRIED, OPTIONS, ParamsFile, Quiet, ends, told
+from harness.cli.options import OPTIONS, ParamsFile, Quiet, ends, told
 from harness.run.server.pool import start_server
 from leaderboard.records.errors import UserError
 from leaderboard.tables.ranking.savings import Saving
@@ -87,7 +87,7 @@ def try_command(
     from harness.trial.asked import Asked, experiment, methods_of
     from leaderboard.records.params import load_params
 
-    defaults = load_params(params if params.exists() else CARRIED)
+    defaults = load_params(params)
     asked = Asked(
         model,
         str(Path(weights).resolve()) if Path(weights).is_file() else weights,
@@ -109,29 +109,34 @@ def try_command(
         for line in estimate(made, asked):
             typer.echo(line)
         return
-    _note(made, paths)
     with alone(paths, asked.track):
-        _try(made, paths, asked, quiet, [optimise] if optimise else list(GOALS), max_drop)
+        whole = _noted(made, paths)
+        _try(whole, paths, asked, quiet, [optimise] if optimise else list(GOALS), max_drop)
 
 
-def _note(made: Params, paths: Paths) -> None:
-    """Write the experiment beside its results; raise UserError if the folder holds
-    another, or something else.
+def _noted(made: Params, paths: Paths) -> Params:
+    """Write the experiment beside its results, added to the one that stands there, and
+    return it; raise UserError if the folder holds another, or something else.
     """
     import yaml
 
+    from harness.trial.asked import added
     from leaderboard.records.files import write_text
     from leaderboard.records.params import load_params
 
     file = paths.root / EXPERIMENT
-    if file.exists() and load_params(file).tracks != made.tracks:
-        raise UserError(
-            f"{paths.root} holds another trial (other model, images or options): name another "
-            "folder with --into, or remove it"
-        )
-    if not file.exists() and paths.root.is_dir() and any(paths.root.iterdir()):
+    if file.exists():
+        before = load_params(file)
+        if before.tracks != made.tracks:
+            raise UserError(
+                f"{paths.root} holds another trial (other model, images or options): name another "
+                "folder with --into, or remove it"
+            )
+        made = added(made, before)
+    elif paths.root.is_dir() and any(paths.root.iterdir()):
         raise UserError(f"{paths.root} is not empty and holds no trial: name another with --into")
     write_text(file, yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
+    return made
 
 
 def _try(

@@ -67,10 +67,14 @@ class ImageFolder(Dataset):
     title: str | None = None
 
     def load(self) -> Source:
-        """List, label, split and hash the images; raise UserError as `found` does, and
-        where a file cannot be read.
+        """List, label, split and hash the images; raise UserError as `found` does, where
+        a file cannot be read, and where images have no labels.
         """
         found = self.found()
+        if (found.labels < 0).any():
+            raise UserError(
+                f"{found.title}: accuracy needs labels: put the images into one folder a class"
+            )
         hashes = content(found.files.paths, platformdirs.user_cache_path("shrinkmark") / HASHES)
         return Source(
             title=self.title or found.title,

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import methods  # noqa: F401  # isort: skip  (before timm: see methods/parts/torchvision.py)
+
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import psutil
+import timm
 import yaml
 
+from harness.models import register
 from harness.run import registry
 from leaderboard.records.errors import UserError, unknown
 from leaderboard.records.method_settings import MethodPlan
-from leaderboard.records.params import Params, TrackParams
+from leaderboard.records.params import Params, RunParams, TrackParams
+from leaderboard.records.params_base import JOIN
 from leaderboard.records.recipes import ScheduleParams
 from leaderboard.records.schema import DENSE
+from leaderboard.records.yaml_loader import validated
 from methods import Needs
 
 CLASSES: tuple[Needs, ...] = get_args(Needs)
@@ -61,8 +68,11 @@ def methods_of(
     named: Iterable[str], every: bool, budget: Needs, defaults: Params
 ) -> dict[str, Any]:
     """Return the methods and settings of a trial: those named as `gptq` or
-    `gptq:bits=4,percdamp=0.1`, or else all of the budget class or the usual few.
+    `gptq:bits=4,percdamp=0.1`, or else all of the budget class or the usual few; raise
+    UserError for a budget, a method or a setting that there is not.
     """
+    if budget not in CLASSES:
+        raise unknown("budget", budget, CLASSES)
     found: dict[str, list[dict[str, Any]]] = {}
     for text in named:
         name, setting = _read(text)
@@ -98,10 +108,14 @@ def _read(text: str) -> tuple[str, dict[str, Any] | None]:
 
 def experiment(asked: Asked, defaults: Params) -> Params:
     """Return the experiment of a trial: one track, its methods with dense first, and the
-    default hardware at one image, at the version and under the limits of `defaults`.
+    default hardware at one image, at the version of `defaults`; each worker may have its
+    share of the memory.
+
+    Raises UserError for a model that timm does not know, and a device that there is not.
     """
-    if asked.budget not in CLASSES:
-        raise unknown("budget", asked.budget, CLASSES)
+    register()
+    if not timm.is_model(asked.model):
+        raise unknown("timm model", asked.model, timm.list_models())
     first = next(iter(defaults.tracks.values()))
     recipe = _recipe(first.fine_tune, asked.epochs)
     data = {"folder": str(asked.images.resolve()), "skip_broken": asked.skip_broken}
@@ -119,7 +133,7 @@ def experiment(asked: Asked, defaults: Params) -> Params:
         "fine_tune": recipe,
         "models": {asked.name: {"timm": asked.model, "weights": asked.weights}},
     }
-    methods = {DENSE: MethodPlan(settings=[{}])} | {
+    plans = {DENSE: MethodPlan(settings=[{}])} | {
         name: MethodPlan(settings=settings)
         for name, settings in asked.methods.items()
         if name != DENSE
@@ -128,13 +142,34 @@ def experiment(asked: Asked, defaults: Params) -> Params:
         name: profile.model_copy(update={"batches": [1]})
         for name, profile in defaults.hardware.items()
     }
+    memory = psutil.virtual_memory().total
     return Params(
         version=defaults.version,
-        run=defaults.run.model_copy(update={"workers": asked.workers, "gibibytes": 12.0}),
-        tracks={asked.track: TrackParams.model_validate(track)},
-        methods={name: plan for name, plan in methods.items() if "__" not in name},
-        chains={name: plan for name, plan in methods.items() if "__" in name},
+        run=RunParams(workers=asked.workers, gibibytes=memory / 2**30 / asked.workers),
+        tracks={asked.track: validated(Path("the trial"), TrackParams, track)},
+        methods={name: plan for name, plan in plans.items() if JOIN not in name},
+        chains={name: plan for name, plan in plans.items() if JOIN in name},
         hardware=hardware,
+    )
+
+
+def added(made: Params, before: Params) -> Params:
+    """Return the experiment with the methods and settings of one before that its results
+    lie in the same folder of, those first.
+    """
+
+    def both(old: Mapping[str, MethodPlan], new: Mapping[str, MethodPlan]) -> dict[str, MethodPlan]:
+        names = dict.fromkeys([*old, *new])
+        settings = {name: [*old[name].settings] if name in old else [] for name in names}
+        for name, plan in new.items():
+            settings[name] += [one for one in plan.settings if one not in settings[name]]
+        return {name: MethodPlan(settings=found) for name, found in settings.items()}
+
+    return made.model_copy(
+        update={
+            "methods": both(before.methods, made.methods),
+            "chains": both(before.chains, made.chains),
+        }
     )
 
 

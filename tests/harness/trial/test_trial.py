@@ -11,7 +11,7 @@ import timm
 import torch
 from PIL import Image
 
-from harness.trial.asked import Asked, experiment, methods_of
+from harness.trial.asked import Asked, added, experiment, methods_of
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import load_params
 from tests.conftest import ROOT
@@ -62,8 +62,12 @@ def own(tmp_path_factory):
     return home
 
 
+def where(own):
+    return ("--images", own / "photographs", "--weights", own / "mine.pt", "--into", own / "out")
+
+
 def asked(own, *options):
-    images = ("--images", own / "photographs", "--weights", own / "mine.pt", "--into", own / "out")
+    images = where(own)
     methods = (
         "--method",
         "rtn:bits=8",
@@ -118,7 +122,8 @@ def test_a_checkpoint_of_one_s_own_goes_from_a_folder_of_photographs_to_models_t
 
     again = command(*asked(own), cwd=own)
     assert again.returncode == 0 and "0 run, 8 stood" in again.stdout
-    more = command(*asked(own, "--method", "gptq:bits=4", "--max-drop", "5"), cwd=own)
+    later = ("--method", "gptq:bits=4", "--calibration", "8", "--max-drop", "5")
+    more = command("-m", "shrinkmark", "try", "resnet10t", *where(own), *later, cwd=own)
     assert (
         more.returncode == 0
         and "1 run, 8 stood" in more.stdout
@@ -148,6 +153,9 @@ BAD = [
     (("--budget", "calibraton"), "did you mean 'calibration'"),
     (("--calibration", "5000"), "calibration asks for 5000 images but train has"),
     (("--classes", "gone.txt"), "no list of classes"),
+    (("--device", "gpu"), "device: Input should be 'cpu' or 'cuda', found 'gpu'"),
+    (("--params", "gone.yaml"), "gone.yaml not found"),
+    (("--images", "photographs/red"), "accuracy needs labels"),
 ]
 
 
@@ -193,15 +201,36 @@ def test_the_usual_few_are_methods_at_settings_that_there_are(defaults):
 
 
 def test_a_trial_is_an_experiment_of_one_track_with_dense_first(defaults, tmp_path):
-    what = Asked("vit_tiny_patch16_224.augreg", "timm", tmp_path / "My Photos", None, {"rtn": [{"bits": 4}]},
+    what = Asked("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "timm", tmp_path / "My Photos", None, {"rtn": [{"bits": 4}]},
                  "calibration", 16, 0, "cpu", 3, False)  # fmt: skip
     made = experiment(what, defaults)
     assert list(made.tracks) == ["my_photos"] and list(made.methods) == ["dense", "rtn"]
     track = made.track("my_photos")
-    assert list(track.models) == ["vit_tiny_patch16_224_augreg"] and track.fine_tune.epochs == 0
+    assert (
+        list(track.models) == ["vit_tiny_patch16_224_augreg_in21k_ft_in1k"]
+        and track.fine_tune.epochs == 0
+    )
     assert track.data == {"folder": str(tmp_path / "My Photos"), "skip_broken": False}
     assert made.run.workers == 3 and all(
         profile.batches == [1] for profile in made.hardware.values()
     )
+    with pytest.raises(
+        UserError,
+        match="unknown timm model 'vit_tny_patch16_224': did you mean 'vit_tiny_patch16_224'",
+    ):
+        experiment(Asked(**{**vars(what), "model": "vit_tny_patch16_224"}), defaults)
     with pytest.raises(UserError, match="did you mean 'labels'"):
-        experiment(Asked(**{**vars(what), "budget": "label"}), defaults)
+        methods_of([], False, "label", defaults)
+
+
+def test_what_is_tried_later_is_added_to_what_was_tried(defaults, tmp_path):
+    def tried(methods):
+        what = ("resnet10t", "timm", tmp_path, None, methods, "calibration", 16, 0, "cpu", 1, False)
+        return experiment(Asked(*what), defaults)
+
+    first = tried({"rtn": [{"bits": 4}], "wanda": [{"sparsity": 0.5}]})
+    both = added(tried({"gptq": [{"bits": 4}], "rtn": [{"bits": 8}, {"bits": 4}]}), first)
+    assert {name: plan.settings for name, plan in both.methods.items()} == {
+        "dense": [{}], "rtn": [{"bits": 4}, {"bits": 8}], "wanda": [{"sparsity": 0.5}], "gptq": [{"bits": 4}],
+    }  # fmt: skip
+    assert added(first, first) == first
