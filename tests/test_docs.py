@@ -7,9 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import methods  # noqa: F401  # isort: skip  (before timm: see methods/parts/torchvision.py)
+
+import numpy as np
 import pytest
+import safetensors.torch
+import timm
 import torch
 import typer
+from PIL import Image
 from torch import nn
 
 from harness.cli.command import app
@@ -92,12 +98,26 @@ LEFT_OUT = {
 SKELETON = 'raise NotImplementedError("compress() of my_method is yet to be written")'
 
 
+def photographs_and_weights(folder: Path) -> None:
+    """Write what README's first command names: photos/ and vit_tiny.safetensors."""
+    draw = np.random.default_rng(0)
+    for name in ("cat", "dog", "owl"):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = draw.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{number}.png")
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3)
+    safetensors.torch.save_file(model.state_dict(), folder / "vit_tiny.safetensors")
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_readme_run_as_printed_in_a_fresh_clone(tmp_path):
     clone = tmp_path / "shrinkmark"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     (clone / ".venv").symlink_to(sys.prefix)
     (clone / ".venv" / "ready").touch()
+    photographs_and_weights(clone)
     lines = [
         line.split("  #")[0].strip()
         for kind, text in BLOCK.findall((clone / "README.md").read_text())
