@@ -45,7 +45,10 @@ def _silent(quiet: bool) -> bool:
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for a script to read")]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_silent, help="print nothing but errors")
+    bool,
+    typer.Option(
+        "--quiet", "-q", callback=_silent, help="no progress: what was asked for and errors alone"
+    ),
 ]
 ParamsFile = Annotated[
     Path,
