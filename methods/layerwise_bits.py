@@ -40,8 +40,8 @@ Assumed:
 
 Checked against:
     - Worked examples.
-    - Both scores in numpy on the dense ViT of digits, from its blocks' inputs and
-      outputs: equal to 1e-6.
+    - Both scores in numpy on the dense ViT of digits, LIM from its blocks' inputs and
+      outputs, ZD from their weights: equal to 1e-6.
     - There is no reference code: the authors' repository holds none.
 """
 
