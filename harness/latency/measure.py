@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +133,7 @@ def timed(plugin: LatencyPlugin, profile: HardwareParams) -> Any:
         ]
         output = io.StringIO()
         gc.freeze()  # or each program read is slower by a sixth, for what is collected in between
-        with contextlib.redirect_stdout(output):
+        with contextlib.redirect_stdout(output), _no_outer_pytest():
             code = pytest.main(
                 [str(Path(benchmark.__file__)), "-c", str(empty), "--capture=no", *options],
                 plugins=[plugin],
@@ -143,3 +145,15 @@ def timed(plugin: LatencyPlugin, profile: HardwareParams) -> Any:
                 f"pytest-benchmark ended with {code!s}: {one_line(output.getvalue())[-300:]}"
             )
         return files.read_json(written)
+
+
+@contextlib.contextmanager
+def _no_outer_pytest() -> Iterator[None]:
+    """Hide what tells pytest and its plugins of another run, whose options and workers
+    are none of ours: a command may be run by somebody's tests.
+    """
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PYTEST_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

@@ -20,6 +20,7 @@ from leaderboard.records.errors import Interrupted, UserError, one_line
 Job = TypeVar("Job")
 # imported once, by the server that workers are forked from
 PRELOAD = [
+    "harness.run.server.uninterrupted",
     "typer",
     "harness.run.guard",
     "harness.run.train",

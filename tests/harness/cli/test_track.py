@@ -46,9 +46,7 @@ def experiment(small, tmp_path):
 
 def run_alone(paths, *options):
     """Run the track in a process of its own: pytest does not nest."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("PYTEST")
-    } | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [
         sys.executable,
         "-c",

@@ -46,12 +46,11 @@ def ran(small):
 
 
 def measure_alone(paths, hardware="cpu", file="params.yaml"):
-    """Measure in a process of its own, for pytest does not nest, and return the
-    report.
+    """Measure in a process of its own, for pytest does not nest, and return the report.
+    What the environment says of this run (as xdist's worker) and asks of any pytest is
+    none of the benchmark's business.
     """
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("PYTEST")
-    } | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "--no-such-option"}
     command = [
         sys.executable,
         "-m",

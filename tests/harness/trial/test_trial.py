@@ -22,8 +22,7 @@ SIDE = 64
 
 def command(*arguments, cwd):
     """Run a command in a process of its own."""
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST")}
-    environment |= {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cwd / "cache")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cwd / "cache")}
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
