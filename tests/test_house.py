@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.latency import runtimes
-from harness.run import fingerprint, registry, rules
-from harness.run.source import Sources
+from harness.run import fingerprint, registry
+from harness.run.code import rules
+from harness.run.code.source import Sources
 from leaderboard.site.docstrings import read_docstring
 from tests.conftest import ROOT
 

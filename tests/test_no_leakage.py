@@ -5,7 +5,7 @@ stops it: rules on the text of a method, or the harness at work.
 import pytest
 import torch
 
-from harness.run.rules import REACH, breaches
+from harness.run.code.rules import REACH, breaches
 
 TRICKS = {  # what is tried in compress(self, model, data)
     "walk the heap": "import gc\nfound = [o for o in gc.get_objects() if isinstance(o, Tensor)]",

@@ -15,6 +15,7 @@ from typing import get_args
 import numpy as np
 
 from harness.data import splits
+from harness.models.imported import importing
 from harness.point import predictions
 from harness.point.worker import Job, evaluate_point
 from harness.run.guard import guarded_compress
@@ -146,7 +147,7 @@ def _run(
         for index, recorded in enumerate(points)
     }
     found: dict[Path, Agreement] = {}
-    with workers(params.run.workers) as pool:
+    with workers(params.run.workers, importing(params.track(track).imports)) as pool:
         todo = [_job(params, paths, track, recorded, folder) for folder, recorded in jobs.items()]
         for job, outcomes in run_all(
             pool, todo, [guarded_compress, evaluate_point], params.track(track).seconds

@@ -21,8 +21,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from harness.cli import check, exchange, questions, stages, sweep, tables, tools, try_model
+from harness.cli import check, exchange, questions, stages, sweep, tables, tools
 from harness.cli.options import OPTIONS
+from harness.cli.own import try_model
 from leaderboard.records.errors import Interrupted, UserError
 
 

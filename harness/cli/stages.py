@@ -4,6 +4,7 @@ without DVC.
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,22 @@ from harness.cli.options import (
     print_json,
     tell_refused,
     told,
+)
+from harness.cli.own.options import (
+    Args,
+    Calibration,
+    Classes,
+    Device,
+    Epochs,
+    ImageSize,
+    Imports,
+    Mean,
+    ModelText,
+    Onnx,
+    SkipBroken,
+    Std,
+    Weights,
+    data_of,
 )
 from harness.run.server.pool import start_server
 from leaderboard.records.errors import UserError
@@ -48,33 +65,92 @@ def train(track: Track, quiet: Quiet = False, params: ParamsFile = Path("params.
 
 @app.command(
     epilog=ends(
-        "shrinkmark compress digits wanda rtn", failed="a point failed, after all were tried"
+        "shrinkmark compress digits wanda rtn",
+        "shrinkmark compress resnet50 --images photographs --method gptq --set bits=4 --into out",
+        failed="a point failed, after all were tried",
     )
 )
 def compress(
-    track: Track,
+    track: Annotated[
+        str, typer.Argument(help="a track of params.yaml, e.g. digits; or a timm name, with images")
+    ],
     method: Annotated[
         list[str] | None,
         typer.Argument(
             help="methods or chains, e.g. wanda; without one, all", metavar="[METHOD]..."
         ),
     ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="of your own model: a folder of photographs")
+    ] = None,
+    method_named: Annotated[
+        str | None, typer.Option("--method", help="of your own model: a method, e.g. gptq")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="its setting, e.g. bits=4 (may be given again)"),
+    ] = None,
+    into: Annotated[Path | None, typer.Option(help="the folder for all that is made")] = None,
+    weights: Weights = "timm",
+    classes: Classes = None,
+    imports: Imports = None,
+    arg: Args = None,
+    img_size: ImageSize = None,
+    mean: Mean = None,
+    std: Std = None,
+    calibration: Calibration = 64,
+    epochs: Epochs = 0,
+    device: Device = "cpu",
+    skip_broken: SkipBroken = False,
+    onnx: Onnx = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Run the missing points of a track, longest first.
+    """Run the missing points of a track, longest first; or compress your own model.
 
-    Those of all methods together, and all are tried even where some fail. A failed
-    point is tried again by the next run;
-    what is cut off goes on when it is run again.
+    Of a track the points of all methods run together, and all are tried even where some
+    fail. A failed point is tried again by the next run; what is cut off goes on when it
+    is run again. Of your own model (--images) one method at one setting is run, and the
+    model written; `shrinkmark try` compares several.
     """
+    if images is None:
+        _compress_track(track, list(dict.fromkeys(method or [])), quiet, as_json, params)
+        return
+    if method_named is None or into is None or method:
+        raise UserError(
+            "a model of your own needs --method NAME, --into FOLDER, and no further names: see "
+            "`shrinkmark compress --help`"
+        )
+    start_server()
+    from harness.cli.own.compress import compress_own
+    from harness.cli.own.trial import begun
+    from harness.run.methods_named import setting_of
+    from harness.trial.asked import Asked, track_named
+    from leaderboard.records.params import load_params
+
+    asked = Asked(
+        ModelText(track, weights, imports, arg, img_size, mean, std).read(),
+        track_named(images),
+        "image_folder",
+        data_of(images, classes, skip_broken),
+        {method_named: [setting_of(method_named, setting or [])]},
+        calibration,
+        epochs,
+        device,
+        len(os.sched_getaffinity(0)),
+    )
+    compress_own(begun(asked, load_params(params), into), method_named, onnx)
+
+
+def _compress_track(
+    track: str, methods: list[str], quiet: bool, as_json: bool, params: Path
+) -> None:
     loaded, paths = opened(params)
     if not paths.records(track).exists():  # else most points stand
         start_server()
     from harness.run.compress import compress as run
 
-    methods = list(dict.fromkeys(method or []))
     loaded.track(track)  # before anything is written for it
     for name in methods:
         loaded.method(name)

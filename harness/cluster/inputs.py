@@ -18,8 +18,15 @@ from leaderboard.records.schema import TrackInfo
 
 def given_for(params: Params, paths: Paths, tracks: Sequence[str], remote: Remote) -> Given:
     """Put data and dense weights of the tracks into the remote, and return what their
-    points share; raise UserError if they are not what was trained.
+    points share; raise UserError if they are not what was trained, or if a track imports
+    models of somebody's own, which nodes do not have.
     """
+    own = next((track for track in tracks if params.track(track).imports), None)
+    if own is not None:
+        raise UserError(
+            f"track '{own}' imports {', '.join(params.track(own).imports)}, which no node has: "
+            "run it on this machine"
+        )
     records = {track: track_record(params, paths, track) for track in tracks}
     inputs = {
         (track, model): _data(params, paths, track, model, record, remote)

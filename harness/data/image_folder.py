@@ -52,17 +52,20 @@ class Found:
 class ImageFolder(Dataset):
     """A folder of images, absolute or in the data folder.
 
-    classes: a file in the folder, or absolute, that lists all classes in the order of
-    their labels, one a line (timm's class map); without it they are the folders found,
-    sorted.
+    classes: all classes in the order of their labels, or a file in the folder, or
+    absolute, that lists them, one a line (timm's class map); without it they are the
+    folders found, sorted.
+    answers: a file of what dense says of images without labels, which is then their
+    label; those that it says nothing of are left out.
     validation: the subfolder that is the validation split.
     skip_broken: whether files that are no images are left out, not an error. title: how
     results name it, in place of the folder's name.
     """
 
     folder: str
-    classes: str | None = None
+    classes: str | tuple[str, ...] | None = None
     validation: str | None = None
+    answers: str | None = None
     skip_broken: bool = False
     title: str | None = None
 
@@ -71,7 +74,8 @@ class ImageFolder(Dataset):
         a file cannot be read, and where images have no labels.
         """
         found = self.found()
-        if (found.labels < 0).any():
+        taken = np.concatenate([found.train, found.validation, found.test])
+        if (found.labels[taken] < 0).any():
             raise UserError(
                 f"{found.title}: accuracy needs labels: put the images into one folder a class"
             )
@@ -112,9 +116,10 @@ class ImageFolder(Dataset):
         order = [] if self.classes else _order(classes)
         notes = [*split.notes, *order, *(note for part in parts for note in part.notes)]
         paths = tuple(root / path for path, *_ in rows)
-        return _found(
+        found = _found(
             f"folder {one_line(root.name)}", paths, labels, classes, replace(split, notes=notes)
         )
+        return found if self.answers is None else _answered(found, root, Path(self.answers))
 
     def closed(self) -> Iterable[Path]:
         """Return the folder of the test images, which is the whole one if they are
@@ -274,13 +279,16 @@ def _some(names: Sequence[str]) -> str:
 # classes
 
 
-def _classes(root: Path, file: str | None, parts: list[_Part]) -> tuple[str, ...]:
+def _classes(
+    root: Path, given: str | tuple[str, ...] | None, parts: list[_Part]
+) -> tuple[str, ...]:
     """Return the classes in the order of their labels; raise UserError if a list of
     them is given and lacks a class folder.
     """
-    if file is None:
+    if given is None:
         return tuple(sorted({name for part in parts for name in part.classes}))
-    listed = _listed(root, file)
+    listed = _listed(root, given) if isinstance(given, str) else given
+    file = given if isinstance(given, str) else "the list of classes"
     strange = {name for part in parts for name in part.classes}.difference(listed)
     if strange:
         first = next(
@@ -421,6 +429,32 @@ def _obstacle(labels: np.ndarray, share: float) -> str:
     if min(drawn, len(labels) - drawn) < len(counts):
         return f"{drawn:,} of {len(labels):,} images are too few for {len(counts):,} classes"
     return ""
+
+
+# labels
+
+
+def _answered(found: Found, root: Path, file: Path) -> Found:
+    """Label images by a file of answers, {path from the root on: class}, and leave out
+    those that it says nothing of.
+    """
+    answers = files.read_json(file)["answers"]
+    with files.reading(file):
+        said = [answers.get(str(path.relative_to(root)), -1) for path in found.files.paths]
+        labels = np.array(said, np.int64)
+
+    train, validation, test = (
+        which[labels[which] >= 0] for which in (found.train, found.validation, found.test)
+    )
+    note = "the images have no labels: accuracy is agreement with what dense answers"
+    return replace(
+        found,
+        labels=labels,
+        train=train,
+        validation=validation,
+        test=test,
+        notes=(*found.notes, note),
+    )
 
 
 # what is said

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from harness.models import classifier
+from harness.own.errors import value_errors
+
 Images = Tensor | DataLoader  # type: ignore[type-arg]  # of whatever its dataset holds
-LOGITS = 2  # dimensions
 
 
 @dataclass(frozen=True)
@@ -68,32 +70,9 @@ def device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-@torch.no_grad()
 def classes_of(model: nn.Module, images: Tensor) -> int:
     """Return how many classes `model` (eval mode) tells apart; raise ValueError if it
     is no classifier of images like these.
     """
-    try:
-        logits = model(images[:2])
-    except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"the model does not take images of shape {tuple(images.shape[1:])}: {text}"
-        ) from error
-    if (
-        not isinstance(logits, Tensor)
-        or logits.ndim != LOGITS
-        or len(logits) != len(images[:2])
-        or logits.shape[1] < 2
-    ):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            "the model is no classifier: give one that returns logits (N, classes) of N images, "
-            f"found {found} of {len(images[:2])}"
-        )
-    if not torch.isfinite(logits).all():
-        raise ValueError(
-            "the model returns NaN or infinity on these images: give images as it takes them, or "
-            "another setting"
-        )
-    return logits.shape[1]
+    with value_errors():
+        return classifier.classes_of(model, images)

@@ -13,6 +13,7 @@ from pathlib import Path
 import safetensors.numpy
 
 from harness.data import splits
+from harness.models.imported import import_models, importing
 from harness.point import predictions
 from harness.point.device import require
 from harness.point.worker import Job, evaluate_point
@@ -110,6 +111,8 @@ def swept(
     seconds that they took, too.
     """
     about = {track: track_record(params, paths, track) for track in tracks}
+    for track in tracks:
+        import_models(params.track(track).imports)
     works = {
         (track, method): _work(params, paths, track, method, about[track])
         for track in tracks
@@ -209,7 +212,7 @@ def _run(
         for folder, (point, _) in by_folder.items()
     ]
     with (
-        workers(params.run.workers) as pool,
+        workers(params.run.workers, importing(about.imports)) as pool,
         progress(track, "point", (point.name for point, _ in todo), known) as bar,
     ):
         begun = bar.started(jobs, lambda job: by_folder[job.folder][0].name)

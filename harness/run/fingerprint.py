@@ -19,11 +19,13 @@ import leaderboard
 import methods
 from harness import models
 from harness.data.transform import transform_of
+from harness.models import imported
 from harness.point import chain
 from harness.point.method_data import CLASSES
 from harness.run import registry
+from harness.run.code.own_models import code_hash
+from harness.run.code.source import Sources
 from harness.run.points import Point
-from harness.run.source import Sources
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params, TrackParams
 from leaderboard.records.schema import TrackInfo
@@ -97,11 +99,13 @@ def libraries_of(name: str) -> dict[str, str]:
 
 
 def model_hash(name: str) -> str | None:
-    """Return the hash of the file of ours that defines the model which timm knows as
-    `name`, and of all that it rests on; None for a model of timm's own.
+    """Return the hash of the file, ours or somebody's own, that defines the model which
+    timm knows as `name`, and of all that it rests on; None for a model of timm's own.
     """
-    module = models.home(name)
-    return None if module is None else sources().hash(module)
+    module, own = models.home(name), imported.home(name)
+    if module is not None:
+        return sources().hash(module)
+    return None if own is None else code_hash(own)
 
 
 def libraries() -> dict[str, str]:

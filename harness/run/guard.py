@@ -3,7 +3,7 @@ test images are in, use TCP, or signal another process.
 
 The kernel sees to it (Landlock: Linux 5.13 or later, TCP from 6.7 and signals from 6.12
 on), for this process and all that it starts, whatever opens the file. Elsewhere there
-are only the rules on a method's text (`harness/run/rules.py`), and that no test image
+are only the rules on a method's text (`harness/run/code/rules.py`), and that no test image
 is in the process's memory.
 """
 

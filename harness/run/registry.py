@@ -1,7 +1,7 @@
 """Finding methods: `methods/<name>.py` holds one class; packages elsewhere offer theirs
 through the entry-point group `shrinkmark.methods`.
 
-Those are imported if their text keeps the rules of harness/run/rules.py, to which the
+Those are imported if their text keeps the rules of harness/run/code/rules.py, to which the
 tests hold `methods/`; else a stand-in fails all their points. `first__second` is the
 chain of two methods, see harness/point/chain.py.
 """
@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import methods
 from harness.point import chain
-from harness.run.foreign_methods import RefusedMethod, refusal, stand_in
+from harness.run.code.foreign_methods import RefusedMethod, refusal, stand_in
 from leaderboard.records.errors import UserError, describe, one_line, unknown
 from methods import Method
 

@@ -5,8 +5,15 @@ the track, trained or loaded.
 from __future__ import annotations
 
 import hashlib
+import math
+from pathlib import Path
+
+import torch
 
 from harness.data import splits
+from harness.models.build import build
+from harness.models.classifier import classes_of
+from harness.models.imported import import_models, importing
 from harness.models.weights import source_sha256
 from harness.point.dense import DenseJob, make_dense
 from harness.point.device import require
@@ -29,6 +36,7 @@ def train_track(params: Params, paths: Paths, track: str) -> TrackInfo:
     """
     about = params.track(track)
     require(about.device)
+    import_models(about.imports)
     data = prepare(about, paths.data(track))
     content_hash = data.content_hash
     found = {model: _standing(params, paths, track, model, content_hash) for model in about.models}
@@ -91,8 +99,10 @@ def _run(
 ) -> dict[str, Trained]:
     if not wanted:
         return {}
-    paths.dense(track).mkdir(parents=True, exist_ok=True)
     about, machine = params.track(track), costs.this_machine()
+    for model in wanted:
+        _check_classifier(about, model, splits.folder_of(paths.data(track), about, model))
+    paths.dense(track).mkdir(parents=True, exist_ok=True)
     jobs = [
         DenseJob(
             about,
@@ -105,7 +115,7 @@ def _run(
     ]
     records = {}
     with (
-        workers(params.run.workers) as pool,
+        workers(params.run.workers, importing(about.imports)) as pool,
         progress(f"{track}: train dense", "model", wanted) as bar,
     ):
         begun = bar.started(jobs, lambda job: job.model)
@@ -119,8 +129,14 @@ def _run(
             fingerprint = dense_fingerprint(
                 params, track, job.model, content_hash, made["record"]["source_sha256"]
             )
+            seen = made["record"]["validation_accuracy"]
             records[job.model] = Trained.model_validate(
-                {**made["record"], "fingerprint": fingerprint}
+                {
+                    **made["record"],
+                    # of no images, where there are none
+                    "validation_accuracy": None if math.isnan(seen) else seen,
+                    "fingerprint": fingerprint,
+                }
             )
             costs.keep(
                 paths.spent_on_dense(track, job.model),
@@ -129,3 +145,20 @@ def _run(
             )
             bar.ended(job.model)
     return records
+
+
+def _check_classifier(about: TrackParams, model: str, data: Path) -> None:
+    """Raise UserError if a model is no classifier of the track's images, before it is
+    trained.
+    """
+    learn = splits.Learn.read(data, torch.device("cpu"))
+    made = build(about.models[model], learn.channels, learn.classes).eval()
+    try:
+        found = classes_of(made, learn.probe(2))
+    except UserError as error:
+        raise UserError(f"model '{model}' ({about.models[model].timm}): {error}") from error
+    if found != learn.classes:
+        raise UserError(
+            f"model '{model}' ({about.models[model].timm}) tells {found} classes apart, the data "
+            f"have {learn.classes}: let it take num_classes"
+        )

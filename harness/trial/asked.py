@@ -1,109 +1,99 @@
-"""What a trial is asked to do: a model, images, and methods at settings."""
+"""What a trial is asked to do, and the experiment that does it: a model, images, and
+methods at settings.
+"""
 
 from __future__ import annotations
 
 import methods  # noqa: F401  # isort: skip  (before timm: see methods/parts/torchvision.py)
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import psutil
 import timm
-import yaml
 
 from harness.models import register
-from harness.run import registry
-from leaderboard.records.errors import UserError, unknown
+from harness.models.imported import import_models, is_function, model_named
+from leaderboard.records.errors import unknown
 from leaderboard.records.method_settings import MethodPlan
-from leaderboard.records.params import Params, RunParams, TrackParams
+from leaderboard.records.params import ModelParams, Params, RunParams, TrackParams
 from leaderboard.records.params_base import JOIN
 from leaderboard.records.recipes import ScheduleParams
 from leaderboard.records.schema import DENSE
 from leaderboard.records.yaml_loader import validated
-from methods import Needs
 
-CLASSES: tuple[Needs, ...] = get_args(Needs)
-SETTING = re.compile(r"(\w+)(?::(.+))?")
 UNTRAINED = {"epochs": 0.0, "warmup": 0.0, "label_smoothing": 0.0}  # of a recipe
+FLIPPED = {"flip": 0.5}  # how images that are trained on are augmented
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """A model: a name of timm's, or a function `package.module:function`, with its
+    weights, and what else is to be imported.
+
+    made: what `ModelParams` may say beside, such as its arguments and its images' size.
+    """
+
+    name: str
+    weights: str
+    imports: tuple[str, ...]
+    made: Mapping[str, Any]
+
+    @property
+    def timm(self) -> str:
+        """Return how timm calls it, once all is imported."""
+        return model_named(self.name)
+
+    @property
+    def row(self) -> str:
+        """Return what it is called in the results."""
+        return _name(self.timm)
+
+    @property
+    def all_imports(self) -> list[str]:
+        """Return all that tells timm of models."""
+        return [*self.imports, *([self.name] if is_function(self.name) else [])]
+
+    def params(self) -> ModelParams:
+        """Return the model as a track has it; raise UserError if timm does not know it."""
+        import_models(self.all_imports)
+        register()
+        if not timm.is_model(self.timm):
+            raise unknown("timm model", self.timm, timm.list_models())
+        content = {"timm": self.timm, "weights": self.weights, **self.made}
+        return validated(Path("the model"), ModelParams, content)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A timm model with its weights, a folder of images with its list of classes, and
-    methods: by name, each with the settings asked for, or none for its usual ones.
+    """A model, images as a dataset with what it is told, and methods: by name, each with
+    the settings asked for.
+
+    track: what the images are called in the results.
     """
 
-    model: str
-    weights: str
-    images: Path
-    classes: Path | None
+    model: AskedModel
+    track: str
+    dataset: str
+    data: Mapping[str, Any]
     methods: Mapping[str, list[dict[str, Any]]]
-    budget: Needs
     calibration: int
     epochs: float
     device: str
     workers: int
-    skip_broken: bool
 
-    @property
-    def name(self) -> str:
-        """Return what the model is called in the results."""
-        return _name(self.model)
 
-    @property
-    def track(self) -> str:
-        """Return what the images are called in the results."""
-        return _name(self.images.resolve().name)
+def track_named(images: str) -> str:
+    """Return what a folder of images is called in the results."""
+    return _name(Path(images).resolve().name)
 
 
 def _name(text: str) -> str:
     found = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
     return found if found[:1].isalpha() else f"x_{found}"
-
-
-def methods_of(
-    named: Iterable[str], every: bool, budget: Needs, defaults: Params
-) -> dict[str, Any]:
-    """Return the methods and settings of a trial: those named as `gptq` or
-    `gptq:bits=4,percdamp=0.1`, or else all of the budget class or the usual few; raise
-    UserError for a budget, a method or a setting that there is not.
-    """
-    if budget not in CLASSES:
-        raise unknown("budget", budget, CLASSES)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for text in named:
-        name, setting = _read(text)
-        usual = defaults.plans[name].settings if name in defaults.plans else [{}]
-        found.setdefault(name, []).extend(usual if setting is None else [setting])
-    if found:
-        return found
-    if not every and budget == "calibration":
-        return {name: plan.settings for name, plan in defaults.trial.items()}
-    return {
-        name: plan.settings
-        for name, plan in defaults.methods.items()
-        if CLASSES.index(registry.load(name).needs) <= CLASSES.index(budget)
-    }
-
-
-def _read(text: str) -> tuple[str, dict[str, Any] | None]:
-    """Return the method and the setting of `name:field=value,field=value`."""
-    match = SETTING.fullmatch(text)
-    if match is None:
-        raise UserError(f"method '{text}' is not written as name or name:field=value,field=value")
-    name, fields = match.groups()
-    registry.load(name)
-    if fields is None:
-        return name, None
-    pairs = [pair.partition("=") for pair in fields.split(",")]
-    if any(not value for _, _, value in pairs):
-        raise UserError(f"method '{text}': a setting is written field=value")
-    setting = {field: yaml.safe_load(value) for field, _, value in pairs}
-    registry.configure(name, setting)
-    return name, setting
 
 
 def experiment(asked: Asked, defaults: Params) -> Params:
@@ -113,25 +103,20 @@ def experiment(asked: Asked, defaults: Params) -> Params:
 
     Raises UserError for a model that timm does not know, and a device that there is not.
     """
-    register()
-    if not timm.is_model(asked.model):
-        raise unknown("timm model", asked.model, timm.list_models())
     first = next(iter(defaults.tracks.values()))
     recipe = _recipe(first.fine_tune, asked.epochs)
-    data = {"folder": str(asked.images.resolve()), "skip_broken": asked.skip_broken}
-    if asked.classes is not None:
-        data["classes"] = str(asked.classes.resolve())
     track = {
-        "dataset": "image_folder",
-        "data": data,
+        "dataset": asked.dataset,
+        "data": dict(asked.data),
         "calibration": asked.calibration,
-        "augment": {"flip": 0.5},
+        "augment": FLIPPED,
         "device": asked.device,
         "seeds": [0],
         "seconds": 24 * 3600,
         "scratch": recipe,
         "fine_tune": recipe,
-        "models": {asked.name: {"timm": asked.model, "weights": asked.weights}},
+        "models": {asked.model.row: asked.model.params()},
+        "imports": asked.model.all_imports,
     }
     plans = {DENSE: MethodPlan(settings=[{}])} | {
         name: MethodPlan(settings=settings)

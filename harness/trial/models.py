@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.data import dataset
 from harness.data.transform import Transform, transform_of
+from harness.latency.onnx_files import exported
+from harness.latency.runtimes import not_installed
 from harness.point.store import WEIGHTS, write_graph
 from harness.run.paths import Paths
 from leaderboard.records import files
+from leaderboard.records.errors import UserError
 from leaderboard.records.params import Params
 from leaderboard.records.results import read_record
 from leaderboard.records.schema import Measured, MethodPoints
@@ -39,23 +43,53 @@ for share, index in zip(*shares.topk(min(5, len(shares)))):
 '''
 
 
-def deliver_all(params: Params, paths: Paths, track: str, model: str) -> Path:
+ONNX = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The folder of every model by its place among the track's artefacts, and a line on
+    each that has no ONNX file where one was asked for.
+    """
+
+    folders: dict[Path, Path]
+    without_onnx: tuple[str, ...] = ()
+
+
+def deliver_all(params: Params, paths: Paths, track: str) -> Delivered:
     """Write the model of every measured point of a track into a folder of its own below
-    models/, and return that.
+    models/.
     """
     about = params.track(track)
-    transform = transform_of(about, model)
     classes = list(dataset(about.dataset, about.data).class_names())
-    home = paths.root / "models"
+    folders = {}
     for method in params.plans:
         for point in read_record(paths.points(track, method), MethodPoints).points:
             if isinstance(point, Measured):
                 artefact = paths.artefacts(track, method) / point.id
-                name = "-".join(
-                    [method, *(f"{key}={value}" for key, value in point.setting.items())]
-                )
-                deliver(artefact, point, transform, classes, home / name.replace("/", "-"))
-    return home
+                setting = (f"{key}={value}" for key, value in point.setting.items())
+                folder = paths.root / "models" / "-".join([method, *setting]).replace("/", "-")
+                deliver(artefact, point, transform_of(about, point.model), classes, folder)
+                folders[artefact] = folder
+    return Delivered(folders)
+
+
+def add_onnx(params: Params, paths: Paths, track: str, delivered: Delivered) -> Delivered:
+    """Write model.onnx beside every model that has one; raise UserError if what exports
+    it is not installed.
+    """
+    if (lacking := not_installed("onnxscript")) is not None:
+        raise UserError(lacking)
+    (model,) = params.track(track).models
+    found = exported(params, paths, track, dict.fromkeys(delivered.folders, model))
+    notes = []
+    for artefact, made in found.items():
+        folder = delivered.folders[artefact]
+        if isinstance(made, Path):
+            shutil.copy(made, folder / ONNX)
+        else:
+            notes.append(f"no {ONNX} of {folder.name}: {made}")
+    return replace(delivered, without_onnx=tuple(notes))
 
 
 def deliver(

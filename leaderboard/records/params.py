@@ -73,6 +73,8 @@ class TrackParams(TransformParams):
     scratch: ScheduleParams
     fine_tune: ScheduleParams
     models: dict[Name, ModelParams]
+    # files (my_models.py) and functions (package.module:function) that tell timm of models
+    imports: list[str] = Field(default_factory=list)
     # what it runs otherwise than params.yaml says, methods and chains
     methods: dict[Name, TrackPlan] = Field(default_factory=dict)
 

@@ -62,22 +62,21 @@ def start_server() -> None:
     forkserver.ensure_running()
 
 
-def pools_of(count: int) -> Pools:
+def pools_of(count: int, begin: Callable[[], None] | None = None) -> Pools:
     """Return pools of `count` processes, which last until somebody ends them or this
-    process ends.
+    process ends; each begins with a call of `begin`.
     """
     start_server()
-    return Pools(
-        ProcessPool(count, max_tasks=1, context=CONTEXT), ProcessPool(count, context=CONTEXT), count
-    )
+    fresh = ProcessPool(count, max_tasks=1, initializer=begin, context=CONTEXT)
+    return Pools(fresh, ProcessPool(count, initializer=begin, context=CONTEXT), count)
 
 
 @contextmanager
-def workers(count: int) -> Iterator[Pools]:
-    """Yield pools of `count` processes; leaving by an exception kills what is
-    running.
+def workers(count: int, begin: Callable[[], None] | None = None) -> Iterator[Pools]:
+    """Yield pools of `count` processes, each of which begins with a call of `begin`;
+    leaving by an exception kills what is running.
     """
-    pools = pools_of(count)
+    pools = pools_of(count, begin)
     try:
         yield pools
         for pool in pools.all:

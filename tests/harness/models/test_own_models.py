@@ -17,8 +17,8 @@ import methods
 from harness import models
 from harness.models import build
 from harness.run import fingerprint
+from harness.run.code.source import Sources
 from harness.run.points import Point
-from harness.run.source import Sources
 from leaderboard.records.params import ModelParams
 from leaderboard.records.schema import Images, TrackInfo, Trained
 

@@ -10,9 +10,9 @@ import yaml
 
 from harness.cli.check import check_params
 from harness.run import fingerprint, registry
-from harness.run import foreign_methods as others
+from harness.run.code import foreign_methods as others
+from harness.run.code.rules import CODE, IMPORT
 from harness.run.compress import compress
-from harness.run.rules import CODE, IMPORT
 from leaderboard.records import files
 
 LINES = {

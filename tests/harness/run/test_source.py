@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.run import fingerprint
-from harness.run.source import Sources
+from harness.run.code.source import Sources
 from leaderboard.records.errors import UserError
 from tests.conftest import ROOT
 
@@ -23,7 +23,7 @@ OTHERS = ["3.11", "3.12", "3.13"]
 HASHED = """
 import json, sys
 from pathlib import Path
-from harness.run.source import Sources
+from harness.run.code.source import Sources
 root, packages, modules = Path(sys.argv[1]), sys.argv[2].split(), sys.argv[3].split()
 sources = Sources({name: [root / name] for name in packages}, ["leaderboard"])
 print(json.dumps({module: sources.hash(module) for module in modules}))

@@ -1,64 +1,11 @@
 """`shrinkmark try`: somebody's own checkpoint on their own folder of photographs, from the command line to a model that runs."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-import timm
-import torch
-from PIL import Image
 
-from harness.trial.asked import Asked, added, experiment, methods_of
-from leaderboard.records.errors import UserError
-from leaderboard.records.params import load_params
-from tests.conftest import ROOT
-
-CLASSES = ("blue", "green", "red")
-SIDE = 64
-
-
-def command(*arguments, cwd):
-    """Run a command in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cwd / "cache")}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory):
-    """A folder with 90 photographs of three classes, and the checkpoint of a small ResNet trained on some of them."""
-    home, draw = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
-    pixels, labels = [], []
-    for label, name in enumerate(CLASSES):
-        (home / "photographs" / name).mkdir(parents=True)
-        for number in range(30):
-            image = draw.integers(0, 120, (SIDE, SIDE, 3), dtype=np.uint8)
-            image[..., 2 - label] += 60
-            Image.fromarray(image).save(home / "photographs" / name / f"{number}.png")
-            pixels.append(image)
-            labels.append(label)
-    torch.manual_seed(0)
-    model = timm.create_model("resnet10t", num_classes=3)
-    mean, std = (torch.tensor(model.default_cfg[name])[:, None, None] for name in ("mean", "std"))
-    images = (torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255 - mean) / std
-    optimiser = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
-    for _ in range(12):
-        optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(model(images), torch.tensor(labels)).backward()
-        optimiser.step()
-    torch.save(
-        {"state_dict": {f"module.{key}": value for key, value in model.state_dict().items()}},
-        home / "mine.pt",
-    )
-    return home
+from tests.harness.trial.conftest import command
 
 
 def where(own):
@@ -134,6 +81,67 @@ def test_a_checkpoint_of_one_s_own_goes_from_a_folder_of_photographs_to_models_t
 
 
 @pytest.mark.slow
+def test_one_method_at_one_setting_is_compressed_without_a_table_and_a_trial_goes_on_from_it(own):
+    images = ("--images", own / "photographs", "--weights", own / "mine.pt", "--into", own / "one")
+    rest = ("--calibration", "8", "--onnx")
+    small = ("compress", "resnet10t", *images, "--method", "gptq", "--set", "bits=4", *rest)
+    done = command("-m", "shrinkmark", *small, cwd=own)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("resnet10t_bits=4_seed=0: accuracy 100.00 % (dense 100.00 %)")
+    folder = own / "one" / "models" / "gptq-bits=4"
+    assert {path.name for path in folder.iterdir()} == {
+        "about.json", "graph.zip", "load.py", "model.onnx", "weights.safetensors",
+    }  # fmt: skip
+    assert not (own / "one" / "site").exists()
+
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(folder / "model.onnx")
+    (taken,) = session.get_inputs()
+    (logits,) = session.run(None, {taken.name: np.zeros((1, 3, 176, 176), np.float32)})
+    assert logits.shape == (1, 3)
+
+    other = ("compress", "resnet10t", *images, "--method", "rtn", "--set", "bits=8", *rest)
+    done = command("-m", "shrinkmark", *other, cwd=own)
+    assert done.returncode == 0 and "models" in done.stdout, done.stderr
+    assert (own / "one" / "models" / "rtn-bits=8").is_dir() and folder.is_dir()
+    skipped = ("compress", "resnet10t", *images, "--method", "tome", "--set", "r=4", *rest)
+    done = command("-m", "shrinkmark", *skipped, cwd=own)
+    assert done.returncode == 1 and "tome skipped: not a vision transformer" in done.stderr
+
+
+@pytest.mark.slow
+def test_photographs_without_labels_are_compared_with_dense_and_it_says_so(own):
+    (own / "flat").mkdir()
+    for file in (own / "photographs").glob("*/*.png"):
+        (own / "flat" / f"{file.parent.name}{file.name}").write_bytes(file.read_bytes())
+    (own / "flat" / "red7.png").write_bytes(b"no image")
+    (own / "three.txt").write_text("blue\ngreen\nred\n")
+    asks = ("--images", own / "flat", "--weights", own / "mine.pt", "--calibration", "8")
+    methods = ("--method", "rtn:bits=8", "--method", "rtn:bits=2", "--classes", own / "three.txt")
+    into = ("--into", own / "without")
+    broken = command("-m", "shrinkmark", "try", "resnet10t", *asks, *methods, *into, cwd=own)
+    assert broken.returncode == 2 and "red7.png is no image or is cut off" in broken.stderr
+    skip = (*methods, "--skip-broken", "--into", own / "without2")
+    done = command("-m", "shrinkmark", "try", "resnet10t", *asks, *skip, cwd=own)
+    assert done.returncode == 0, done.stderr
+    home = own / "without2" / "results" / "v3" / "flat"
+    track = json.loads((home / "track.json").read_text())
+    count = track["images"]["test"]
+    assert 25 <= count <= 27 and track["images"]["calibration"] == 8
+    note = "the images have no labels: accuracy is agreement with what dense answers"
+    assert note in track["notes"] and note in (home / "tables" / "cpu.md").read_text()
+
+    text = done.stdout
+    assert f"Without labels: agreement with dense's answers on {count} images" in text
+    found = {line.split()[1]: line.split() for line in text.splitlines() if line.startswith("rtn")}
+    near, far = (next(iter([found[setting]])) for setting in ("bits=8", "bits=2"))
+    kl = [float(row[6]) for row in (near, far)]
+    assert 0 <= kl[0] < 0.01 < kl[1], found
+    flips = [float(row[5]) for row in (near, far)]
+    assert flips[0] == 0 and flips[1] == pytest.approx(100 - float(far[2]), abs=0.11)
+
+
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_run_and_writes_nothing(own):
     done = command(*asked(own, "--into", own / "dry", "--dry-run"), cwd=own)
     assert done.returncode == 0, done.stderr
@@ -154,7 +162,14 @@ BAD = [
     (("--classes", "gone.txt"), "no list of classes"),
     (("--device", "gpu"), "device: Input should be 'cpu' or 'cuda', found 'gpu'"),
     (("--params", "gone.yaml"), "gone.yaml not found"),
-    (("--images", "photographs/red"), "accuracy needs labels"),
+    (("--images", "photographs/red"), "list the model's classes with --classes"),
+    (("--images", "photographs/red", "--method", "taylor"), "method 'taylor' needs labels"),
+    (("--arg", "bn_eps"), "--arg is written name=value"),
+    (("--arg", "no_such=1"), "timm cannot create 'resnet10t'"),
+    (("--mean", "0.5,0.5,0.5"), "--mean and --std go together"),
+    (("--mean", "a,b,c", "--std", "1,1,1"), "--mean is written as numbers"),
+    (("--mean", "0.5", "--std", "1"), "normalise names 1 means"),
+    (("--import", "gone.py"), "there is no such file"),
 ]
 
 
@@ -170,66 +185,75 @@ def test_bad_input_is_one_line_and_leaves_no_results(own, options, said, tmp_pat
     assert not (tmp_path / "out" / "results").exists()
 
 
+OWN_MODELS = """
+import timm
+from timm.models import register_model
+
+import my_parts
+
+
+@register_model
+def my_resnet(pretrained=False, **options):
+    return timm.create_model("resnet10t", **{key: options[key] for key in ("num_classes",)})
+
+
+def as_tuple(num_classes=3):
+    return my_parts.Pair(num_classes)
+"""
+OWN_PARTS = """
+from torch import nn
+
+
+class Pair(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.layer = nn.Linear(3, classes)
+
+    def forward(self, images):
+        return self.layer(images.mean((2, 3))), images
+"""
+
+
 @pytest.fixture(scope="module")
-def defaults():
-    return load_params(ROOT / "params.yaml")
+def imported(own):
+    """A file of models of one's own, and what it imports."""
+    (own / "my_models.py").write_text(OWN_MODELS)
+    (own / "my_parts.py").write_text(OWN_PARTS)
+    return own / "my_models.py"
 
 
-def test_methods_are_those_named_those_of_the_budget_or_the_usual_few(defaults):
-    assert methods_of(
-        ["gptq:bits=3,percdamp=0.1", "gptq:bits=4", "rtn"], False, "calibration", defaults
-    ) == {
-        "gptq": [{"bits": 3, "percdamp": 0.1}, {"bits": 4}],
-        "rtn": defaults.methods["rtn"].settings,
-    }
-    assert methods_of([], False, "calibration", defaults) == {
-        name: plan.settings for name, plan in defaults.trial.items()
-    }
-    every = methods_of([], True, "calibration", defaults)
-    assert {"gptq", "rtn", "afm"} <= set(every) and "taylor" not in every and "ecoflap" not in every
-    assert {"taylor", "ecoflap"} <= set(methods_of([], False, "fine-tune", defaults))
+@pytest.mark.slow
+def test_an_architecture_of_one_s_own_is_imported_and_what_it_imports_decides_its_points(
+    own, imported
+):
+    more = ("--import", imported, "--img-size", "64", "--into", own / "imported")
+    asks = [part if part != "resnet10t" else "my_resnet" for part in asked(own, *more)]
+    done = command(*asks, cwd=own)
+    assert done.returncode == 0, done.stderr
+    assert "my_resnet" in done.stdout and "4 run, 0 stood" in done.stdout.replace("8 run", "4 run")
+    again = command(*asks, cwd=own)
+    assert again.returncode == 0 and " 0 run, " in again.stdout
+    (own / "my_parts.py").write_text(OWN_PARTS + "# another\n")
+    changed = command(*asks, cwd=own)
+    assert changed.returncode == 0 and ", 0 stood" in changed.stdout
 
 
-def test_the_usual_few_are_methods_at_settings_that_there_are(defaults):
-    for name, plan in defaults.trial.items():
-        for setting in plan.settings:
-            text = ",".join(f"{field}={value}" for field, value in setting.items())
-            assert methods_of([f"{name}:{text}" if text else name], False, "calibration", defaults)[
-                name
-            ]
-
-
-def test_a_trial_is_an_experiment_of_one_track_with_dense_first(defaults, tmp_path):
-    what = Asked("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "timm", tmp_path / "My Photos", None, {"rtn": [{"bits": 4}]},
-                 "calibration", 16, 0, "cpu", 3, False)  # fmt: skip
-    made = experiment(what, defaults)
-    assert list(made.tracks) == ["my_photos"] and list(made.methods) == ["dense", "rtn"]
-    track = made.track("my_photos")
-    assert (
-        list(track.models) == ["vit_tiny_patch16_224_augreg_in21k_ft_in1k"]
-        and track.fine_tune.epochs == 0
-    )
-    assert track.data == {"folder": str(tmp_path / "My Photos"), "skip_broken": False}
-    assert made.run.workers == 3 and all(
-        profile.batches == [1] for profile in made.hardware.values()
-    )
-    with pytest.raises(
-        UserError,
-        match="unknown timm model 'vit_tny_patch16_224': did you mean 'vit_tiny_patch16_224'",
-    ):
-        experiment(Asked(**{**vars(what), "model": "vit_tny_patch16_224"}), defaults)
-    with pytest.raises(UserError, match="did you mean 'labels'"):
-        methods_of([], False, "label", defaults)
-
-
-def test_what_is_tried_later_is_added_to_what_was_tried(defaults, tmp_path):
-    def tried(methods):
-        what = ("resnet10t", "timm", tmp_path, None, methods, "calibration", 16, 0, "cpu", 1, False)
-        return experiment(Asked(*what), defaults)
-
-    first = tried({"rtn": [{"bits": 4}], "wanda": [{"sparsity": 0.5}]})
-    both = added(tried({"gptq": [{"bits": 4}], "rtn": [{"bits": 8}, {"bits": 4}]}), first)
-    assert {name: plan.settings for name, plan in both.methods.items()} == {
-        "dense": [{}], "rtn": [{"bits": 4}, {"bits": 8}], "wanda": [{"sparsity": 0.5}], "gptq": [{"bits": 4}],
-    }  # fmt: skip
-    assert added(first, first) == first
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("my_models:as_tuple", (), "the model is no classifier"),
+        ("resnet10t", ("--arg", "features_only=true"), "the model is no classifier"),
+        ("my_resnt", ("--import", "my_models.py"), "did you mean 'my_resnet'"),
+        ("my_models:no_such", (), "the module has no such function"),
+    ],
+)
+def test_a_model_that_is_no_classifier_or_is_not_there_is_one_line(
+    own, imported, model, options, said, tmp_path
+):
+    more = ("--into", tmp_path / "out", "--weights", "mine.pt", *options)
+    asks = [part if part != "resnet10t" else model for part in asked(own, *more)]
+    done = command(*asks, cwd=own)
+    assert done.returncode == 2, done.stdout + done.stderr
+    line = done.stderr.split("error: ")[-1]
+    assert said in line and line.count("\n") == 1 and "Traceback" not in done.stderr

@@ -5,7 +5,7 @@ and the stand-in for one whose text breaks the rules.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import SOURCE_SUFFIXES, all_suffixes
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from harness.run import rules
+from harness.run.code import rules
 from leaderboard.records.errors import UserError, one_line
 from methods import Data, Method
 
@@ -90,23 +90,25 @@ def _breaches(part: ModuleFile) -> list[rules.Breach]:
     return rules.breaches(part.path.read_bytes(), part.package)
 
 
-def parts(module: str) -> list[ModuleFile]:
-    """Return what importing `module` runs of its own package, found without importing:
-    itself, the packages that it lies in, and what they import.
+def parts(module: str, beside: Container[str] = ()) -> list[ModuleFile]:
+    """Return what importing `module` runs of its own package, and of the packages and
+    modules `beside` it, found without importing: itself, the packages that it lies in,
+    and what they import.
     """
     waiting, found = [module], list[ModuleFile]()
     while waiting:
         for part in _along(waiting.pop()):
             if part not in found:
                 found.append(part)
-                waiting += _of_own(part)
+                waiting += _of_own(part, beside)
     return found
 
 
-def _of_own(part: ModuleFile) -> list[str]:
+def _of_own(part: ModuleFile, beside: Container[str]) -> list[str]:
     own = part.module.split(".")[0]
     text = part.path.read_bytes() if part.path.suffix in SOURCE_SUFFIXES else b""
-    return [one.name for one in rules.imports(text, part.package) if one.name.split(".")[0] == own]
+    named = [one.name for one in rules.imports(text, part.package)]
+    return [name for name in named if (top := name.split(".")[0]) == own or top in beside]
 
 
 def _along(name: str) -> Iterator[ModuleFile]:

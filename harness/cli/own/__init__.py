@@ -1,0 +1,1 @@
+"""The commands that take somebody's own model and images."""

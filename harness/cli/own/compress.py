@@ -1,0 +1,44 @@
+"""One method at one setting on somebody's own model, without a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from harness.cli.lock import alone
+from leaderboard.records.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.cli.own.trial import Trial
+
+
+def compress_own(trial: Trial, method: str, onnx: bool) -> None:
+    """Compress the trial's model by its only new method, write it, and say in a line
+    what it is worth beside dense; end with exit code 1 if that failed.
+    """
+    from harness.run.compress import compress
+    from harness.run.train import train_track
+    from leaderboard.records.results import read_record
+    from leaderboard.records.schema import DENSE, Measured, MethodPoints
+
+    (setting,) = trial.asked.methods[method]
+    with alone(trial.paths, trial.asked.track):
+        made, paths, track = (whole := trial.noted()).made, trial.paths, trial.asked.track
+        train_track(made, paths, track)
+        compress(made, paths, track, [DENSE, method])
+        (dense,) = read_record(paths.points(track, DENSE), MethodPoints).points
+        points = read_record(paths.points(track, method), MethodPoints).points
+        (point,) = (one for one in points if one.setting == setting)
+        if not isinstance(dense, Measured):
+            raise UserError(f"dense cannot be measured: {dense.reason}")
+        if not isinstance(point, Measured):
+            typer.echo(f"{method} {point.status}: {point.reason}", err=True)
+            raise typer.Exit(1)
+        models = whole.deliver(onnx)
+    share = "accuracy" if trial.unlabelled is None else "agreement with dense"
+    typer.echo(
+        f"{point.id}: {share} {100 * point.accuracy:.2f} % (dense {100 * dense.accuracy:.2f} %), "
+        f"{point.bytes:,} bytes ({dense.bytes / point.bytes:.2f} times smaller), {point.macs:,} "
+        f"MACs ({dense.macs / max(point.macs, 1):.2f} times fewer)\nmodels: {models}"
+    )
