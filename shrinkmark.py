@@ -10,6 +10,9 @@ and rulers on your own model and images.
 >>> row = measure(small, dense=model, images=images, labels=labels)
 >>> bool(row["compression_ratio"] > 4), bool(row["theoretical_speedup"] == 1)
 (True, True)
+>>> pair, named = (images, labels), ["rtn:bits=8", "tome:r=4"]
+>>> try_methods(model, train=pair, test=pair, methods=named)["method"].tolist()
+['dense', 'rtn', 'tome']
 >>> methods(model).loc["tome", "skipped"]
 'not a vision transformer: it has no tokens that attend to each other'
 
@@ -20,7 +23,7 @@ shrinkmark` is the command `shrinkmark`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +98,34 @@ def measure(
     from harness.own.measuring import measured
 
     return measured(compressed, dense, images, labels)
+
+
+def try_methods(
+    model: nn.Module,
+    *,
+    train: tuple[Tensor, Tensor] | Images,
+    test: tuple[Tensor, Tensor] | Images,
+    methods: Sequence[str] = (),
+    calibration: int = 64,
+    epochs: float = 1,
+    fresh: Callable[[float], nn.Module] | str | None = None,
+    seed: int = 0,
+    into: str | Path | None = None,
+) -> pd.DataFrame:
+    """Return a row a method and setting, dense first, in the columns of `measure`; a
+    `note` says why a method has none.
+
+    methods: as `gptq` (at its usual settings) or `gptq:bits=4`; by default the few that
+    `shrinkmark try` runs. train: images (or a pair with labels, or a loader), of which
+    `calibration` are calibrated on and all trained on where a method trains; test:
+    others, with labels. into: a folder for the compressed models, each as `save` writes
+    it. epochs, fresh, seed: see `compress`.
+    """
+    from harness.own import trying
+
+    folder = None if into is None else Path(into)
+    what = trying.Tried(trying.asked(methods), calibration, epochs, fresh, seed, folder)
+    return trying.tried(model, train, test, what)
 
 
 def save(compressed: nn.Module, folder: str | Path) -> None:

@@ -1,5 +1,6 @@
 """What README and docs print can be done: their links lead somewhere, their commands are commands, and the Python lines run."""
 
+import json
 import os
 import re
 import shlex
@@ -138,3 +139,20 @@ def test_the_commands_of_the_readme_run_as_printed_in_a_fresh_clone(tmp_path):
         if command.startswith("shrinkmark new"):  # whose skeleton asks for the method itself
             file = clone / "methods" / "my_method.py"
             file.write_text(file.read_text().replace(SKELETON, "return model"))
+
+
+def test_the_notebook_runs_from_the_first_cell_to_the_last_and_ends_with_a_good_model(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((ROOT / "docs" / "own-model.ipynb").read_text())["cells"]
+    assert all(cell["outputs"] == [] for cell in cells if cell["cell_type"] == "code")
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    rows = names["rows"]
+    assert set(rows[rows["note"] != ""]["method"]) == {"tome"}
+    small, images, labels, test = (names[name] for name in ("small", "images", "labels", "test"))
+    assert names["best"]["compression_ratio"] > 4
+    assert (small(images[test]).argmax(1) == labels[test]).float().mean() > 0.9

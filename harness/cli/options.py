@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leaderboard.records import CARRIED
+
 if TYPE_CHECKING:  # commands import modules when they run, so that --help does not wait for torch
     from harness.run.paths import Paths
     from leaderboard.records.params import Params
@@ -23,8 +25,6 @@ OPTIONS: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
 }
-# installed with the package: a link to params.yaml in a checkout
-CARRIED = Path(__file__).parents[2] / "leaderboard" / "records" / "params.yaml"
 
 
 def _found(ctx: typer.Context, param: typer.CallbackParam, path: Path) -> Path:

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import (
-    CARRIED,
     OPTIONS,
     AsJson,
     ParamsFile,
@@ -21,6 +20,7 @@ from harness.cli.options import (
     opened,
     print_json,
 )
+from leaderboard.records import CARRIED
 from leaderboard.records.errors import UserError
 
 app = typer.Typer(**OPTIONS)

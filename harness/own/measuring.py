@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harness.data.splits import TestSplit
@@ -22,6 +26,8 @@ from harness.own.images import Images, classes_of, device_of, given
 from harness.own.stored import write
 from harness.point import store
 from harness.point.batch_independence import evaluated
+from harness.point.counter import Count
+from harness.point.predictions import Predictions
 from leaderboard.records.statistics import (
     Estimate,
     median,
@@ -39,10 +45,21 @@ def measured(
 ) -> pd.Series:
     """Return the columns of the tables; raise ValueError if images have no labels or a
     model is not one that can be measured.
+    """
+    with beside(dense, images, labels) as worth:
+        return worth(compressed)
+
+
+@contextmanager
+def beside(
+    dense: nn.Module, images: Images, labels: Tensor | None
+) -> Iterator[Callable[[nn.Module], pd.Series]]:
+    """Yield what measures compressed models beside `dense`, which is evaluated once.
 
     Accuracy is of the labelled `images`, which no method may have seen; differences are
     paired image by image. The latency is that of one image on the device of `dense`,
-    with torch's own number of threads, run eagerly.
+    with torch's own number of threads, run eagerly. Raises ValueError if images have no
+    labels or a model is not one that can be measured.
     """
     seen = given(images, labels, torch.device("cpu"), "images")
     if seen.labels is None:
@@ -55,28 +72,57 @@ def measured(
     classes_of(copy.deepcopy(dense).eval(), seen.images.to(device))
     shape = tuple(seen.images.shape[1:])
     with tempfile.TemporaryDirectory() as scratch, value_errors():
-        small, large = (
-            _read_back(model, shape, Path(scratch) / name)
-            for model, name in ((compressed, "compressed"), (dense, "dense"))
-        )
-        small_found, small_counts = evaluated(small, test, device)
-        large_found, large_counts = evaluated(large, test, device)
-        right, right_dense = (found["rank"][None] == 0 for found in (small_found, large_found))
-        macs, dense_macs = (
-            round(float(np.mean([count.macs for count in counts])))
-            for counts in (small_counts, large_counts)
-        )
-        rounds, seconds = _timed(
-            small.on(device), large.on(device), seen.images[:WARMED].to(device)
-        )
-    columns = _interval("accuracy_percent", wilson(int(right.sum()), len(seen.labels)), 100)
-    columns |= _interval("delta_points", paired_difference(right, right_dense), 100)
+        large = _read_back(dense, shape, Path(scratch) / "dense")
+        found = evaluated(large, test, device)
+
+        def worth(compressed: nn.Module) -> pd.Series:
+            with tempfile.TemporaryDirectory() as other, value_errors():
+                small = _read_back(compressed, shape, Path(other) / "compressed")
+                return _columns(
+                    _Evaluated(small, *evaluated(small, test, device)),
+                    _Evaluated(large, *found),
+                    test,
+                    device,
+                )
+
+        yield worth
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """An artefact with its predictions and the counts of its batches."""
+
+    artefact: store.Artefact
+    found: Predictions
+    counts: list[Count]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Return for which images the label ranks first, as one seed (1, N)."""
+        right: NDArray[np.bool_] = self.found["rank"][None] == 0
+        return right
+
+    @property
+    def macs(self) -> int:
+        return round(float(np.mean([count.macs for count in self.counts])))
+
+
+def _columns(
+    small: _Evaluated, large: _Evaluated, test: TestSplit, device: torch.device
+) -> pd.Series:
+    rounds, seconds = _timed(
+        small.artefact.on(device), large.artefact.on(device), test.pixels[:WARMED].to(device)
+    )
+    accuracy = wilson(int(small.right.sum()), len(test.labels))
+    columns = _interval("accuracy_percent", accuracy, 100)
+    columns |= _interval("delta_points", paired_difference(small.right, large.right), 100)
     columns |= {
-        "bytes": small.bytes,
-        "compression_ratio": large.bytes / small.bytes,
-        "parameters": small.parameters,
+        "bytes": small.artefact.bytes,
+        "compression_ratio": large.artefact.bytes / small.artefact.bytes,
+        "parameters": small.artefact.parameters,
     }
-    columns |= {"macs": macs, "flops": 2 * macs, "theoretical_speedup": dense_macs / macs}
+    macs = small.macs
+    columns |= {"macs": macs, "flops": 2 * macs, "theoretical_speedup": large.macs / macs}
     return pd.Series(columns | {"p50_ms_b1": 1e3 * seconds} | _interval("speedup_b1", rounds, 1))
 
 

@@ -55,7 +55,7 @@ def labels():
 
 
 def test_the_examples_of_the_door_are_true():
-    assert doctest.testmod(shrinkmark) == (0, 9)
+    assert doctest.testmod(shrinkmark) == (0, 11)
 
 
 def test_the_callers_model_and_generators_are_left_as_they_are(model, images, labels):
@@ -287,3 +287,39 @@ def test_every_method_compresses_or_says_why_not(name, make_model, track_data):
         fresh=lambda width: make_model("vit"),
     )
     assert small(split.images[:3]).shape == (3, 10)
+
+
+def test_several_methods_are_tried_beside_dense_in_one_call(model, images, labels, tmp_path):
+    pair = (images, labels)
+    rows = shrinkmark.try_methods(
+        model, train=pair, test=pair, methods=["rtn:bits=4", "tome:r=2", "depgraph:macs=0.5"],
+        calibration=16, into=tmp_path,
+    ).set_index("method")  # fmt: skip
+    dense = shrinkmark.measure(model, dense=model, images=images, labels=labels)
+    alone = shrinkmark.measure(
+        shrinkmark.compress(model, "rtn", images, bits=4), dense=model, images=images, labels=labels
+    )
+    told = ["accuracy_percent", "bytes", "macs", "compression_ratio", "theoretical_speedup"]
+    assert rows.loc["dense", told].tolist() == dense[told].tolist()
+    assert rows.loc["rtn", told].tolist() == alone[told].tolist() and not rows.loc["rtn", "note"]
+    assert rows.loc["depgraph", "theoretical_speedup"] > 1.5
+    assert "not a vision transformer" in rows.loc["tome", "note"]
+    assert np.isnan(rows.loc["tome", "bytes"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["depgraph-macs=0.5", "rtn-bits=4"]
+    assert shrinkmark.load(tmp_path / "rtn-bits=4")(images).shape == (80, CLASSES)
+    unlabelled = shrinkmark.try_methods(
+        model, train=images, test=pair, methods=["depgraph:macs=0.5", "gptq:bits=4"]
+    )
+    assert "needs labels" in unlabelled["note"][1] and unlabelled["bytes"][2] > 0
+
+
+def test_what_cannot_be_tried_is_one_line(model, images, labels):
+    for named, test, said in (
+        (["rtm"], (images, labels), "did you mean 'rtn'"),
+        (["rtn:bits=40"], (images, labels), "impossible"),
+        (["rtn"], images, "they have no labels"),
+        (["rtn"], (images[:, :1], labels), "the model does not take images"),
+    ):
+        with pytest.raises(ValueError, match=said) as error:
+            shrinkmark.try_methods(model, train=images, test=test, methods=named)
+        assert "\n" not in str(error.value)
