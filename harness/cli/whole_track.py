@@ -13,6 +13,7 @@ import torch
 
 from harness.latency import runtimes
 from harness.latency.measure import measure
+from harness.latency.standing import stands
 from harness.run.compress import compress
 from harness.run.paths import Paths
 from harness.run.train import train_track
@@ -28,9 +29,9 @@ IMAGES, STEPS, BATCH = 256, 3, 32
 
 
 def run_track(params: Params, paths: Paths, track: str) -> Generator[str, None, int]:
-    """Train, compress by every method and measure on every profile that is not on
-    request only, or is for a GPU; yield a line about each part as it ends;
-    return how many points failed.
+    """Train, compress by every method and measure what was not measured yet, on every
+    profile that is not on request only, or is for a GPU; yield a line about each part as
+    it ends; return how many points failed.
     """
     runtimes.check(params.profiles)
     for name, model in train_track(params, paths, track).models.items():
@@ -49,6 +50,9 @@ def run_track(params: Params, paths: Paths, track: str) -> Generator[str, None, 
         *params.hardware,
         *(name for name, profile in params.hardware_on_request.items() if profile.device == "cuda"),
     ]:
+        if stands(params, paths, track, hardware):
+            yield f"{track} on {hardware}: latency stands"
+            continue
         done = measure(params, paths, track, hardware)
         ended = (
             f"skipped: {done.skipped}"

@@ -28,6 +28,7 @@ from harness.latency.clock import CLOCKS
 from harness.latency.job import LatencyJob
 from harness.latency.plan import TimedPoint, TimingPlan, plan_of
 from harness.latency.plugin import LatencyPlugin
+from harness.latency.standing import KEY, key_of
 from harness.run.paths import Paths
 from harness.run.progress import progress
 from leaderboard.records import files
@@ -79,7 +80,8 @@ def measure(params: Params, paths: Paths, track: str, hardware: str) -> TimingOu
         report = timed(plugin, profile)
     file = folder / f"{report['machine_info']['shrinkmark']['fingerprint']}.json"
     failed = [{**point.name, "reason": reason} for point, reason in refused] + plugin.failed
-    files.write_json(file, {**report, "same_program": plan.same_program, "failed": failed})
+    more = {"same_program": plan.same_program, "failed": failed, KEY: key_of(profile, plan)}
+    files.write_json(file, {**report, **more})
     return TimingOutcome(
         None, file, {f"{entry['method']} {entry['id']}": entry["reason"] for entry in failed}
     )

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from harness.cli.lock import alone
+from harness.run.paths import Paths
 from tests.harness.trial.conftest import command
 
 
@@ -68,11 +70,13 @@ def test_a_checkpoint_of_one_s_own_goes_from_a_folder_of_photographs_to_models_t
 
     again = command(*asked(own), cwd=own)
     assert again.returncode == 0 and "0 run, 8 stood" in again.stdout
+    assert "photographs on cpu: latency stands" in again.stdout.splitlines()
     later = ("--method", "gptq:bits=4", "--calibration", "8", "--max-drop", "5")
     more = command("-m", "shrinkmark", "try", "resnet10t", *where(own), *later, cwd=own)
     assert (
         more.returncode == 0
         and "1 run, 8 stood" in more.stdout
+        and "photographs on cpu: latency measured, 0 failed" in more.stdout
         and "smallest within 5 points" in more.stdout
     )
     other = command(*asked(own, "--calibration", "9"), cwd=own)
@@ -257,3 +261,12 @@ def test_a_model_that_is_no_classifier_or_is_not_there_is_one_line(
     assert done.returncode == 2, done.stdout + done.stderr
     line = done.stderr.split("error: ")[-1]
     assert said in line and line.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_two_commands_in_one_folder_do_not_get_in_each_others_way(own, tmp_path):
+    paths = Paths(tmp_path / "out", "v3")
+    with alone(paths, "photographs"):
+        done = command(*asked(own, "--into", paths.root), cwd=own)
+    assert done.returncode == 2 and not paths.root.exists()
+    assert "another command works on track 'photographs' in out: wait until" in done.stderr
