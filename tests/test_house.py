@@ -67,7 +67,7 @@ SLOW, MAY_LACK = "takes a second or more to import", "needs what a machine may l
 LATE = {  # imports inside functions elsewhere, and why
     "harness/data/digits.py": SLOW,
     "harness/data/cifar10.py": SLOW,
-    "harness/data/image_folder.py": SLOW,
+    "harness/data/_split_rules.py": SLOW,
     "harness/latency/onnx_files.py": MAY_LACK,
     "harness/latency/runtimes/_onnx.py": MAY_LACK,
     "harness/latency/runtimes/onnxruntime.py": MAY_LACK,

@@ -9,24 +9,30 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 
-from harness.data import SPLIT_SEED, Dataset, Source
+from harness.data import Dataset, Source
+from harness.data._split_rules import (
+    EVALUATED,
+    TRAIN,
+    WHOLE,
+    Layout,
+    gaps,
+    listed,
+    some,
+    split,
+    title,
+)
 from harness.data.folder import FOLDER_VARIABLE, data_folder
 from harness.data.image_files import ImageFiles, content
 from leaderboard.records import files
 from leaderboard.records.errors import UserError, one_line, unknown
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")  # timm's, which has no WebP; in either case
-TRAIN = "train"
-EVALUATED = ("test", "val", "validation")  # the first that there is is test, the next validation
-WHOLE = ""  # the subfolder that is the folder itself
 UNLABELLED = ""  # the class of an image that has none
-NAMED = 5  # names that a line spells out
 HASHES = "hashes.json"  # of files, in the user's cache
 
 
@@ -105,25 +111,31 @@ class ImageFolder(Dataset):
         """
         root = _root(self.folder)
         layout = _layout(root, self.validation)
-        parts = [_part(root, folder) for folder in layout.folders]
+        parts = [_part(root, folder) for folder in layout.names]
         classes = _classes(root, self.classes, parts)
         rows = sorted((path, name, part.folder) for part in parts for path, name in part.rows)
         label_of = {name: label for label, name in enumerate(classes)}
         labels = np.array([label_of.get(name, -1) for _, name, _ in rows], np.int64)
-        split = _split(layout, [folder for *_, folder in rows], labels)
-        if not len(split.test):
+        which = split(layout, [folder for *_, folder in rows], labels, "/")
+        if not len(which.test):
             raise UserError(f"{root} has no test images: a single one cannot be split, add more")
         order = [] if self.classes else _order(classes)
-        notes = [*split.notes, *order, *(note for part in parts for note in part.notes)]
-        paths = tuple(root / path for path, *_ in rows)
-        found = _found(
-            f"folder {one_line(root.name)}", paths, labels, classes, replace(split, notes=notes)
+        said = [*order, *(note for part in parts for note in part.notes)]
+        found = Found(
+            title=title(f"folder {one_line(root.name)}", labels, len(classes)),
+            files=ImageFiles(tuple(root / path for path, *_ in rows)),
+            labels=labels,
+            classes=classes,
+            train=which.train,
+            validation=which.validation,
+            test=which.test,
+            notes=(*which.notes, *said, *gaps(which, labels, classes)),
         )
         return found if self.answers is None else _answered(found, root, Path(self.answers))
 
     def closed(self) -> Iterable[Path]:
         """Return the folder of the test images, which is the whole one if they are
-        drawn from it, and what links in it lead to.
+        drawn from it, what links in it lead to, and dense's answers.
         """
         try:
             root = _root(self.folder)
@@ -131,25 +143,12 @@ class ImageFolder(Dataset):
         except UserError:  # `found` raises it too: there are no test images
             return [Path(self.folder).expanduser()]
         folders = {path.rpartition("/")[0] for path, _ in part.rows}
-        return [root / part.folder, *_behind_links([root / name for name in sorted(folders)])]
+        said = [Path(self.answers)] if self.answers is not None else []
+        links = _behind_links([root / name for name in sorted(folders)])
+        return [root / part.folder, *said, *links]
 
 
 # what lies in the folder
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """The subfolder of each split; all are drawn from the folder itself if it is that
-    of test.
-    """
-
-    test: str
-    validation: str | None
-    train: str | None
-
-    @property
-    def folders(self) -> list[str]:
-        return [name for name in (self.train, self.validation, self.test) if name is not None]
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def _root(folder: str) -> Path:
     return root
 
 
-def _layout(root: Path, validation: str | None) -> _Layout:
+def _layout(root: Path, validation: str | None) -> Layout:
     """Return which subfolder is which split; raise UserError if `validation` is none of
     them, or none is left for test.
     """
@@ -191,14 +190,14 @@ def _layout(root: Path, validation: str | None) -> _Layout:
         validation or evaluated or names == [TRAIN] or _entries(root / TRAIN)[0]
     )
     if not (train or validation or evaluated):
-        return _Layout(WHOLE, None, None)
+        return Layout(WHOLE, None, None)
     if not evaluated:
         whole = f", or name {root / TRAIN} as the folder, to have that split" if train else ""
         raise UserError(
             f"{root} has no test images: add test/ or val/ beside {validation or TRAIN}/{whole}"
         )
     named = [validation] if validation else evaluated[1:2]
-    return _Layout(evaluated[0], named[0] if named else None, TRAIN if train else None)
+    return Layout(evaluated[0], named[0] if named else None, TRAIN if train else None)
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
@@ -250,12 +249,12 @@ def _oddities(
 ) -> Iterator[str]:
     """Yield a line on each kind of what is not read in class folders or beside them."""
     if empty := [f"{begin}{name}" for name, (_, images) in inside.items() if not images]:
-        yield f"class folders without images: {_some(empty)}"
+        yield f"class folders without images: {some(empty)}"
     if beside:
-        yield f"images beside class folders are not read: {_some([begin + one for one in beside])}"
+        yield f"images beside class folders are not read: {some([begin + one for one in beside])}"
     deeper = [f"{begin}{name}/{one}" for name, (more, _) in inside.items() for one in more]
     if deeper:
-        yield f"folders in class folders are not read: {_some(deeper)}"
+        yield f"folders in class folders are not read: {some(deeper)}"
 
 
 def _behind_links(folders: list[Path]) -> Iterator[Path]:
@@ -270,12 +269,6 @@ def _behind_links(folders: list[Path]) -> Iterator[Path]:
         )
 
 
-def _some(names: Sequence[str]) -> str:
-    """Spell out the first names, and say how many more there are."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return one_line(", ".join(names[:NAMED])) + more
-
-
 # classes
 
 
@@ -287,43 +280,20 @@ def _classes(
     """
     if given is None:
         return tuple(sorted({name for part in parts for name in part.classes}))
-    listed = _listed(root, given) if isinstance(given, str) else given
+    found = listed(root, given) if isinstance(given, str) else given
     file = given if isinstance(given, str) else "the list of classes"
-    strange = {name for part in parts for name in part.classes}.difference(listed)
+    strange = {name for part in parts for name in part.classes}.difference(found)
     if strange:
         first = next(
             _begin(part.folder) + name for part in parts for name in part.classes if name in strange
         )
         more = f" (and {len(strange) - 1:,} more)" if len(strange) > 1 else ""
         raise UserError(
-            f"class folder '{one_line(first)}'{more} is not in {file}, which has {len(listed):,} "
-            f"lines like '{one_line(listed[0])[:40]}': name folders as in that list, or give the "
+            f"class folder '{one_line(first)}'{more} is not in {file}, which has {len(found):,} "
+            f"lines like '{one_line(found[0])[:40]}': name folders as in that list, or give the "
             "list that has their names"
         )
-    return listed
-
-
-def _listed(root: Path, file: str) -> tuple[str, ...]:
-    """Read a list of classes, one a line; raise UserError if there is none, or a line
-    is empty or there twice.
-    """
-    path = root / Path(file).expanduser()
-    if not path.is_file():
-        raise UserError(f"no list of classes {path}: give a text file with one class a line")
-    lines = [line.strip() for line in files.read_text(path).removeprefix("\ufeff").split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    if not all(lines) or not lines:
-        raise UserError(
-            f"{path} has nothing in line {[*lines, ''].index('') + 1}: it needs one class a line, "
-            "in the order of their labels"
-        )
-    if len(set(lines)) < len(lines):
-        twice = next(name for place, name in enumerate(lines) if name in lines[:place])
-        raise UserError(
-            f"{path} has '{one_line(twice)}' twice: it needs one class a line, each once"
-        )
-    return tuple(lines)
+    return found
 
 
 def _order(classes: Sequence[str]) -> list[str]:
@@ -341,94 +311,6 @@ def _order(classes: Sequence[str]) -> list[str]:
         f"classes are sorted as text, '{one_line(name)}' where a model trained by timm may have "
         f"'{one_line(other)}': a list of classes says otherwise"
     ]
-
-
-# splits
-
-
-@dataclass(frozen=True)
-class _Split:
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-    notes: list[str]
-
-
-def _split(layout: _Layout, inside: Sequence[str], labels: np.ndarray) -> _Split:
-    """Return the split of images that lie in the subfolders `inside`."""
-    if layout.test == WHOLE:
-        return _whole(labels)
-    train, validation, test = (
-        np.flatnonzero([one == folder for one in inside])
-        for folder in (layout.train, layout.validation, layout.test)
-    )
-    said = [_named("test", layout.test, labels[test])]
-    if layout.validation is not None:
-        said.append(_named("validation", layout.validation, labels[validation]))
-    else:
-        train, validation, how = _validation(train, 0.1, labels)
-        said.append(f"validation is {how}")
-    no_train = f"there is no {TRAIN}/: the training split is empty"
-    said.append(_named("train", layout.train, labels[train]) if layout.train else no_train)
-    return _Split(np.sort(train), np.sort(validation), np.sort(test), said)
-
-
-def _whole(labels: np.ndarray) -> _Split:
-    """Split all images into 60 / 10 / 30 %, as digits are, or 70 / 0 / 30 % where they
-    have no labels.
-    """
-    everything = np.arange(len(labels))
-    if len(labels) == 1:
-        return _Split(everything, everything[:0], everything[:0], [])
-    rest, test, how = _cut(everything, 0.3, labels)
-    train, validation, how_too = _validation(rest, 1 / 7, labels)
-    said = [f"test is 30 % of all images, {how}", f"validation is {how_too}", "train is the rest"]
-    return _Split(np.sort(train), np.sort(validation), np.sort(test), said)
-
-
-def _validation(
-    which: np.ndarray, share: float, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Draw a share of the images for training, if these are two or more that have
-    labels; return the rest, the drawn, and how.
-    """
-    if len(which) < 2:
-        return which, which[:0], f"empty: {len(which)} training images are too few"
-    if labels[which[0]] < 0:
-        return which, which[:0], "empty: the training images have no labels"
-    rest, drawn, how = _cut(which, share, labels)
-    return rest, drawn, f"{len(drawn):,} of {len(which):,} training images, {how}"
-
-
-def _cut(which: np.ndarray, share: float, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-    """Draw a share of two or more images, stratified by label where that is possible;
-    return the rest, the drawn, and how.
-    """
-    # here, for it takes a second to import, which no worker needs
-    from sklearn.model_selection import train_test_split
-
-    obstacle = _obstacle(labels[which], share)
-    rest, drawn = train_test_split(
-        which,
-        test_size=share,
-        stratify=None if obstacle else labels[which],
-        random_state=SPLIT_SEED,
-    )
-    how = f"not stratified: {obstacle}" if obstacle else "stratified by class"
-    return rest, drawn, f"drawn with seed {SPLIT_SEED}, {how}"
-
-
-def _obstacle(labels: np.ndarray, share: float) -> str:
-    """Say why a share of such images cannot be stratified; nothing if it can."""
-    _, counts = np.unique(labels, return_counts=True)
-    drawn = ceil(share * len(labels))
-    if labels[0] < 0:
-        return "they have no labels"
-    if counts.min() < 2:
-        return f"{(counts < 2).sum():,} of {len(counts):,} classes have a single image"
-    if min(drawn, len(labels) - drawn) < len(counts):
-        return f"{drawn:,} of {len(labels):,} images are too few for {len(counts):,} classes"
-    return ""
 
 
 # labels
@@ -454,46 +336,4 @@ def _answered(found: Found, root: Path, file: Path) -> Found:
         validation=validation,
         test=test,
         notes=(*found.notes, note),
-    )
-
-
-# what is said
-
-
-def _found(
-    name: str, paths: tuple[Path, ...], labels: np.ndarray, classes: tuple[str, ...], split: _Split
-) -> Found:
-    """Put together what was found, with title and notes on classes without images."""
-    title, images = _title(name, labels, classes), ImageFiles(paths)
-    found = Found(
-        title, images, labels, classes, split.train, split.validation, split.test, notes=()
-    )
-    return replace(found, notes=(*split.notes, *_gaps(found)))
-
-
-def _title(name: str, labels: np.ndarray, classes: Sequence[str]) -> str:
-    kinds = f"in {len(classes):,} classes" if labels.max() >= 0 else "without labels"
-    return f"{name}, {len(labels):,} images {kinds}"
-
-
-def _named(split: str, folder: str, labels: np.ndarray) -> str:
-    without_labels = ", whose images have no labels" if labels.max() < 0 else ""
-    return f"{split} is {folder}/{without_labels}"
-
-
-def _gaps(found: Found) -> tuple[str, ...]:
-    """Name the classes that a split has no images of; of one without labels say
-    nothing.
-    """
-    return tuple(
-        f"{split} has no images of {len(gaps):,} of {len(found.classes):,} classes: "
-        f"{_some([found.classes[label] for label in gaps])}"
-        for split, which in (
-            ("train", found.train),
-            ("validation", found.validation),
-            ("test", found.test),
-        )
-        if len(which)
-        and found.labels[which[0]] >= 0
-        and len(gaps := np.setdiff1d(np.arange(len(found.classes)), found.labels[which]))
     )

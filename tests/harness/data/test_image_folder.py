@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 
 import methods  # noqa: F401  (before torchvision: see methods/parts/torchvision.py)
-from harness.data import image_folder
+from harness.data import _split_rules, image_folder
 from harness.data.digits import Digits
 from harness.data.image_folder import ImageFolder
 from leaderboard.records.errors import UserError
@@ -171,7 +171,7 @@ def test_the_split_is_the_same_every_time_and_changes_with_the_seed(make, monkey
     root = make({"cat": 50, "dog": 50})
     first, again = found(root), found(root)
     assert np.array_equal(first.test, again.test) and first.files == again.files
-    monkeypatch.setattr(image_folder, "SPLIT_SEED", 1)
+    monkeypatch.setattr(_split_rules, "SPLIT_SEED", 1)
     assert not np.array_equal(found(root).test, first.test)
 
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_stratified_is_what_scikit_learn_refuses():
             refused = False
         except ValueError:
             refused = True
-        assert bool(image_folder._obstacle(labels, share)) == refused
+        assert bool(_split_rules._obstacle(labels, share)) == refused
         seen.add(refused)
     assert seen == {True, False}
 
