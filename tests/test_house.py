@@ -68,6 +68,8 @@ LATE = {  # imports inside functions elsewhere, and why
     "harness/data/digits.py": SLOW,
     "harness/data/cifar10.py": SLOW,
     "harness/data/_split_rules.py": SLOW,
+    "harness/data/timm_readers/hugging_face.py": MAY_LACK,
+    "harness/data/timm_readers/streams.py": MAY_LACK,
     "harness/latency/onnx_files.py": MAY_LACK,
     "harness/latency/runtimes/_onnx.py": MAY_LACK,
     "harness/latency/runtimes/onnxruntime.py": MAY_LACK,

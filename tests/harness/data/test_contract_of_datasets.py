@@ -78,11 +78,11 @@ def place(tmp_path, monkeypatch):
 
 
 def test_the_datasets_are_the_files_that_hold_one():
-    assert data.names() == ["cifar10", "digits", "image_folder"]
+    assert data.names() == ["cifar10", "digits", "image_folder", "timm_dataset"]
 
 
 def test_a_track_on_a_new_dataset_is_loaded_by_the_name_of_its_file(place, track):
-    assert data.names() == ["cifar10", "digits", "image_folder", "noise"]
+    assert data.names() == ["cifar10", "digits", "image_folder", "noise", "timm_dataset"]
     found = loaded(track.model_copy(update={"dataset": "noise", "calibration": 4}))
     assert found.title == "Noise" and found.test.images.shape == (
         10,
