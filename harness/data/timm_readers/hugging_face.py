@@ -49,11 +49,12 @@ class Hfds(Reads):
         """
         keys = _columns(asked, split)
         reader = asked.read(f"hfds/{_place(asked)}", split, {"root": asked.cache, **keys}).reader
-        identity = f"{_place(asked)} {_state(_builder(asked))} {split} {keys['input_key']}"
+        # whose folders the library names by such a state
+        identity = f"{reader.dataset.cache_files} {split} {keys['input_key']}"
         closed = [place.resolve() for place in self.places(asked)]
         return Part(
             Encoded((), f"{asked.name} ({split})", partial(_opened, reader)),
-            list(reader.iter_targets()),
+            list(reader.dataset[keys["target_key"]]),
             tuple(reader.class_to_idx),
             remembered(identity, lambda: content(_digests(asked, split, reader, closed))),
         )

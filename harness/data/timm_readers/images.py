@@ -7,9 +7,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -182,11 +184,15 @@ def _keep(file: Path, samples: Iterable[tuple[Image.Image, Any]]) -> None:
     """Write pairs of a decoded image and its label into an Arrow file, each image as a
     PNG, which loses nothing; nothing is left where it ends before its time.
     """
-    rows = (_row(image.convert("RGB"), label) for image, label in samples)
-    with _scratch(file.parent) as scratch:
+    rest = iter(samples)
+    with (
+        _scratch(file.parent) as scratch,
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+    ):
         with files.replacing(scratch / file.name) as out, pyarrow.ipc.new_file(out, KEPT) as writer:
-            while batch := list(islice(rows, BATCH)):
-                writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, KEPT))
+            while batch := list(islice(rest, BATCH)):
+                rows = list(pool.map(_row, batch))
+                writer.write_batch(pyarrow.RecordBatch.from_pylist(rows, KEPT))
         (scratch / file.name).replace(file)
 
 
@@ -206,9 +212,9 @@ def _scratch(folder: Path) -> Iterator[Path]:
         yield Path(made)
 
 
-def _row(image: Image.Image, label: Any) -> dict[str, Any]:
+def _row(sample: tuple[Image.Image, Any]) -> dict[str, Any]:
     """Return a row of the Arrow file; labels of NumPy become Python's."""
-    png = io.BytesIO()
+    image, label, png = sample[0].convert("RGB"), sample[1], io.BytesIO()
     image.save(png, "PNG", compress_level=1)
     plain = label.tolist() if hasattr(label, "tolist") else label
     return {"image": png.getvalue(), "label": json.dumps(plain), "sha256": of_pixels(image)}

@@ -383,6 +383,9 @@ def test_a_broken_image_of_a_table_is_named_by_its_row_and_left_out(parquet, tra
     source = TimmDataset("hfds/table", root="hf").load()
     with pytest.raises(BrokenImage, match=r"hfds/table \(test\), image 5, is no image or is cut"):
         source.images.decode(int(source.test[5]))
+    assert message("hfids/table", root="hf", input_key="img").startswith(
+        "hfids/table (test) cannot be read: "
+    )
     data = {"name": "hfds/table", "root": "hf", "skip_broken": True}
     update = {"dataset": "timm_dataset", "data": data, "models": {"r": ModelParams(timm="resnet10t")},
               "calibration": 6, "image_size": 16, "interpolation": None, "crop": None, "normalise": None}  # fmt: skip
@@ -527,6 +530,14 @@ def test_what_timm_passes_over_in_a_shard_is_one_line_or_left_out(wds, home):
     source = TimmDataset("wds/shards", skip_broken=True).load()
     assert sizes(source) == [54, 6, 11]
     assert "samples of test that are broken are left out" in source.notes
+
+
+@WITH["webdataset"]
+def test_a_kept_stream_that_is_damaged_is_one_line(wds, home):
+    TimmDataset("wds/shards").load()
+    for file in (home / STREAMED).iterdir():
+        file.write_bytes(file.read_bytes()[:1000])
+    assert "delete it and run its stage again" in message("wds/shards")
 
 
 @WITH["webdataset"]
