@@ -39,7 +39,7 @@ from harness.cli.own.options import (
     SkipBroken,
     Std,
     Weights,
-    data_of,
+    images_named,
 )
 from harness.run.server.pool import start_server
 from leaderboard.records.errors import UserError
@@ -126,14 +126,15 @@ def compress(
     from harness.cli.own.compress import compress_own
     from harness.cli.own.trial import begun
     from harness.run.methods_named import setting_of
-    from harness.trial.asked import Asked, track_named
+    from harness.trial.asked import Asked, named_in_results
     from leaderboard.records.params import load_params
 
+    seen = images_named(images, classes, skip_broken)
     asked = Asked(
         ModelText(track, weights, imports, arg, img_size, mean, std).read(),
-        track_named(images),
-        "image_folder",
-        data_of(images, classes, skip_broken),
+        named_in_results(seen.called),
+        seen.dataset,
+        seen.data,
         {method_named: [setting_of(method_named, setting or [])]},
         calibration,
         epochs,

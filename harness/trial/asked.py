@@ -50,7 +50,7 @@ class AskedModel:
     @property
     def row(self) -> str:
         """Return what it is called in the results."""
-        return _name(self.timm)
+        return named_in_results(self.timm)
 
     @property
     def all_imports(self) -> list[str]:
@@ -86,12 +86,8 @@ class Asked:
     workers: int
 
 
-def track_named(images: str) -> str:
-    """Return what a folder of images is called in the results."""
-    return _name(Path(images).resolve().name)
-
-
-def _name(text: str) -> str:
+def named_in_results(text: str) -> str:
+    """Return a name that results may have."""
     found = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
     return found if found[:1].isalpha() else f"x_{found}"
 

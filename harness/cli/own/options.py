@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +12,14 @@ import typer
 from leaderboard.records.errors import UserError
 
 if TYPE_CHECKING:
+    from harness.data.timm_dataset import Named
     from harness.trial.asked import AskedModel
 
 Images = Annotated[
     str,
     typer.Option(
-        help="a folder of photographs, one folder a class or train/ and val/; without class "
-        "folders, they are compared with dense"
+        help="a folder of photographs, one folder a class or train/ and val/ (without class "
+        "folders, they are compared with dense); or what timm reads, e.g. hfds/owner/name"
     ),
 ]
 Into = Annotated[Path, typer.Option(help="the folder for all that is made")]
@@ -93,13 +94,17 @@ class ModelText:
         return AskedModel(self.name, weights, tuple(imports), made)
 
 
-def data_of(images: str, classes: Path | None, skip_broken: bool) -> dict[str, Any]:
-    """Return what a folder of images is told to be."""
-    data: dict[str, Any] = {"folder": str(Path(images).expanduser().resolve())}
-    data["skip_broken"] = skip_broken
+def images_named(images: str, classes: Path | None, skip_broken: bool) -> Named:
+    """Return the dataset that a command calls `images`, with what it is told; raise
+    UserError where that is not written as it must be.
+    """
+    from harness.data.timm_dataset import named
+
+    found = named(images)
+    more: dict[str, Any] = {"skip_broken": skip_broken}
     if classes is not None:
-        data["classes"] = str(classes.expanduser().resolve())
-    return data
+        more["classes"] = str(classes.expanduser().resolve())
+    return replace(found, data={**found.data, **more})
 
 
 def _pairs(texts: Iterable[str]) -> dict[str, Any]:

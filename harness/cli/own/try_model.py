@@ -28,7 +28,7 @@ from harness.cli.own.options import (
     SkipBroken,
     Std,
     Weights,
-    data_of,
+    images_named,
 )
 from harness.run.server.pool import start_server
 from leaderboard.records.errors import UserError
@@ -98,15 +98,16 @@ def try_command(
     start_server()
     from harness.cli.own.trial import begun
     from harness.run.methods_named import methods_of
-    from harness.trial.asked import Asked, track_named
+    from harness.trial.asked import Asked, named_in_results
     from leaderboard.records.params import load_params
 
     defaults = load_params(params)
+    seen = images_named(images, classes, skip_broken)
     asked = Asked(
         ModelText(model, weights, imports, arg, img_size, mean, std).read(),
-        track_named(images),
-        "image_folder",
-        data_of(images, classes, skip_broken),
+        named_in_results(seen.called),
+        seen.dataset,
+        seen.data,
         methods_of(method or [], every, budget, defaults),  # type: ignore[arg-type]
         calibration,
         epochs,

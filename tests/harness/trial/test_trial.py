@@ -154,6 +154,17 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(own):
     assert not (own / "dry").exists()
 
 
+@pytest.mark.slow
+def test_images_may_be_what_timm_reads_by_a_name(own, tmp_path):
+    asks = [
+        part if part != own / "photographs" else "torch/image_folder:root=photographs"
+        for part in asked(own, "--into", tmp_path / "out", "--dry-run")
+    ]
+    done = command(*asks, cwd=own)
+    assert done.returncode == 0, done.stderr
+    assert "8 points, 8 calibration and 27 test images" in done.stdout
+
+
 BAD = [
     (("--images", "nowhere"), "no folder of images"),
     (("--weights", "nowhere.pt"), "nowhere.pt"),
@@ -174,6 +185,7 @@ BAD = [
     (("--mean", "a,b,c", "--std", "1,1,1"), "--mean is written as numbers"),
     (("--mean", "0.5", "--std", "1"), "normalise names 1 means"),
     (("--import", "gone.py"), "there is no such file"),
+    (("--images", "hfds/some/where"), "needs the package datasets: pip install datasets"),
 ]
 
 
