@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from harness.run import fingerprint
 from harness.run.paths import Paths
 from harness.run.points import expand
+from harness.run.selection import at_hand
 from leaderboard.records.errors import UserError, one_line
 from leaderboard.records.params import Params
 from leaderboard.records.results import read_predictions, read_record
@@ -146,7 +147,7 @@ def _check_dense(params: Params, track: str, record: TrackInfo) -> list[str]:
         ]
     stale = [
         model
-        for model in params.track(track).models
+        for model in at_hand(params, track, record).track(track).models
         if not _dense_stands(params, track, model, record)
     ]
     return [

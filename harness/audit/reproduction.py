@@ -108,6 +108,7 @@ def _said(
     found = list(_points(before, after))
     count = Counter(agreement.verdict for agreement, _ in found)
     sums = ", ".join(f"{count[verdict]} {verdict}" for verdict in get_args(Verdict))
+    other = sorted(set(before.info.models) ^ set(after.info.models))
     own = torch.backends.cpu.get_cpu_capability()
     kept = [agreement for agreement, same in found if same and agreement.verdict != "identical"]
     if made_with and own not in made_with:
@@ -120,6 +121,8 @@ def _said(
             f"{len(kept)} of them under the fingerprint of before, although this machine computes "
             f"with {own} as the one that made them"
         )
+    elif other and len(found) == count["identical"]:
+        why = f"beside them models that one side alone has: {', '.join(other)}"
     else:
         why = "code, params or data have changed: their fingerprints differ"
     return Reproduction(

@@ -70,6 +70,12 @@ def rerun(params: Params, records: Path, track: str, sample: Sample) -> Verifica
                 f"the records rest on data {found.info.content_hash[:16]}…, this machine has "
                 f"{fresh.content_hash[:16]}…: nothing to compare"
             )
+        for model in models:
+            if model not in fresh.models:
+                raise UserError(
+                    f"weights of '{model}' cannot be had here, so that its points cannot be run "
+                    "again: choose others with --model"
+                )
         dense = {
             model: fresh.models[model].weights_sha256 == found.info.models[model].weights_sha256
             for model in models

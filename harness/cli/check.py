@@ -19,6 +19,7 @@ from harness.cli.options import (
     Track,
     ends,
     opened,
+    tell_passed_over,
 )
 
 app = typer.Typer(**OPTIONS)
@@ -88,13 +89,15 @@ def check_results(params: ParamsFile = Path("params.yaml")) -> None:
     loaded, paths = opened(params)
     for note in from_elsewhere(loaded, paths):
         typer.echo(note)
+    for track in loaded.tracks:
+        tell_passed_over(loaded, paths.records(track) / "track.json", track)
     again = list(reproductions(loaded, paths))
-    for track in again:
-        typer.echo(track.line, err=track.contradicted)
+    for found in again:
+        typer.echo(found.line, err=found.contradicted)
     findings = run(loaded, paths)
     for finding in findings:
         typer.echo(f"error: {finding}", err=True)
-    if findings or any(track.contradicted for track in again):
+    if findings or any(found.contradicted for found in again):
         raise typer.Exit(1)
     typer.echo(f"results of version {loaded.version} belong to this code and params")
 

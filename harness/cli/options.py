@@ -135,6 +135,23 @@ def tell_refused(methods: Iterable[str]) -> None:
         typer.echo(line, err=True)
 
 
+def tell_passed_over(params: Params, file: Path, track: str) -> None:
+    """Say on stderr which models the track passes over, by its record `file`; one that
+    is missing or damaged is the command's to say.
+    """
+    from leaderboard.records.errors import UserError
+    from leaderboard.records.passed_over import lines
+    from leaderboard.records.results import read_record
+    from leaderboard.records.schema import TrackInfo
+
+    try:
+        info = read_record(file, TrackInfo)
+    except UserError:
+        return
+    for line in lines(params, track, info):
+        typer.echo(line, err=True)
+
+
 def chosen(
     results: Path, version: str | None, params: Path, track: str | None, hardware: str | None
 ) -> tuple[Choice, str]:

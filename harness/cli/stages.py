@@ -22,6 +22,7 @@ from harness.cli.options import (
     ends,
     opened,
     print_json,
+    tell_passed_over,
     tell_refused,
     told,
 )
@@ -61,6 +62,7 @@ def train(track: Track, quiet: Quiet = False, params: ParamsFile = Path("params.
                 f"{track} {name}: {model.parameters:,} parameters, test accuracy "
                 f"{100 * model.test_accuracy:.2f} %"
             )
+    tell_passed_over(loaded, paths.records(track) / "track.json", track)
 
 
 @app.command(
@@ -156,6 +158,7 @@ def _compress_track(
     for name in methods:
         loaded.method(name)
     tell_refused(methods or loaded.plans)
+    tell_passed_over(loaded, paths.records(track) / "track.json", track)
     with alone(paths, track):
         done = run(loaded, paths, track, methods)
     if as_json:
@@ -178,6 +181,7 @@ def measure(
 
     loaded, paths = opened(params)
     loaded.track(track)  # before a folder is made for it
+    tell_passed_over(loaded, paths.records(track) / "track.json", track)
     done = run(loaded, paths, track, hardware)
     for name, reason in done.failed.items():
         typer.echo(f"not measured: {name}: {reason}", err=True)

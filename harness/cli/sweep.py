@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.lock import alone
-from harness.cli.options import OPTIONS, ParamsFile, Quiet, ends, opened, tell_refused, told
+from harness.cli.options import (
+    OPTIONS,
+    ParamsFile,
+    Quiet,
+    ends,
+    opened,
+    tell_passed_over,
+    tell_refused,
+    told,
+)
 from harness.run.server.pool import start_server
 from leaderboard.records.errors import UserError
 
@@ -96,6 +105,8 @@ def sweep(
     if address is None:
         start_server()
     tell_refused(methods or loaded.plans)
+    for name in tracks:
+        tell_passed_over(loaded, paths.records(name) / "track.json", name)
     with ExitStack() as held:
         for name in tracks:
             held.enter_context(alone(paths, name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,11 @@ from harness.cli.options import (
     chosen,
     ends,
     print_json,
+    tell_passed_over,
 )
+
+if TYPE_CHECKING:
+    from leaderboard.records.params import Params
 
 app = typer.Typer(**OPTIONS)
 
@@ -54,6 +58,7 @@ def write_tables(
     # here, because scipy takes a second to import and --help needs none of it
     from leaderboard.recommend.best import update_best
     from leaderboard.records.outline import read_outline
+    from leaderboard.records.params import load_params
     from leaderboard.tables.build import build
 
     digested, readme = results.parent / DIGESTED, results.parent / README
@@ -64,8 +69,19 @@ def write_tables(
         results, outline.chosen_version(version), tracks or [], page if digest else None, outline
     ):
         typer.echo(written.as_posix())
+    if params.exists():
+        _tell(load_params(params), results / outline.chosen_version(version), tracks)
     if digest and readme.exists():
         update_best(readme, chosen(results, version, params, None, None)[0])
+
+
+def _tell(params: Params, folder: Path, tracks: list[str] | None) -> None:
+    """Say which models are passed over by the tracks whose tables were made, of results
+    of the version that `params` is of.
+    """
+    for track in (name for name in tracks or params.tracks if name in params.tracks):
+        if folder.name == params.version:
+            tell_passed_over(params, folder / track / "track.json", track)
 
 
 @app.command(epilog=ends("shrinkmark show --track digits --hardware cpu"))

@@ -17,6 +17,7 @@ from harness.latency.standing import stands
 from harness.run.compress import compress
 from harness.run.paths import Paths
 from harness.run.train import train_track
+from leaderboard.records import passed_over
 from leaderboard.records.errors import Interrupted
 from leaderboard.records.method_settings import MethodPlan
 from leaderboard.records.params import HardwareParams, ModelParams, Params, TrackParams
@@ -34,8 +35,10 @@ def run_track(params: Params, paths: Paths, track: str) -> Generator[str, None, 
     it ends; return how many points failed.
     """
     runtimes.check(params.profiles)
-    for name, model in train_track(params, paths, track).models.items():
+    trained = train_track(params, paths, track)
+    for name, model in trained.models.items():
         yield f"{track} {name}: {model.dense}, test accuracy {100 * model.test_accuracy:.2f} %"
+    yield from passed_over.lines(params, track, trained)
     compressed = compress(params, paths, track)
     yield f"{track}, all methods: {compressed}"
     for method in params.plans:

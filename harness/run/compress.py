@@ -23,6 +23,7 @@ from harness.run.paths import Paths
 from harness.run.point_folder import Made, clear, made_of, place, standing, temporary
 from harness.run.points import Point, expand
 from harness.run.progress import progress
+from harness.run.selection import at_hand
 from harness.run.server.pool import run_all, workers
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
@@ -113,6 +114,7 @@ def swept(
     about = {track: track_record(params, paths, track) for track in tracks}
     for track in tracks:
         import_models(params.track(track).imports)
+        params = at_hand(params, track, about[track])
     works = {
         (track, method): _work(params, paths, track, method, about[track])
         for track in tracks

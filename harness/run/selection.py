@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from leaderboard.records.errors import unknown
-from leaderboard.records.method_settings import TrackPlan
-from leaderboard.records.params import Params
-from leaderboard.records.schema import DENSE
+from leaderboard.records.params import Params, TrackParams
+from leaderboard.records.passed_over import passed_over
+from leaderboard.records.schema import DENSE, TrackInfo
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ def selected(params: Params, track: str, chosen: Selection) -> Params:
             raise unknown(f"model of {track}", name, about.models)
     wanted = {DENSE, *chosen.methods} if chosen.methods else set(params.plans)
     plans = {name: params.method(name) for name in wanted}
-    models = {
-        name: model
-        for name, model in about.models.items()
-        if name in (chosen.models or about.models)
-    }
-    runs = {name: _on(models, run) for name, run in about.methods.items() if name in plans}
-    part = about.model_copy(
-        update={"models": models, "seeds": about.seeds[: chosen.seeds], "methods": runs}
+    part = _with_models(about, chosen.models or about.models)
+    part = part.model_copy(
+        update={
+            "seeds": about.seeds[: chosen.seeds],
+            # who names a model wants methods to run on it
+            "methods_on": None if chosen.models else about.methods_on,
+            "methods": {name: run for name, run in part.methods.items() if name in plans},
+        }
     )
     methods, chains = (
         {name: plan for name, plan in kind.items() if name in plans}
@@ -50,9 +50,31 @@ def selected(params: Params, track: str, chosen: Selection) -> Params:
     )
 
 
-def _on(models: Collection[str], run: TrackPlan) -> TrackPlan:
-    return (
-        run
-        if run.models is None
-        else run.model_copy(update={"models": [name for name in run.models if name in models]})
+def at_hand(params: Params, track: str, info: TrackInfo) -> Params:
+    """Return the experiment without the models that `track` passes over."""
+    return without(params, track, passed_over(params, track, info))
+
+
+def without(params: Params, track: str, models: Collection[str]) -> Params:
+    """Return the experiment in which `track` lacks these models."""
+    about = params.track(track)
+    part = _with_models(about, [name for name in about.models if name not in models])
+    return params.model_copy(update={"tracks": params.tracks | {track: part}})
+
+
+def _with_models(about: TrackParams, names: Collection[str]) -> TrackParams:
+    """Return the track with so many of its models; a method runs on those of its own
+    that are left.
+    """
+
+    def left(models: list[str] | None) -> list[str] | None:
+        return None if models is None else [name for name in models if name in names]
+
+    runs = {
+        name: run.model_copy(update={"models": left(run.models)})
+        for name, run in about.methods.items()
+    }
+    models = {name: model for name, model in about.models.items() if name in names}
+    return about.model_copy(
+        update={"models": models, "methods": runs, "methods_on": left(about.methods_on)}
     )

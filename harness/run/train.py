@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from harness.data import splits
 from harness.models.build import build
 from harness.models.classifier import classes_of
 from harness.models.imported import import_models, importing
+from harness.models.reach import out_of_reach
 from harness.models.weights import source_sha256
 from harness.point.dense import DenseJob, make_dense
 from harness.point.device import require
@@ -22,6 +24,7 @@ from harness.run.fingerprint import dense_fingerprint
 from harness.run.paths import Paths
 from harness.run.prepare import prepare
 from harness.run.progress import progress
+from harness.run.selection import without
 from harness.run.server.pool import run_all, workers
 from leaderboard.records import files
 from leaderboard.records.errors import UserError
@@ -33,14 +36,24 @@ from leaderboard.records.schema import TrackInfo, Trained, TrainedIn
 def train_track(params: Params, paths: Paths, track: str) -> TrackInfo:
     """Write the track's data, train the dense models whose fingerprint does not stand,
     and return the track's record.
+
+    A model whose weights would have to be fetched and cannot be is not in it; raise
+    UserError if that is true of all.
     """
     about = params.track(track)
     require(about.device)
     import_models(about.imports)
-    data = prepare(about, paths.data(track))
+    new = [name for name in about.models if not _dense(paths, track, name).is_file()]
+    params = _within_reach(params, track, new)  # before images are made for the others
+    data = prepare(params.track(track), paths.data(track))
     content_hash = data.content_hash
-    found = {model: _standing(params, paths, track, model, content_hash) for model in about.models}
+    found = {
+        model: _standing(params, paths, track, model, content_hash)
+        for model in params.track(track).models
+    }
     records = {model: trained for model, trained in found.items() if trained is not None}
+    params = _within_reach(params, track, [model for model in found if model not in records])
+    about = params.track(track)
     wanted = [model for model in about.models if model not in records]
     records |= _run(params, paths, track, wanted, content_hash)
     record = TrackInfo(
@@ -63,6 +76,26 @@ def train_track(params: Params, paths: Paths, track: str) -> TrackInfo:
     return record
 
 
+def _dense(paths: Paths, track: str, model: str) -> Path:
+    return paths.dense(track) / f"{model}.safetensors"
+
+
+def _within_reach(params: Params, track: str, models: Sequence[str]) -> Params:
+    """Return the experiment without those of `models` whose weights cannot be had;
+    raise UserError if the track has no other.
+    """
+    about = params.track(track)
+    reasons = out_of_reach({model: about.models[model] for model in models})
+    if reasons and len(reasons) == len(about.models):
+        model, reason = next(iter(reasons.items()))
+        raise UserError(
+            f"dense model '{model}' of track '{track}' could not be made: weights "
+            f"{about.models[model].weights} cannot be had ({reason}): mend the name or the "
+            "connection, or name a file by `weights`"
+        )
+    return without(params, track, reasons)
+
+
 def _epochs(about: TrackParams, model: str) -> dict[str, float]:
     """Return the budgets of what is made from a model, which do not decide the model
     itself.
@@ -81,7 +114,7 @@ def _standing(
     """
     try:
         record = read_record(paths.records(track) / "track.json", TrackInfo).models[model]
-        weights = (paths.dense(track) / f"{model}.safetensors").read_bytes()
+        weights = _dense(paths, track, model).read_bytes()
     except (UserError, KeyError, OSError):
         return None
     source = source_sha256(params.track(track).models[model]) or record.source_sha256
@@ -109,7 +142,7 @@ def _run(
             model,
             about.seeds[0],
             splits.folder_of(paths.data(track), about, model),
-            paths.dense(track) / f"{model}.safetensors",
+            _dense(paths, track, model),
         )
         for model in wanted
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,6 +13,7 @@ from leaderboard.records.hardware_profiles import HardwareParams
 from leaderboard.records.method_settings import MethodPlan, Plan, TrackPlan
 from leaderboard.records.params_base import JOIN, Name, Strict
 from leaderboard.records.recipes import AugmentParams, ScheduleParams, TransformParams
+from leaderboard.records.schema import DENSE
 from leaderboard.records.yaml_loader import read_yaml, validated
 
 # what `weights` of a model says unless it names a file
@@ -41,6 +43,11 @@ class ModelParams(TransformParams):
     def trained(self) -> bool:
         """Say whether the track's recipe trains dense."""
         return self.weights == RECIPE
+
+    @property
+    def fetched(self) -> bool:
+        """Say whether the weights come from a network where they are not here yet."""
+        return self.weights == TIMM or self.weights.startswith(HUB)
 
     @model_validator(mode="before")
     @classmethod
@@ -75,6 +82,8 @@ class TrackParams(TransformParams):
     models: dict[Name, ModelParams]
     # files (my_models.py) and functions (package.module:function) that tell timm of models
     imports: list[str] = Field(default_factory=list)
+    # the models of a method that names none: by default all, as dense always runs
+    methods_on: list[Name] | None = None
     # what it runs otherwise than params.yaml says, methods and chains
     methods: dict[Name, TrackPlan] = Field(default_factory=dict)
 
@@ -154,13 +163,8 @@ class Params(Strict):
             for method, plan in track.methods.items():
                 if method not in self.plans:
                     raise ValueError(str(unknown(f"method of track {name}", method, self.plans)))
-                strange = next(
-                    (model for model in plan.models or [] if model not in track.models), None
-                )
-                if strange is not None:
-                    raise ValueError(
-                        str(unknown(f"model of method {method} on {name}", strange, track.models))
-                    )
+                _known(f"model of method {method} on {name}", plan.models or [], track.models)
+            _known(f"model of methods_on of track {name}", track.methods_on or [], track.models)
         return self
 
     def track(self, name: str) -> TrackParams:
@@ -181,7 +185,11 @@ class Params(Strict):
         """Return what `track` runs of a method or chain; raise UserError with the
         nearest name.
         """
-        return self.method(method).on(self.track(track).methods.get(method, TrackPlan()))
+        about = self.track(track)
+        plan = self.method(method).on(about.methods.get(method, TrackPlan()))
+        if plan.models is None and method != DENSE:
+            plan = plan.model_copy(update={"models": about.methods_on})
+        return plan
 
     def track_of(self, track: str, method: str) -> TrackParams:
         """Return the track as the points of `method` run on it."""
@@ -192,6 +200,12 @@ class Params(Strict):
         if name not in self.profiles:
             raise unknown("hardware", name, self.profiles)
         return self.profiles[name]
+
+
+def _known(kind: str, names: Sequence[str], models: Collection[str]) -> None:
+    for name in names:
+        if name not in models:
+            raise ValueError(str(unknown(kind, name, models)))
 
 
 def load_params(path: Path) -> Params:
