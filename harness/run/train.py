@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from harness.data import splits
+from harness.data import dataset, splits
 from harness.models.build import build
 from harness.models.classifier import classes_of
 from harness.models.imported import import_models, importing
@@ -87,6 +87,7 @@ def _within_reach(params: Params, track: str, models: Sequence[str]) -> Params:
     about = params.track(track)
     reasons = out_of_reach({model: about.models[model] for model in models})
     if reasons and len(reasons) == len(about.models):
+        dataset(about.dataset, about.data).load()  # says first whether images are missing too
         model, reason = next(iter(reasons.items()))
         raise UserError(
             f"dense model '{model}' of track '{track}' could not be made: weights "

@@ -137,6 +137,12 @@ VALUES = [  # keys joined by /, the value put there, what the line names
         "unknown model of method rtn on digits 'mixr': did you mean 'mixer'?",
     ),
     (
+        f"{TRACK}/methods_on",
+        ["mixr"],
+        "unknown model of methods_on of track digits 'mixr': did you mean 'mixer'?",
+    ),
+    (f"{TRACK}/methods_on", "mixer", "tracks.digits.methods_on: Input should be a valid list"),
+    (
         f"{TRACK}/methods",
         {"rtn": {"scratch_epochs": -1}},
         "tracks.digits.methods.rtn.scratch_epochs: Input should be greater than 0",

@@ -98,6 +98,15 @@ def test_another_result_under_another_fingerprint_is_other_code(committed):
     )
 
 
+def test_a_model_that_one_side_alone_has_is_named_and_is_no_difference(committed):
+    committed.write_track(models=("resnet", "vit", "fetched"))
+    git(committed.root.parent, "commit", "--quiet", "--all", "--message", "with a network")
+    committed.write_track()
+    (track,) = said(committed)
+    assert not track.contradicted and "0 different" in track.line
+    assert track.line.endswith("(beside them models that one side alone has: fetched)")
+
+
 def test_another_instruction_set_is_named_and_compared_within_tolerance(committed):
     made_with(committed, "ANOTHER")
     git(committed.root.parent, "commit", "--quiet", "--all", "--message", "made elsewhere")

@@ -125,6 +125,16 @@ def recorded(tmp_path_factory):
     return params, paths
 
 
+@pytest.mark.slow
+def test_points_of_a_model_whose_weights_cannot_be_had_again_are_one_line(recorded, monkeypatch):
+    params, paths = recorded
+    record = read_records(paths.records("digits"), params.version, "digits").info
+    passed_over = record.model_copy(update={"models": {}})
+    monkeypatch.setattr("harness.audit.rerun.train_track", lambda *_: passed_over)
+    with pytest.raises(UserError, match="weights of 'mobilenet' cannot be had here"):
+        rerun(params, paths.records("digits"), "digits", Sample(Selection(), 1, 0))
+
+
 def tamper(paths, method):
     """Claim a method that gets everything right, predictions and all."""
     labels = files.read_json(paths.records("digits") / "track.json")["test_labels"]

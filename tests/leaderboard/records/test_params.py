@@ -7,8 +7,10 @@ import shutil
 import pytest
 import yaml
 
+from harness.data.transform import transform_of
 from harness.run import registry
 from harness.run.points import expand
+from harness.run.selection import Selection, selected, without
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import load_params
 from tests.conftest import ROOT
@@ -192,6 +194,35 @@ def test_a_method_may_be_left_out_of_one_track(tmp_path):
         write(tmp_path, changed("tracks", "digits", "methods", {"slim": {"models": []}}))
     )
     assert expand(params, "digits", "slim") == [] and expand(params, "cifar10_full", "slim")
+
+
+def test_a_track_may_say_once_which_models_methods_run_on_that_name_none(tmp_path):
+    content = changed("tracks", "digits", "methods_on", ["mixer", "vit"])
+    params = load_params(write(tmp_path, content))
+
+    def models(params, method):
+        return list(dict.fromkeys(point.model for point in expand(params, "digits", method)))
+
+    assert models(params, "dense") == list(params.track("digits").models)
+    assert models(params, "wanda") == models(params, "taylor__rtn") == ["vit", "mixer"][:0] + list(
+        m for m in params.track("digits").models if m in ("vit", "mixer")
+    )
+    assert models(params, "rigl") == ["resnet"], "a method that names models runs on those"
+    asked = selected(params, "digits", Selection(models=("mobilenet", "vit")))
+    assert models(asked, "wanda") == ["mobilenet", "vit"], "and so does who names a model"
+    assert models(without(params, "digits", ["vit"]), "wanda") == ["mixer"]
+
+
+def test_imagenet_full_differs_from_imagenet_small_in_numbers_and_has_a_title_of_its_own(params):
+    small, full = params.track("imagenet_small"), params.track("imagenet_full")
+    assert list(small.models) == list(full.models)
+    for name, model in small.models.items():
+        own = {"scratch": None, "fine_tune": None}
+        assert full.models[name].model_copy(update=own) == model
+        assert transform_of(full, name) == transform_of(small, name)
+        assert full.fine_tune_of(name).epochs > 0 == small.fine_tune_of(name).epochs
+    assert "title" in small.data and "title" not in full.data
+    assert {point.model for point in expand(params, "imagenet_full", "gptq")} == set(full.models)
 
 
 def test_a_method_may_train_from_scratch_for_other_epochs_on_one_track(tmp_path):
