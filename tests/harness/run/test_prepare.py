@@ -174,21 +174,22 @@ def test_a_split_is_mapped_and_not_held_in_memory(tmp_path):
 @pytest.mark.skipif(
     not os.environ.get(WHERE), reason=f"{WHERE} is not set: no photographs and no weights"
 )
-def test_predictions_on_real_photographs_are_those_of_timm_s_own_loop(track, tmp_path):
-    name = "tf_efficientnet_lite0.in1k"
-    file = f"{os.environ[WHERE]}/weights/{name}.safetensors"
-    update = {
-        "dataset": "image_folder", "models": {"lite0": ModelParams(timm=name)}, "calibration": 4, "first": 256,
-        "data": {"folder": "imagenet", "classes": "classes.txt", "validation": "nips17"},
-        "image_size": None, "interpolation": None, "crop": None, "normalise": None,
-    }  # fmt: skip
-    own = track.model_copy(update=update)
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "deit_tiny", "mobilenetv2"])
+def test_predictions_on_real_photographs_are_those_of_timm_s_own_loop(params, name, tmp_path):
+    whole = params.track("imagenet_small")
+    about = whole.models[name]
+    own = whole.model_copy(update={"models": {name: about}, "calibration": 4, "first": 256})
     prepare(own, tmp_path)
-    test = splits.TestSplit.read(splits.folder_of(tmp_path, own, "lite0"))
-    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": file}).eval()
+    test = splits.TestSplit.read(splits.folder_of(tmp_path, own, name))
+    file = {"file": f"{os.environ[WHERE]}/{about.weights}"}
+    model = timm.create_model(
+        about.timm, pretrained=True, pretrained_cfg_overlay=file, **about.args
+    ).eval()
     found = dataset("image_folder", own.data).found()
     paths = [str(found.files.paths[index]) for index in found.test[:256]]
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    said = about.model_dump(include={"interpolation"}, exclude_none=True)
+    said |= about.normalise.model_dump() if about.normalise else {}
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(said, model=model))
     with torch.inference_mode():
         ours = torch.cat([model(batch).argmax(1) for batch in test.batches(64, CPU)])
         theirs = [
@@ -196,4 +197,4 @@ def test_predictions_on_real_photographs_are_those_of_timm_s_own_loop(track, tmp
         ]
     assert ours.tolist() == theirs
     assert 0.7 < float((ours == test.labels).double().mean()) < 0.95
-    assert (splits.folder_of(tmp_path, own, "lite0") / MADE).is_file()
+    assert (splits.folder_of(tmp_path, own, name) / MADE).is_file()
