@@ -168,6 +168,7 @@ def test_images_may_be_what_timm_reads_by_a_name(own, tmp_path):
 BAD = [
     (("--images", "nowhere"), "no folder of images"),
     (("--weights", "nowhere.pt"), "nowhere.pt"),
+    (("--weights", "hf-hub:nobody/nothing-at-all"), "cannot be had ("),
     (("--method", "rnt"), "did you mean 'rtn'"),
     (("--method", "rtn:bits"), "a setting is written field=value"),
     (("--method", "rtn:bits=40"), "impossible"),
