@@ -48,8 +48,8 @@ Seed = Annotated[
 def check_params(params: ParamsFile = Path("params.yaml")) -> None:
     """Say whether params.yaml is well formed.
 
-    Down to every setting of every method, and whether methods of other packages keep
-    the rules.
+    Down to every setting of every method and the tracks shown first, and whether
+    methods of other packages keep the rules.
     """
     from harness.latency import runtimes
     from harness.run import registry
@@ -57,6 +57,9 @@ def check_params(params: ParamsFile = Path("params.yaml")) -> None:
 
     loaded, _ = opened(params)
     runtimes.check(loaded.profiles)
+    if (params.parent / "tracks").is_dir():  # the package's own params.yaml comes without
+        for name in loaded.shown_first:
+            loaded.track(name)
     points = sum(
         len(expand(loaded, track, method)) for track in loaded.tracks for method in loaded.plans
     )

@@ -66,7 +66,10 @@ Hardware = Annotated[
 Results = Annotated[Path, typer.Option(help="the folder of results")]
 ShownTrack = Annotated[
     str | None,
-    typer.Option("--track", help="a track with results; by default the first of params.yaml"),
+    typer.Option(
+        "--track",
+        help="a track with results; by default the first shown (shown_first in params.yaml)",
+    ),
 ]
 Track = Annotated[str, typer.Argument(help="a track of params.yaml, e.g. digits")]
 Version = Annotated[

@@ -44,7 +44,7 @@ def read_outline(path: Path) -> Outline:
         return Outline()
     params = load_params(path)
     outline = Outline(
-        params.version, tuple(params.tracks), tuple(params.plans), tuple(params.profiles)
+        params.version, tuple(params.shown), tuple(params.plans), tuple(params.profiles)
     )
     if not params.hardware:
         return outline

@@ -119,9 +119,15 @@ class RunParams(Strict):
 
 
 class Params(Strict):
-    """The whole experiment."""
+    """The whole experiment.
+
+    shown_first: the tracks whose results are shown before those of the others. One that
+    there is not is passed over, since a bundle carries one track alone; `shrinkmark
+    check params` refuses it.
+    """
 
     version: Version
+    shown_first: list[Name] = Field(default_factory=list)
     run: RunParams
     tracks: dict[Name, TrackParams]
     methods: dict[Name, MethodPlan]
@@ -131,6 +137,12 @@ class Params(Strict):
     trial: dict[Name, MethodPlan] = Field(default_factory=dict)
     hardware: dict[Name, HardwareParams] = Field(default_factory=dict)
     hardware_on_request: dict[Name, HardwareParams] = Field(default_factory=dict)
+
+    @property
+    def shown(self) -> list[str]:
+        """Return all tracks in the order in which their results are shown."""
+        first = [name for name in self.shown_first if name in self.tracks]
+        return list(dict.fromkeys([*first, *self.tracks]))
 
     @property
     def profiles(self) -> dict[str, HardwareParams]:

@@ -26,9 +26,9 @@ class Results:
         self.params = root / "params.yaml"
         self.write_params("digits")
 
-    def write_params(self, *tracks):
+    def write_params(self, *tracks, first=()):
         """Write the committed params cut down to three methods and one hardware, with
-        `tracks` that are all as digits.
+        `tracks` that are all as digits, those of `first` to be shown first.
         """
         methods = {
             name: {"settings": COMMITTED["methods"][name]["settings"]}
@@ -43,6 +43,7 @@ class Results:
             "version": "v1",
             "run": COMMITTED["run"],
             "tracks": dict.fromkeys(tracks, digits),
+            "shown_first": list(first),
         }
         self.params.write_text(
             yaml.safe_dump(content | {"methods": methods, "hardware": hardware}, sort_keys=False)

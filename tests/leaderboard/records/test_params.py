@@ -6,12 +6,15 @@ import shutil
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from harness.cli.command import app
 from harness.data.transform import transform_of
 from harness.run import registry
 from harness.run.points import expand
 from harness.run.selection import Selection, selected, without
 from leaderboard.records.errors import UserError
+from leaderboard.records.outline import read_outline
 from leaderboard.records.params import load_params
 from tests.conftest import ROOT
 
@@ -253,6 +256,22 @@ def test_a_track_in_a_file_has_what_it_does_not_say_from_its_base(tmp_path):
     assert brief == full.model_copy(update={"seconds": 7.0}) and params.track(
         "of_digits"
     ) == params.track("digits")
+
+
+def test_tracks_are_shown_in_the_order_asked_for_and_the_others_as_they_stand(tmp_path):
+    own = {"later": {"base": "digits"}, "brief": {"base": "digits"}}
+    content = {**GOOD, "shown_first": ["later", "gone", "later"]}
+    params = load_params(write(tmp_path, content, **own))
+    assert params.shown == ["later", *[name for name in params.tracks if name != "later"]]
+    assert tuple(params.shown) == read_outline(tmp_path / "params.yaml").tracks
+
+
+def test_a_track_to_be_shown_first_that_there_is_not_is_refused(tmp_path):
+    own = {"brief": {"base": "digits"}}
+    file = write(tmp_path, {**GOOD, "shown_first": ["brie"]}, **own)
+    done = CliRunner().invoke(app, ["check", "params", "--params", str(file)])
+    assert done.exit_code == 2
+    assert done.stderr == "error: unknown track 'brie': did you mean 'brief'?\n"
 
 
 BAD_TRACKS = [

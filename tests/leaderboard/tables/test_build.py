@@ -89,6 +89,12 @@ def test_the_digest_has_every_track_built_so_far_in_the_order_of_params_and_unkn
     assert sections(two) == ["cifar10_full", "digits", "another", "zoo"]
 
 
+def test_the_digest_begins_with_the_tracks_shown_first(two):
+    two.write_params("digits", "cifar10_cpu", "cifar10_full", first=["cifar10_full", "digits"])
+    build_tracks(two)
+    assert sections(two) == ["cifar10_full", "digits"]
+
+
 def test_building_one_track_does_not_need_the_records_of_another(two):
     build_tracks(two)
     before = two.readme.read_bytes()
