@@ -68,6 +68,18 @@ class Trained(Frozen):
         """Say whether dense is somebody else's weights and not our training."""
         return self.dense.startswith(FOREIGN)
 
+    @property
+    def trains(self) -> bool:
+        """Say whether a method may train what is made from it."""
+        return bool(self.fine_tune_epochs or self.scratch_epochs)
+
+    @property
+    def budget(self) -> str:
+        """Return the epochs that a method may train what is made from it."""
+        if not self.trains:
+            return "none, nothing is trained: methods that train are skipped"
+        return f"{self.fine_tune_epochs:g} of fine-tuning, {self.scratch_epochs:g} from scratch"
+
 
 class TrackInfo(Stamp):
     """track.json."""

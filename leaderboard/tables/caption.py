@@ -4,10 +4,12 @@ budgets, machines.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import floor, log2
 
 from leaderboard.records.latency import LatencyRun
-from leaderboard.records.schema import TrackInfo
+from leaderboard.records.schema import DENSE, TrackInfo
+from leaderboard.records.statistics import SIGNIFICANT, Estimate
 from leaderboard.tables.github import escape
 from leaderboard.tables.ranking.best import RULE
 from leaderboard.tables.table import Table
@@ -16,6 +18,10 @@ REFERENCE = (
     "Dense was not trained here: it, and with it everything made from it, may have been chosen on "
     "the test set"
 )
+
+# so many images that all change the same way are the first that are significant: p of
+# n of them is 2 / 2^n
+FEWEST = floor(log2(2 / SIGNIFICANT)) + 1
 
 AREA = (
     "per method the area under its front of accuracy against log2 of the ratio (bytes to 16, MACs "
@@ -32,7 +38,7 @@ def caption(table: Table) -> str:
         [
             f"# {escape(info.track)} on {escape(table.hardware)}\n",
             f"{_data(info)}\n",
-            f"{origin(table)}\n",
+            f"{origin(table)} {resolution(info, dense_accuracies(table))}\n",
             f"Hardware {escape(table.hardware)}: {machine_text(table.run)}.\n",
             "- Brackets are 95 % intervals: Wilson for accuracy, paired bootstrap over images and "
             "seeds for Δ, bootstrap over rounds for latency.",
@@ -68,10 +74,6 @@ def origin(table: Table) -> str:
     """
     info = table.info
     dense = _shared({name: model.dense for name, model in info.models.items()})
-    epochs = {
-        name: f"{model.fine_tune_epochs:g} of fine-tuning, {model.scratch_epochs:g} from scratch"
-        for name, model in info.models.items()
-    }
     reference = (
         f" {REFERENCE}." if any(model.from_reference for model in info.models.values()) else ""
     )
@@ -81,11 +83,43 @@ def origin(table: Table) -> str:
         for row in table.rows
         if row.method.scratch_epochs is not None
     }
-    budgets = "; ".join(text for text in (_shared(epochs), _shared(own)) if text)
+    epochs = "; ".join(text for text in (budgets(info), _shared(own)) if text)
     return (
-        f"Dense: {dense}.{reference} Budgets in epochs: {budgets}. Compressed on "
+        f"Dense: {dense}.{reference} Budgets in epochs: {epochs}. Compressed on "
         f"{escape(info.device)}; seeds: {seeds}."
     )
+
+
+def budgets(info: TrackInfo) -> str:
+    """Return the epochs that methods may train what is made from each dense model."""
+    return _shared({name: model.budget for name, model in info.models.items()})
+
+
+def resolution(info: TrackInfo, dense: Sequence[Estimate]) -> str:
+    """Return the smallest differences that the test split can show, and what methods
+    were calibrated on.
+
+    dense: the accuracies of the dense models.
+    """
+    images = info.images.test
+    half = max((accuracy.high - accuracy.low for accuracy in dense), default=None)
+    interval = (
+        "" if half is None else f", the 95 % interval of dense is up to ±{50 * half:.1f} points"
+    )
+    return (
+        f"Resolution: one of {images:,} test images is {100 / images:.2f} points, a difference "
+        f"that rests on fewer than {FEWEST} images is never significant{interval}. Calibrated on "
+        f"{info.images.calibration:,} images."
+    )
+
+
+def dense_accuracies(table: Table) -> list[Estimate]:
+    """Return the accuracies of the dense models that were measured."""
+    return [
+        row.measured.quality.accuracy
+        for row in table.rows
+        if row.method.name == DENSE and row.measured
+    ]
 
 
 def machine_text(run: LatencyRun | None) -> str:

@@ -5,14 +5,14 @@ significant loss.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from leaderboard.records.files import put_between, read_text, write_text
 from leaderboard.records.outline import Outline, in_order
 from leaderboard.records.results import TABLES
 from leaderboard.records.schema import DENSE
-from leaderboard.tables.caption import machine_text, origin
+from leaderboard.tables.caption import dense_accuracies, machine_text, origin, resolution
 from leaderboard.tables.github import escape, github_table
 from leaderboard.tables.precision import accuracy_digits, number
 from leaderboard.tables.ranking.best import lossless
@@ -61,26 +61,53 @@ def digest_text(table: Table) -> str:
     info = table.info
     lines = [
         f"### {escape(info.track)}, version {escape(info.version)}\n",
-        f"{escape(info.title)}. {origin(table)}\n",
+        f"{escape(info.title)}. {origin(table)} {resolution(info, dense_accuracies(table))}\n",
     ]
     lines.append(f"Latency on {escape(table.hardware)}: {machine_text(table.run)}.\n")
     lines.append(
         "Each cell: the best compression ratio (bytes) / MACs ratio / realised speed-up (batch "
         f"{table.batch}) over dense that the method reaches on that model without a significant "
-        f"loss of accuracy on {info.images.test} test images (adjusted p >= 0.05), each possibly "
+        f"loss of accuracy on {info.images.test:,} test images (adjusted p >= 0.05), each possibly "
         "at another setting; `-`: every setting loses significantly, with the mildest loss in "
         "points. `tie`: within the noise of the clock; `masked`: no claim of speed. Dense: its "
         "accuracy.\n"
     )
-    lines.append(github_table(_records(table), ("method", "family", "needs", "realisation")))
+    by_method = {
+        name: [row for row in table.rows if row.method.name == name]
+        for name in dict.fromkeys(row.method.name for row in table.rows)
+    }
+    skipped = {
+        name: rows
+        for name, rows in by_method.items()
+        if all(row.status == "skipped" for row in rows)
+    }
+    shown = {name: rows for name, rows in by_method.items() if name not in skipped}
+    if shown:
+        lines.append(
+            github_table(_records(table, shown), ("method", "family", "needs", "realisation"))
+        )
+    if skipped:
+        lines.append(f"\nSkipped on every model: {_skipped(skipped)}.")
     return "\n".join(lines) + "\n"
 
 
-def _records(table: Table) -> list[dict[str, str]]:
+def _skipped(by_method: Mapping[str, Sequence[Row]]) -> str:
+    """Return the methods that were skipped everywhere, together with those of the same
+    reason.
+    """
+    together: dict[str, list[str]] = {}
+    for name, rows in by_method.items():
+        reason = ", ".join(dict.fromkeys(row.reason for row in rows))
+        together.setdefault(reason, []).append(name)
+    return "; ".join(
+        f"{escape(reason)}: {escape(', '.join(names))}" for reason, names in together.items()
+    )
+
+
+def _records(table: Table, by_method: Mapping[str, Sequence[Row]]) -> list[dict[str, str]]:
     models = list(dict.fromkeys(row.model for row in table.rows))
     records = []
-    for name in dict.fromkeys(row.method.name for row in table.rows):
-        mine = [row for row in table.rows if row.method.name == name]
+    for name, mine in by_method.items():
         method = mine[0].method
         who = {
             "method": f"{name} (from elsewhere)" if any(row.origin for row in mine) else name,

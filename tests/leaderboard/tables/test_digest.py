@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from leaderboard.records.errors import UserError
 from leaderboard.records.files import put_between
 from leaderboard.records.outline import read_outline
+from leaderboard.records.statistics import SIGNIFICANT, sign_flip_p
 from leaderboard.tables.build import build
+from leaderboard.tables.caption import FEWEST
 
 
 @pytest.fixture
@@ -59,9 +62,43 @@ def test_a_section_says_title_dense_budgets_device_and_seeds(built):
     )
     assert (
         "Budgets in epochs: 6 of fine-tuning, 30 from scratch (resnet, vit). Compressed on cpu; "
-        "seeds: 0, 1, 2.\n"
+        "seeds: 0, 1, 2. Resolution: "
     ) in text
     assert text.strip() in built.readme.read_text()
+
+
+def test_a_section_says_what_the_split_can_show_and_what_methods_were_calibrated_on(built):
+    said = (
+        "Resolution: one of 200 test images is 0.50 points, a difference that rests on fewer than "
+        "6 images is never significant, the 95 % interval of dense is up to ±2.1 points. "
+        "Calibrated on 10 images.\n"
+    )
+    assert said in (built.tables() / "digest.md").read_text()
+    assert said in (built.tables() / "cpu.md").read_text()
+
+
+def test_six_images_are_the_fewest_that_can_be_significant():
+    for images in (FEWEST - 1, FEWEST):
+        dense, lower = np.ones((1, 100), bool), np.ones((1, 100), bool)
+        lower[:, :images] = False
+        assert (sign_flip_p(lower, dense) < SIGNIFICANT) == (images == FEWEST)
+
+
+def test_a_method_that_is_skipped_on_every_model_stands_below_with_its_reason(filled, lost_point):
+    filled.write_track(
+        models={name: {"scratch_epochs": 0, "fine_tune_epochs": 0} for name in ("resnet", "vit")}
+    )
+    for name in ("slim", "distill"):
+        lost = [
+            lost_point(f"{name}-{model}", "skipped", "the track trains nothing (scratch)", model)
+            for model in ("resnet", "vit")
+        ]
+        filled.write_method(name, lost, needs="scratch")
+    build(filled.root, "v1", [], filled.readme, read_outline(filled.params))
+    text = filled.readme.read_text()
+    assert "Skipped on every model: the track trains nothing (scratch): " in text
+    assert "| slim" not in text and "| distill" not in text and "| wanda" in text
+    assert "Budgets in epochs: none, nothing is trained: methods that train are skipped" in text
 
 
 def test_tiers_of_one_dataset_differ_in_what_their_sections_say(filled):
