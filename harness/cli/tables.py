@@ -52,14 +52,16 @@ def write_tables(
     """Write the tables of tracks from their results.
 
     The tables, tiers.csv, areas.csv, metrics.json, curves.csv and digest.md of each
-    track, the digest of all tracks built so far, and the best rows in README.md where
-    it has a place for them.
+    track, the digest of all tracks built so far, and, where there is a place for them,
+    the best rows of the track that is shown first in README.md and those of all tracks
+    beside the digest.
     """
     # here, because scipy takes a second to import and --help needs none of it
-    from leaderboard.recommend.best import update_best
+    from leaderboard.recommend.best import first_tables, update_best
     from leaderboard.records.outline import read_outline
     from leaderboard.records.params import load_params
     from leaderboard.tables.build import build
+    from leaderboard.tables.terminal import find_tables
 
     digested, readme = results.parent / DIGESTED, results.parent / README
     if page is None and digested.exists():
@@ -71,8 +73,12 @@ def write_tables(
         typer.echo(written.as_posix())
     if params.exists():
         _tell(load_params(params), results / outline.chosen_version(version), tracks)
-    if digest and readme.exists():
-        update_best(readme, chosen(results, version, params, None, None)[0])
+    if digest:
+        tables = first_tables(find_tables(results, outline.chosen_version(version), outline))
+        if readme.exists():
+            update_best(readme, tables[:1])
+        if page is not None:
+            update_best(page, tables)
 
 
 def _tell(params: Params, folder: Path, tracks: list[str] | None) -> None:

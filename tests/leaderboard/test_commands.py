@@ -93,6 +93,22 @@ def test_show_takes_the_first_track_of_params_that_was_built(built):
     assert run(built, "show").stdout.startswith("cifar10_full on cpu, version v1\n")
 
 
+def test_the_track_shown_first_is_shown_first_everywhere(built):
+    built.write_params("digits", "photos", first=["photos"])
+    built.write_dense_alone("photos")
+    place = "<!-- best:begin -->\n<!-- best:end -->\n"
+    built.readme.write_text(place)
+    page = built.readme.with_name("results.md")
+    page.write_text(f"{place}<!-- digest:begin -->\n<!-- digest:end -->\n")
+    assert run(built, "tables", "photos", "--page", str(page)).exit_code == 0
+    assert run(built, "show").stdout.startswith("photos on cpu, version v1\n")
+    readme = built.readme.read_text()
+    assert "photos: Digits" in readme and "digits: Digits" not in readme
+    text = page.read_text()
+    order = ["photos: Digits", "digits: Digits", "### photos", "### digits"]
+    assert sorted(order, key=text.index) == order
+
+
 def test_curves_are_no_table_to_show(built):
     assert [
         (table.track, table.hardware) for table in find_tables(built.root, "v1", Outline())
