@@ -46,14 +46,6 @@ WHO = (
 )
 REACHED = (
     Column(
-        "delta_points",
-        "Δ points",
-        "Accuracy minus that of dense, with its 95 % interval. *, **, ***: adjusted p below 0.05, "
-        "0.01, 0.001.",
-        2,
-        2,
-    ),
-    Column(
         "compression_ratio",
         "Size ×",
         "Bytes of the dense file / bytes of this file. Above 1 is smaller.",
@@ -160,10 +152,18 @@ def columns(batches: Sequence[int], accuracy_digits: int) -> tuple[Column, ...]:
         1,
         accuracy_digits,
     )
+    delta = Column(
+        "delta_points",
+        "Δ points",
+        "Accuracy minus that of dense, with its 95 % interval. *, **, ***: adjusted p below 0.05, "
+        "0.01, 0.001.",
+        2,
+        accuracy_digits,
+    )
     timed = [
         column for batch in batches for column in _timed(batch, 2 if batch == batches[0] else 3)
     ]
-    return (*WHO, accuracy, *REACHED, *timed, *SPENT)
+    return (*WHO, accuracy, delta, *REACHED, *timed, *SPENT)
 
 
 def _timed(batch: int, level: int) -> tuple[Column, ...]:

@@ -15,6 +15,7 @@ from leaderboard.site.data import PageTable, asked_table, page_table
 from leaderboard.site.docstrings import Docstring, arxiv
 from leaderboard.site.names import method_page
 from leaderboard.site.tracks import SiteTrack
+from leaderboard.tables.caption import REFERENCE
 from leaderboard.tables.ranking.losses import (
     RULE,
     ControlLoss,
@@ -50,10 +51,13 @@ class Site:
 
 @dataclass(frozen=True)
 class MethodOnTrack:
-    """A method's rows on one track, and where they lose."""
+    """A method's rows on one track, and where they lose; `unmeasured` says of each row
+    why it has no numbers, where no row has any.
+    """
 
     track: SiteTrack
     table: PageTable
+    unmeasured: tuple[Row, ...]
     mild: tuple[MildLoss, ...]
     controls: tuple[ControlLoss, ...]
 
@@ -77,8 +81,10 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["reference"] = REFERENCE
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.filters |= {
+        "breakable": breakable,
         "code": code,
         "arxiv": arxiv,
         "method_page": method_page,
@@ -94,6 +100,11 @@ def code(text: str) -> Markup:
         Markup("<code>{}</code>").format(part) if index % 2 else part
         for index, part in enumerate(parts)
     )
+
+
+def breakable(name: str) -> Markup:
+    """Return a name that a narrow column may break behind its underscores."""
+    return Markup("_<wbr>").join(escape(part) for part in name.split("_"))
 
 
 def _index(site: Site, templates: Environment) -> str:
@@ -154,6 +165,7 @@ def _on_track(name: str, track: SiteTrack) -> MethodOnTrack | None:
     return MethodOnTrack(
         track,
         page_table(track.shown, rows, "../"),
+        () if any(row.measured for row in rows) else tuple(rows),
         mild_losses(rows),
         control_losses(rows, track.shown.rows),
     )

@@ -16,6 +16,7 @@ from leaderboard.records.results import TABLES, track_folder
 from leaderboard.records.schema import TrackInfo
 from leaderboard.site.names import model_page, table_page
 from leaderboard.tables.build import chosen_tracks, shown_table, track_tables
+from leaderboard.tables.caption import dense_accuracies, resolution
 from leaderboard.tables.table import Table
 
 STATISTICS = {
@@ -45,6 +46,16 @@ class SiteTrack:
     def shown(self) -> Table:
         """Return the table that stands for the track where only one is shown."""
         return shown_table(self.tables)
+
+    @property
+    def resolution(self) -> str:
+        """Return what differences the test split can show."""
+        return resolution(self.info, dense_accuracies(self.shown))
+
+    @property
+    def idle(self) -> bool:
+        """Say whether nothing is trained, so that methods that train are skipped."""
+        return not any(model.trains for model in self.info.models.values())
 
     @property
     def pages(self) -> Mapping[str, str]:

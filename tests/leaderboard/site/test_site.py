@@ -73,6 +73,35 @@ def test_every_track_hardware_method_and_model_has_a_page(filled):
     )
 
 
+def test_the_track_shown_first_leads_the_front_page_and_says_what_its_split_can_show(filled):
+    filled.write_params("digits", "photos", first=["photos"])
+    filled.write_dense_alone("photos")
+    build(filled)
+    page = (site(filled) / "index.html").read_text()
+    for part in ("<h3>{}</h3>", '">{} on cpu</option>', 'cpu.html">{}</a>', "make repro TRACK={}"):
+        places = [page.index(part.format(track)) for track in ("photos", "digits")]
+        assert places == sorted(places)
+    said = "one of 200 test images is 0.50 points"
+    assert page.count(said) == 2 and "Calibrated on 10 images." in page
+    assert said in (site(filled) / "photos" / "cpu.html").read_text()
+    assert "Nothing is trained" not in page
+    filled.write_track("photos", models={"resnet": {"scratch_epochs": 0, "fine_tune_epochs": 0}})
+    build(filled)
+    assert (site(filled) / "index.html").read_text().count("Nothing is trained") == 1
+    page = (site(filled) / "models" / "photos_resnet.html").read_text()
+    assert "budget in epochs: none, nothing is trained" in page
+
+
+def test_a_method_without_any_number_on_a_track_says_why_and_draws_nothing(filled, lost_point):
+    lost = lost_point("s-r", "skipped", "the track trains nothing (scratch)", setting={"macs": 0.5})
+    filled.write_method("slim", [lost], needs="scratch")
+    build(filled)
+    page = (site(filled) / "methods" / "slim.html").read_text()
+    assert "skipped, the track trains nothing (scratch)</li>" in page
+    assert "Known losses" not in page and 'class="explorer"' not in page
+    assert "Known losses" in (site(filled) / "methods" / "wanda.html").read_text()
+
+
 def test_every_link_of_a_page_leads_to_a_file_and_nothing_is_loaded_from_elsewhere(filled):
     build(filled)
     for path in site(filled).rglob("*.html"):

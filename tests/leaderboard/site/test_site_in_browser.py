@@ -451,6 +451,40 @@ def test_the_first_tab_skips_to_the_content(committed, visit):
     assert page.evaluate("document.activeElement.id") == "main"
 
 
+def test_a_phone_shows_whose_row_it_is_and_that_it_was_skipped(committed, visit):
+    path = committed.folder / "methods" / "tucker.html"
+    page = visit(path, viewport={"width": 390, "height": 844})
+    models = page.locator("table.rows tbody td:first-child small.phone:nth-child(2)")
+    assert models.all_inner_texts() == ["resnet", "mobilenet", "vit", "mixer"]
+    accuracies = page.locator("table.rows tbody td:nth-child(2)").all_inner_texts()
+    assert accuracies[0][0].isdecimal() and accuracies[1:] == ["skipped"] * 3
+    reason = page.locator("table.rows tbody td:nth-child(2) span").last.get_attribute("title")
+    assert reason and len(column(page, "Method")) == 4
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_tables_of_long_names_fit_a_phone(committed, visit, scheme):
+    for name in ("index.html", "digits/cpu.html", "methods/magnitude__kmeans_huffman.html"):
+        page = visit(
+            committed.folder / name, viewport={"width": 390, "height": 844}, color_scheme=scheme
+        )
+        page.wait_for_load_state("load")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        wraps = page.locator(".table-wrap:visible")
+        assert wraps.count() and not wraps.evaluate_all(
+            "(all) => all.filter((wrap) => wrap.scrollWidth > wrap.clientWidth).map((wrap) => "
+            "wrap.textContent.slice(0, 80))"
+        )
+
+
+def test_rows_without_numbers_stand_below_all_others(committed, visit):
+    page = visit(committed.page, fragment="#model=vit")
+    page.get_by_label("entries per page").select_option("-1")
+    texts = column(page, "Accuracy %")
+    skipped = [text for text in texts if text in ("skipped", "failed")]
+    assert skipped and texts[-len(skipped) :] == skipped
+
+
 def test_hostile_results_do_nothing_but_stand_there(hostile, visit):
     evil = [
         path for folder in ("methods", "models") for path in (hostile / folder).glob("*img*.html")

@@ -69,7 +69,7 @@ class Question {
   }
 
   who(data, row, rank) {
-    const link = make("a", { href: data.root + data.methods[row.method], textContent: short(row.method, 60) });
+    const link = breakable(make("a", { href: data.root + data.methods[row.method] }), short(row.method, 60));
     return make("th", { scope: "row", className: "who" }, `${rank}. `, link, make("br"), make("small", { textContent: short(row.setting, 200) }));
   }
 

@@ -18,6 +18,12 @@ function make(tag, properties, ...children) {
   return element;
 }
 
+// Text into an element, where it may break behind its underscores.
+function breakable(element, text) {
+  for (const part of text.split(/(?<=_)/)) element.append(part, ...(part.endsWith("_") ? [make("wbr", {})] : []));
+  return element;
+}
+
 function short(text, length) {
   return text.length > length ? `${text.slice(0, length - 1)}…` : text;
 }
@@ -38,9 +44,11 @@ function intervalText(row, column) {
   return low === null || low === undefined ? "" : `[${numberText(low, column)}, ${numberText(high, column)}]`;
 }
 
-// The value of a cell and what stands beside it; a speed-up that the clock does not vouch for is its verdict in a word.
+// The value of a cell and what stands beside it; a speed-up that the clock does not vouch for is its verdict in a word, and what was
+// skipped or failed says so in place of its accuracy.
 function cellParts(row, column) {
   if (column.digits === null) return [row[column.key] || "", ""];
+  if (column.key === "accuracy_percent" && row.accuracy_percent === null) return [row.status || "", ""];
   const verdict = row[column.key.replace(/^speedup_/, "verdict_")];
   if (column.key.startsWith("speedup_") && verdict !== "faster" && verdict !== "slower") return [verdict || "", ""];
   const mark = column.key === "delta_points" && row.significance ? ` ${row.significance}` : "";

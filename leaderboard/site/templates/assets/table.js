@@ -3,19 +3,19 @@
 
 const ROWS = [25, 50, 100, -1];
 
-function renderCell(data, column) {
+function renderCell(data, column, several) {
   return (value, kind, row) => {
     if (kind === "sort" || kind === "type") return sortValue(row, column);
     if (kind !== "display") return value;
     const [text, beside] = cellParts(row, column);
     if (column.key === "method") {
-      const button = make("button", { type: "button", className: "link", textContent: short(text, 80) });
+      const button = breakable(make("button", { type: "button", className: "link" }), short(text, 80));
       button.addEventListener("click", () => openRecord(data, row));
       const cell = make("span", {}, button);
-      if (row.setting) cell.append(make("small", { className: "phone", textContent: short(row.setting, 200) }));
+      for (const beneath of [several ? row.model : "", row.setting]) if (beneath) cell.append(make("small", { className: "phone", textContent: short(beneath, 200) }));
       return cell;
     }
-    const cell = make("span", { textContent: short(text, 300) });
+    const cell = make("span", { textContent: short(text, 300), title: column.key === "accuracy_percent" ? short(row.reason || "", 300) : "" });
     if (beside) cell.append(" ", make("small", { textContent: beside }));
     return cell;
   };
@@ -31,9 +31,10 @@ function sortValue(row, column) {
 
 function makeTable(element, data, hidden) {
   const level = screenLevel();
+  const several = distinct(data.rows, "model").length > 1; // models: a row of a phone says whose it is
   const numbers = (column) => column.digits !== null;
   const table = new DataTable(element, {
-    data: data.rows,
+    data: [...data.rows.filter((row) => row.accuracy_percent !== null), ...data.rows.filter((row) => row.accuracy_percent === null)], // what has no numbers last
     columns: data.columns.map((column) => ({
       data: column.key,
       title: column.title,
@@ -41,7 +42,7 @@ function makeTable(element, data, hidden) {
       className: numbers(column) ? "number" : "text",
       orderSequence: numbers(column) ? ["desc", "asc", ""] : ["asc", "desc", ""],
       visible: column.level <= level && !hidden.includes(column.key),
-      render: renderCell(data, column),
+      render: renderCell(data, column, several),
     })),
     order: [],
     deferRender: true,
