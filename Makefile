@@ -69,8 +69,8 @@ check-results: $(READY)
 	done
 	python -m shrinkmark tables
 	python -m shrinkmark methods --page docs/methods.md
-	git diff --exit-code -- results docs || \
-	  { echo "error: the tables, the digest or the table of methods are not what records and methods give: commit them"; exit 1; }
+	git diff --exit-code -- results docs README.md || \
+	  { echo "error: the tables, README, the digest or the table of methods are not what records and methods give: commit them"; exit 1; }
 
 # The whole pipeline on two models, a handful of settings and one epoch, in a copy of this checkout.
 tiny: $(READY)
