@@ -24,7 +24,9 @@ def compress_own(trial: Trial, method: str, onnx: bool) -> None:
 
     (setting,) = trial.asked.methods[method]
     with alone(trial.paths, trial.asked.track):
-        made, paths, track = (whole := trial.noted()).made, trial.paths, trial.asked.track
+        whole = trial.joined()
+        whole.write()
+        made, paths, track = whole.made, whole.paths, whole.asked.track
         train_track(made, paths, track)
         compress(made, paths, track, [DENSE, method])
         (dense,) = read_record(paths.points(track, DENSE), MethodPoints).points

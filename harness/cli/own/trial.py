@@ -54,27 +54,32 @@ class Trial:
             counts = Counts(self.asked.calibration, len(self.unlabelled.test), classes)
         return estimate(self.made, self.asked, counts)
 
-    def noted(self) -> Trial:
-        """Write the experiment beside its results, added to the one that stands there,
-        and return the trial of both; raise UserError if the folder holds another, or
-        something else.
+    def joined(self) -> Trial:
+        """Return the trial with what was tried in its folder before; raise UserError if
+        that is another, or something else.
         """
-        made, root = self.made, self.paths.root
+        root = self.paths.root
         if self.file.exists():
             before = load_params(self.file)
-            if before.tracks != made.tracks:
+            if before.tracks != self.made.tracks:
                 raise UserError(
                     f"{root} holds another trial (other model, images or options): name another "
                     "folder with --into, or remove it"
                 )
-            made = added(made, before)
-        elif root.is_dir() and any(root.iterdir()):
+            return replace(self, made=added(self.made, before))
+        if root.is_dir() and any(root.iterdir()):
             raise UserError(f"{root} is not empty and holds no trial: name another with --into")
-        write_text(self.file, yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
+        return self
+
+    def write(self) -> None:
+        """Write the experiment beside its results, and what dense answers where images
+        have no labels.
+        """
+        content = self.made.model_dump(mode="json")
+        write_text(self.file, yaml.safe_dump(content, sort_keys=False))
         if self.unlabelled is not None:
-            track = made.track(self.asked.track)
-            write_answers(self.unlabelled, track, self.asked.model.row, root / ANSWERS)
-        return replace(self, made=made)
+            track, answers = self.made.track(self.asked.track), self.paths.root / ANSWERS
+            write_answers(self.unlabelled, track, self.asked.model.row, answers)
 
     def deliver(self, onnx: bool) -> str:
         """Write the models, and return where they lie."""

@@ -115,12 +115,16 @@ def try_command(
         workers or len(os.sched_getaffinity(0)),
     )
     trial = begun(asked, defaults, into)
-    for line in trial.estimate():
-        typer.echo(line, err=not dry_run)
     if dry_run:
+        for line in trial.estimate():
+            typer.echo(line)
         return
     with alone(trial.paths, asked.track):
-        _try(trial.noted(), quiet, [optimise] if optimise else list(GOALS), max_drop, onnx)
+        whole = trial.joined()
+        expected = list(trial.estimate())  # raises where images are too few
+        typer.echo("\n".join([] if quiet else expected), err=True, nl=not quiet)
+        whole.write()
+        _try(whole, quiet, [optimise] if optimise else list(GOALS), max_drop, onnx)
 
 
 def _try(trial: Trial, quiet: bool, goals: list[Saving], max_drop: float, onnx: bool) -> None:
