@@ -170,14 +170,32 @@ def test_a_split_is_mapped_and_not_held_in_memory(tmp_path):
     assert anonymous() - before < 50
 
 
+REAL = {
+    "efficientnet_lite0": {
+        "timm": "tf_efficientnet_lite0.in1k",
+        "weights": "weights/tf_efficientnet_lite0.in1k.safetensors",
+    },
+    "deit_tiny": {
+        "timm": "deit_tiny_patch16_224.fb_in1k",
+        "weights": "weights/deit_tiny_patch16_224.fb_in1k.ln8bit.safetensors",
+    },
+    "mobilenetv2": {  # padded and scaled as TensorFlow does
+        "timm": "mobilenetv2_100",
+        "args": {"pad_type": "same", "bn_eps": 0.001},
+        "weights": "weights/mobilenetv2_100.coral_qat.safetensors",
+        "interpolation": "bilinear",
+        "normalise": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+    },
+}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not os.environ.get(WHERE), reason=f"{WHERE} is not set: no photographs and no weights"
 )
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "deit_tiny", "mobilenetv2"])
+@pytest.mark.parametrize("name", REAL)
 def test_predictions_on_real_photographs_are_those_of_timm_s_own_loop(params, name, tmp_path):
-    whole = params.track("imagenet_small")
-    about = whole.models[name]
+    whole, about = params.track("imagenet_small"), ModelParams.model_validate(REAL[name])
     own = whole.model_copy(update={"models": {name: about}, "calibration": 4, "first": 256})
     prepare(own, tmp_path)
     test = splits.TestSplit.read(splits.folder_of(tmp_path, own, name))

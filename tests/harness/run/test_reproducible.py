@@ -28,7 +28,9 @@ def test_the_experiment_is_a_clean_clone_of_few_points_that_times_nothing(tmp_pa
         and not params.hardware
         and set(reproducible.METHODS) < set(params.methods)
     )
-    assert (folder / "harness" / "run" / "code" / "rules.py").exists() and not (folder / "results").exists()
+    assert (folder / "harness" / "run" / "code" / "rules.py").exists() and not (
+        folder / "results"
+    ).exists()
 
 
 def test_an_interpreter_that_is_not_there_is_one_line():
