@@ -83,7 +83,8 @@ def test_the_python_lines_of_the_readme_run(tmp_path, monkeypatch):
     convolutions = nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU()
     model = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4))
     images = torch.rand(24, 3, 12, 12)
-    known = {"model": model.eval(), "images": images, "x": images, "y": torch.arange(24) % 4}
+    labels = torch.arange(24) % 4
+    known = {"model": model.eval(), "images": images, "labels": labels, "x": images, "y": labels}
     exec(lines, known)
     assert (
         known["small"](images[:5]).shape == (5, 4) and (tmp_path / "small" / "program.pt2").exists()

@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from harness.data import dataset
-from harness.data.image_folder import Found
+from harness.data.image_folder import Found, ImageFolder
 from harness.run.paths import Paths
 from harness.trial.answers import unlabelled, write_answers
 from harness.trial.asked import Asked, added, experiment
@@ -100,9 +100,9 @@ def begun(asked: Asked, defaults: Params, into: Path) -> Trial:
     more: dict[str, object] = {}
     if found is not None:
         more["answers"] = str(root / ANSWERS)
-    if "classes" not in asked.data:
-        names = dataset(asked.dataset, asked.data).class_names() if found is None else ()
-        listed = model_classes(model) if found is not None else class_list(names, model)
+    told = dataset(asked.dataset, asked.data)
+    if isinstance(told, ImageFolder) and told.classes is None:
+        listed = class_list(told.class_names(), model) if found is None else model_classes(model)
         more |= {"classes": listed} if listed is not None else {}
     whole = replace(asked, data={**asked.data, **more})
     made = experiment(whole, defaults)
