@@ -20,11 +20,13 @@ def passed_over(params: Params, track: str, info: TrackInfo) -> list[str]:
 
 
 def lines(params: Params, track: str, info: TrackInfo) -> Iterator[str]:
-    """Yield of each such model in one line that it is passed over, and what to do."""
-    for name in passed_over(params, track, info):
-        model = params.track(track).models[name]
+    """Yield a line on such models and what to do, if there are any."""
+    names = passed_over(params, track, info)
+    if names:
+        models = params.track(track).models
+        told = (f"{name} ({models[name].timm}, {models[name].weights})" for name in names)
         yield (
-            f"{track}: model '{name}' is passed over: weights {model.weights} of {model.timm} "
-            "cannot be had (they are not here, and train found no network to fetch them): run "
-            f"`shrinkmark train {track}` where there is one, or name a file by `weights`"
+            f"{track}: passed over, for their weights are not here and train found no network to "
+            f"fetch them: {', '.join(told)}: run `shrinkmark train {track}` where there is one, or "
+            "name files by `weights`"
         )
