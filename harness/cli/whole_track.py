@@ -18,12 +18,12 @@ from harness.run.compress import compress
 from harness.run.paths import Paths
 from harness.run.train import train_track
 from leaderboard.records import passed_over
-from leaderboard.records.errors import Interrupted
+from leaderboard.records.errors import Interrupted, UserError
 from leaderboard.records.method_settings import MethodPlan
 from leaderboard.records.params import HardwareParams, ModelParams, Params, TrackParams
 from leaderboard.records.recipes import ScheduleParams
 from leaderboard.records.results import read_record
-from leaderboard.records.schema import MethodPoints
+from leaderboard.records.schema import DENSE, Measured, MethodPoints
 
 # of a rehearsal: images of each split, steps of a budget, images of a step
 IMAGES, STEPS, BATCH = 256, 3, 32
@@ -49,6 +49,9 @@ def run_track(params: Params, paths: Paths, track: str) -> Generator[str, None, 
             f"{track} {method}: "
             f"{', '.join(f'{count} {status}' for status, count in states.items())}"
         )
+    dense = read_record(paths.points(track, DENSE), MethodPoints).points
+    if not any(isinstance(point, Measured) for point in dense):
+        raise UserError(f"dense of '{track}' cannot be measured: {dense[0].reason}")
     for hardware in [
         *params.hardware,
         *(name for name, profile in params.hardware_on_request.items() if profile.device == "cuda"),

@@ -90,6 +90,11 @@ def _import_file(file: Path) -> None:
         return
     if not file.is_file():
         raise UserError(f"--import {file}: there is no such file: {FORM}")
+    other = importlib.util.find_spec(module) if module.isidentifier() and known is None else None
+    if other is not None and Path(other.origin or "").absolute() != file:
+        raise UserError(
+            f"--import {file}: '{module}' is another module too: call the file otherwise"
+        )
     if known is not None or not module.isidentifier():
         reason = "is no module's name" if known is None else "is that of another module"
         raise UserError(f"--import {file}: the name '{module}' {reason}: call the file otherwise")

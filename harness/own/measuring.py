@@ -69,7 +69,13 @@ def beside(
         )
     test = TestSplit(seen.images, seen.labels, torch.zeros(1), torch.ones(1))
     device = device_of(dense)
-    classes_of(copy.deepcopy(dense).eval(), seen.images.to(device))
+    classes = classes_of(copy.deepcopy(dense).eval(), seen.images.to(device))
+    low, high = int(seen.labels.min()), int(seen.labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"images: labels are from {low} to {high}, the model tells {classes} classes apart: "
+            "give labels from 0 on"
+        )
     shape = tuple(seen.images.shape[1:])
     with tempfile.TemporaryDirectory() as scratch, value_errors():
         large = _read_back(dense, shape, Path(scratch) / "dense")

@@ -20,6 +20,7 @@ from harness.own.stored import save
 from harness.run.methods_named import methods_of
 from harness.run.progress import Progress, progress
 from leaderboard.records import CARRIED
+from leaderboard.records.errors import one_line
 from leaderboard.records.params import load_params
 
 Pair = tuple[Tensor, Tensor] | Images
@@ -57,7 +58,9 @@ def asked(named: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
     `shrinkmark try` runs, with their settings; raise ValueError for what there is not.
     """
     with value_errors():
-        return methods_of(named, False, "calibration", load_params(CARRIED))
+        return methods_of(
+            [named] if isinstance(named, str) else named, False, "calibration", load_params(CARRIED)
+        )
 
 
 def tried(model: nn.Module, train: Pair, test: Pair, what: Tried) -> pd.DataFrame:
@@ -65,6 +68,11 @@ def tried(model: nn.Module, train: Pair, test: Pair, what: Tried) -> pd.DataFram
     `note`, which says why there is nothing where a method does not handle the model or
     fails on it; raise ValueError for images that the model cannot be held against.
     """
+    if what.calibration < 1:
+        raise ValueError(f"calibration is {what.calibration}: give at least one image")
+    for name in what.names:
+        if what.into is not None and (what.into / name).exists():
+            raise ValueError(f"{what.into / name} is there already: name another folder by into")
     held = _given(test, torch.device("cpu"), "test")
     learn = _given(train, device_of(model), "train")
     labelled = None if learn.labels is None else (learn.images, learn.labels)
@@ -82,7 +90,9 @@ def tried(model: nn.Module, train: Pair, test: Pair, what: Tried) -> pd.DataFram
         beside(model, held.images, held.labels) as worth,
         progress("try", "setting", ["dense", *what.names]) as bar,
     ):
-        rows = [_row("dense", {}, partial(worth, model), bar)]
+        bar.begun("dense")
+        rows = [_said("dense", {}, worth(model), "")]
+        bar.ended("dense")
         for method, setting in what.pairs():
             rows.append(_row(method, setting, partial(small, method, setting, worth), bar))
     return pd.DataFrame(rows)
@@ -109,7 +119,13 @@ def _row(
         found = made()
     except ValueError as error:
         note = str(error)
+    except Exception as error:  # of this method on this model: the others go on
+        note = f"{type(error).__name__}: {one_line(str(error))}"
     bar.ended(name)
+    return _said(method, setting, found, note)
+
+
+def _said(method: str, setting: Mapping[str, Any], found: pd.Series, note: str) -> pd.Series:
     who = {"method": method, "setting": " ".join(f"{k}={v}" for k, v in setting.items())}
     row: pd.Series = pd.concat([pd.Series(who), found, pd.Series({"note": note})])
     return row

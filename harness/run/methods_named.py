@@ -32,7 +32,7 @@ def methods_of(
         usual = defaults.plans[name].settings if name in defaults.plans else [{}]
         found.setdefault(name, []).extend(usual if setting is None else [setting])
     if found:
-        return found
+        return {name: distinct(name, settings) for name, settings in found.items()}
     if not every and budget == "calibration":
         return {name: plan.settings for name, plan in defaults.trial.items()}
     return {
@@ -40,6 +40,18 @@ def methods_of(
         for name, plan in defaults.methods.items()
         if CLASSES.index(registry.load(name).needs) <= CLASSES.index(budget)
     }
+
+
+def distinct(name: str, settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the settings of a method without those that are another in other words, as
+    8 and 8.0 are.
+    """
+    found: list[dict[str, Any]] = []
+    for setting in settings:
+        made = registry.configure(name, setting)
+        if all(registry.configure(name, other) != made for other in found):
+            found.append(setting)
+    return found
 
 
 def setting_of(name: str, pairs: Iterable[str]) -> dict[str, Any]:
@@ -50,9 +62,17 @@ def setting_of(name: str, pairs: Iterable[str]) -> dict[str, Any]:
     split = [pair.partition("=") for pair in pairs]
     if any(not value for _, _, value in split):
         raise UserError(f"method '{name}': a setting is written field=value")
-    setting = {field: yaml.safe_load(value) for field, _, value in split}
+    setting = {field: number_or(yaml.safe_load(value)) for field, _, value in split}
     registry.configure(name, setting)
     return setting
+
+
+def number_or(value: Any) -> Any:
+    """Return a number where YAML 1.1 sees a text, as in 1e-3."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _read(text: str) -> tuple[str, dict[str, Any] | None]:

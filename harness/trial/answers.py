@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from harness.data.image_folder import Found, ImageFolder
 from harness.data.transform import Transform, transform_of
 from harness.models import weights
 from harness.run import registry
-from harness.run.progress import progress
+from harness.run.fingerprint import libraries, model_hash
+from harness.run.progress import Progress, progress
 from harness.trial.asked import Asked
 from harness.trial.classes import CHANNELS
 from leaderboard.records import files
@@ -61,58 +63,87 @@ def write_answers(found: Found, track: TrackParams, model: str, file: Path) -> N
     root = Path(track.data["folder"])
     loaded = weights.load(asked, CHANNELS, len(found.classes or track.data["classes"]))
     transform = transform_of(track, model)
-    which = np.concatenate([found.test, _calibrated_on(found, track.calibration)])
-    names = [str(found.files.paths[index].relative_to(root)) for index in which]
-    stamps = [found.files.paths[index].stat() for index in which]
-    held = [loaded.sha256, transform.key, names, [(one.st_size, one.st_mtime_ns) for one in stamps]]
+    pool = np.random.default_rng(SPLIT_SEED).permutation(calibration_pool(found))
+    names = {
+        int(index): str(found.files.paths[index].relative_to(root))
+        for index in [*found.test, *pool]
+    }
+    held = {
+        "weights": loaded.sha256,
+        "model": [asked.timm, asked.args, model_hash(asked.timm), libraries()],
+        "transform": transform.key,
+        "calibration": track.calibration,
+        "images": [(name, *stamp_of(found.files.paths[index])) for index, name in names.items()],
+    }
     key = hashlib.sha256(json.dumps(held).encode()).hexdigest()
     if file.exists() and files.read_json(file).get("key") == key:
         return
-    answers = _answers(
-        loaded.model.eval(), found.files, which, transform, track.data["skip_broken"]
+    answering = _Answering(loaded.model.eval(), found.files, transform, track.data["skip_broken"])
+    count = len(found.test) + track.calibration
+    with progress("what dense answers", "image", map(str, range(count))) as bar:
+        tested = answering.on(found.test, len(found.test), bar)
+        learnt = answering.on(pool, track.calibration, bar)
+    if len(learnt) < track.calibration:
+        raise too_few(track.calibration, len(learnt))
+    answers = {names[index]: answer for index, answer in (tested | learnt).items()}
+    files.write_text(file, json.dumps({"key": key, "answers": answers}, indent=0) + "\n")
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Return the size in bytes and the time of change in ns of a file."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def calibration_pool(found: Found) -> np.ndarray:
+    """Return the images that calibration images are drawn from, as of labelled ones."""
+    return found.train if len(found.train) else found.validation
+
+
+def too_few(count: int, found: int) -> UserError:
+    """Return what is said where there are fewer images than calibration asks for."""
+    return UserError(
+        f"calibration asks for {count} images but there are {found} that are not tested on: lower "
+        "it by --calibration"
     )
-    said = {name: answer for name, answer in zip(names, answers, strict=True) if answer is not None}
-    files.write_text(file, json.dumps({"key": key, "answers": said}, indent=0) + "\n")
 
 
-def _calibrated_on(found: Found, count: int) -> np.ndarray:
-    if count > len(found.train):
-        raise UserError(
-            f"calibration asks for {count} images but train has {len(found.train)}: lower it by "
-            "--calibration"
+@dataclass(frozen=True)
+class _Answering:
+    """A model that answers images which stay files."""
+
+    model: nn.Module
+    images: ImageFiles
+    transform: Transform
+    skip_broken: bool
+
+    @torch.inference_mode()
+    def on(self, which: np.ndarray, count: int, bar: Progress) -> dict[int, int]:
+        """Return the class that the model answers on each of the first `count` images
+        that are whole, by index.
+        """
+        found, waiting = dict[int, int](), [int(index) for index in which]
+        while waiting and len(found) < count:
+            now = waiting[: min(BATCH, count - len(found))]
+            del waiting[: len(now)]
+            read = {index: image for index in now if (image := self._pixels(index)) is not None}
+            if read:
+                answers = self.model(torch.stack([*read.values()])).argmax(1).tolist()
+                found |= dict(zip(read, answers, strict=True))
+            for number in range(len(read)):
+                bar.ended(str(number))
+        return found
+
+    def _pixels(self, index: int) -> Tensor | None:
+        """Return an image as the model takes it, None for a file that is left out."""
+        mean, std = (
+            255 * torch.tensor(moment)[:, None, None]
+            for moment in (self.transform.mean, self.transform.std)
         )
-    return np.random.default_rng(SPLIT_SEED).choice(found.train, count, replace=False)
-
-
-@torch.inference_mode()
-def _answers(
-    model: nn.Module,
-    images: ImageFiles,
-    which: np.ndarray,
-    transform: Transform,
-    skip_broken: bool,
-) -> list[int | None]:
-    """Return the class that the model answers on each image, None on one that is none."""
-    of_file = transform.of_files()
-    mean, std = (
-        255 * torch.tensor(moment)[:, None, None] for moment in (transform.mean, transform.std)
-    )
-
-    def pixels(index: int) -> Tensor | None:
         try:
-            return (torch.from_numpy(of_file(images.decode(index))) - mean) / std
+            image = self.images.decode(index)
         except BrokenImage:
-            if not skip_broken:
+            if not self.skip_broken:
                 raise
             return None
-
-    found: list[int | None] = []
-    with progress("what dense answers", "image", map(str, range(len(which)))) as bar:
-        for start in range(0, len(which), BATCH):
-            read = [pixels(int(index)) for index in which[start : start + BATCH]]
-            whole = [image for image in read if image is not None]
-            said = iter(model(torch.stack(whole)).argmax(1).tolist() if whole else [])
-            found += [None if image is None else next(said) for image in read]
-            for number in range(len(read)):
-                bar.ended(str(start + number))
-    return found
+        return (torch.from_numpy(self.transform.of_files()(image)) - mean) / std

@@ -17,6 +17,7 @@ import timm
 
 from harness.models import register
 from harness.models.imported import import_models, is_function, model_named
+from harness.run.methods_named import distinct
 from leaderboard.records.errors import unknown
 from leaderboard.records.method_settings import MethodPlan
 from leaderboard.records.params import ModelParams, Params, RunParams, TrackParams
@@ -143,7 +144,7 @@ def added(made: Params, before: Params) -> Params:
         names = dict.fromkeys([*old, *new])
         settings = {name: [*old[name].settings] if name in old else [] for name in names}
         for name, plan in new.items():
-            settings[name] += [one for one in plan.settings if one not in settings[name]]
+            settings[name] = distinct(name, [*settings[name], *plan.settings])
         return {name: MethodPlan(settings=found) for name, found in settings.items()}
 
     return made.model_copy(

@@ -25,13 +25,15 @@ def class_list(folders: Sequence[str], model: ModelParams) -> list[str] | None:
     Raises UserError where it tells others apart.
     """
     count = classes_known(model)
-    if count is None or count == len(folders) or _fits(model, len(folders)):
-        return None
-    if not _fits(model, count):
+    if count is None:
         return None
     ids = _ids(count)
     names = _by_name(ids)
     places = {folder: names.get(_plain(folder), []) for folder in folders}
+    if count == len(folders):
+        return _in_order(ids, places)
+    if _fits(model, len(folders)) or not _fits(model, count):
+        return None
     strange = [folder for folder, found in places.items() if len(found) != 1]
     if strange:
         several = len(places[strange[0]])
@@ -47,6 +49,22 @@ def class_list(folders: Sequence[str], model: ModelParams) -> list[str] | None:
     if len(called) < len(folders):
         raise UserError("two class folders stand for the same class of the model: join them")
     return [called.get(place, name) for place, name in enumerate(ids)]
+
+
+def _in_order(ids: Sequence[str], places: Mapping[str, list[int]]) -> list[str] | None:
+    """Return as many folders as there are classes in the order of these, if that is how
+    they are called; None if they are called otherwise, and raise UserError if some are.
+    """
+    whole = {found[0]: folder for folder, found in places.items() if len(found) == 1}
+    if ids and len(whole) == len(ids):
+        return [whole[place] for place in range(len(ids))]
+    if len(whole) > len(places) / 2:
+        strange = next(folder for folder, found in places.items() if len(found) != 1)
+        raise UserError(
+            f"{len(whole):,} of {len(places):,} class folders are called as the model's classes, "
+            f"'{one_line(strange)}' is not: list the classes in the model's order with --classes"
+        )
+    return None
 
 
 def model_classes(model: ModelParams) -> list[str]:

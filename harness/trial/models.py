@@ -64,6 +64,8 @@ def deliver_all(params: Params, paths: Paths, track: str) -> Delivered:
     classes = list(dataset(about.dataset, about.data).class_names())
     folders = {}
     for method in params.plans:
+        if not paths.points(track, method).exists():  # cut off before
+            continue
         for point in read_record(paths.points(track, method), MethodPoints).points:
             if isinstance(point, Measured):
                 artefact = paths.artefacts(track, method) / point.id
@@ -99,6 +101,8 @@ def deliver(
     if transform.mean is None or transform.std is None:
         raise ValueError("an image folder has no moments of train")
     if folder.exists():
+        if _held(folder) == point.fingerprint:
+            return
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     write_graph(artefact, folder)
@@ -106,6 +110,7 @@ def deliver(
     about = {
         "model": point.model,
         "setting": point.setting,
+        "fingerprint": point.fingerprint,
         "accuracy": point.accuracy,
         "bytes": point.bytes,
         "macs": point.macs,
@@ -122,3 +127,10 @@ def deliver(
     }
     files.write_text(folder / "about.json", json.dumps(about, indent=1) + "\n")
     files.write_text(folder / "load.py", LOAD)
+
+
+def _held(folder: Path) -> str:
+    """Return the fingerprint of the point that a folder holds, "" if it is not whole."""
+    if not (folder / "load.py").exists():  # which is written last
+        return ""
+    return str(files.read_json(folder / "about.json").get("fingerprint", ""))

@@ -25,6 +25,7 @@ def compress_own(trial: Trial, method: str, onnx: bool) -> None:
     (setting,) = trial.asked.methods[method]
     with alone(trial.paths, trial.asked.track):
         whole = trial.joined()
+        list(trial.estimate())  # raises where images are too few
         whole.write()
         made, paths, track = whole.made, whole.paths, whole.asked.track
         train_track(made, paths, track)
@@ -37,10 +38,10 @@ def compress_own(trial: Trial, method: str, onnx: bool) -> None:
         if not isinstance(point, Measured):
             typer.echo(f"{method} {point.status}: {point.reason}", err=True)
             raise typer.Exit(1)
-        models = whole.deliver(onnx)
     share = "accuracy" if trial.unlabelled is None else "agreement with dense"
     typer.echo(
         f"{point.id}: {share} {100 * point.accuracy:.2f} % (dense {100 * dense.accuracy:.2f} %), "
         f"{point.bytes:,} bytes ({dense.bytes / point.bytes:.2f} times smaller), {point.macs:,} "
-        f"MACs ({dense.macs / max(point.macs, 1):.2f} times fewer)\nmodels: {models}"
+        f"MACs ({dense.macs / max(point.macs, 1):.2f} times fewer)"
     )
+    typer.echo(f"models: {whole.deliver(onnx)}")

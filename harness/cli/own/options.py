@@ -75,6 +75,11 @@ class ModelText:
         """
         from harness.trial.asked import AskedModel
 
+        if self.weights == "recipe":
+            raise UserError(
+                "--weights recipe would be a network of random weights: name a file, timm or "
+                "hf-hub:owner/name"
+            )
         made: dict[str, Any] = {"args": _pairs(self.args or [])}
         if self.image_size is not None:
             made["image_size"] = self.image_size
@@ -110,18 +115,12 @@ def images_named(images: str, classes: Path | None, skip_broken: bool) -> Named:
 def _pairs(texts: Iterable[str]) -> dict[str, Any]:
     import yaml
 
+    from harness.run.methods_named import number_or
+
     pairs = [text.partition("=") for text in texts]
     if any(not name or not sign for name, sign, _ in pairs):
         raise UserError("--arg is written name=value, e.g. bn_eps=1e-3")
-    return {name: _value(yaml.safe_load(text)) for name, _, text in pairs}
-
-
-def _value(value: Any) -> Any:
-    """Return a number where YAML sees a text, as in 1e-3."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+    return {name: number_or(yaml.safe_load(text)) for name, _, text in pairs}
 
 
 def _numbers(option: str, text: str) -> list[float]:

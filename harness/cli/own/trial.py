@@ -14,7 +14,7 @@ import yaml
 from harness.data import dataset
 from harness.data.image_folder import Found, ImageFolder
 from harness.run.paths import Paths
-from harness.trial.answers import unlabelled, write_answers
+from harness.trial.answers import calibration_pool, too_few, unlabelled, write_answers
 from harness.trial.asked import Asked, added, experiment
 from harness.trial.classes import class_list, model_classes
 from harness.trial.estimate import Counts, counted, estimate
@@ -50,6 +50,9 @@ class Trial:
         if self.unlabelled is None:
             counts = counted(self.made, self.asked)
         else:
+            pool, asked = len(calibration_pool(self.unlabelled)), self.asked.calibration
+            if asked > pool:
+                raise too_few(asked, pool)
             classes = len(self.unlabelled.classes or self.asked.data["classes"])
             counts = Counts(self.asked.calibration, len(self.unlabelled.test), classes)
         return estimate(self.made, self.asked, counts)
@@ -59,6 +62,9 @@ class Trial:
         that is another, or something else.
         """
         root = self.paths.root
+        begun = (self.paths.records(self.asked.track) / "track.json").exists()
+        if self.file.exists() and not begun:  # what was refused before it made anything
+            return self
         if self.file.exists():
             before = load_params(self.file)
             if before.tracks != self.made.tracks:
@@ -101,6 +107,8 @@ def begun(asked: Asked, defaults: Params, into: Path) -> Trial:
     if found is not None:
         more["answers"] = str(root / ANSWERS)
     told = dataset(asked.dataset, asked.data)
+    if isinstance(told, ImageFolder) and root.is_relative_to(Path(told.folder)):
+        raise UserError(f"--into {root} lies in the folder of images: name one elsewhere")
     if isinstance(told, ImageFolder) and told.classes is None:
         listed = class_list(told.class_names(), model) if found is None else model_classes(model)
         more |= {"classes": listed} if listed is not None else {}

@@ -29,6 +29,5 @@ def _beside(module: str) -> set[str]:
     folder = Path(spec.origin).parent
     if folder in INSTALLED:
         return set()
-    return {file.stem for file in folder.glob("*.py")} | {
-        file.parent.name for file in folder.glob("*/__init__.py")
-    }
+    inside = [one for one in folder.iterdir() if one.is_dir() and one.name.isidentifier()]
+    return {file.stem for file in folder.glob("*.py")} | {one.name for one in inside}

@@ -64,7 +64,14 @@ def test_what_a_file_imports_from_beside_it_is_in_its_hash_and_what_it_does_not_
     (folder / "own_plain_file.py").write_text(PLAIN + "# other\n")
     assert before == model_hash("own_marked") != model_hash("resnet_small")
     (folder / "neighbour_of_own.py").write_text(NEIGHBOUR + "# other\n")
-    assert model_hash("own_marked") != before
+    changed = model_hash("own_marked")
+    assert changed != before
+    (folder / "own_parts").mkdir()  # a package without __init__.py
+    (folder / "own_parts" / "part.py").write_text("WIDTH = 1\n")
+    (folder / "neighbour_of_own.py").write_text("from own_parts import part\n" + NEIGHBOUR)
+    with_part = model_hash("own_marked")
+    (folder / "own_parts" / "part.py").write_text("WIDTH = 2\n")
+    assert model_hash("own_marked") not in (with_part, changed)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +84,13 @@ def test_what_a_file_imports_from_beside_it_is_in_its_hash_and_what_it_does_not_
         ("broken.py", "cannot be imported: NameError: name 'nothing' is not defined"),
         ("not-a-name.py", "is no module's name: call the file otherwise"),
         ("timm.py", "is that of another module: call the file otherwise"),
+        ("tabnanny.py", "is another module too: call the file otherwise"),
         ("own_plain_file:resnet18", "timm has a 'resnet18': call yours otherwise"),
     ],
 )
 def test_what_cannot_be_imported_is_one_line(folder, monkeypatch, name, said):
     monkeypatch.chdir(folder)
-    for own in ("broken", "not-a-name", "timm"):
+    for own in ("broken", "not-a-name", "timm", "tabnanny"):
         (folder / f"{own}.py").write_text("nothing\n")
     (folder / "own_plain_file.py").write_text("def resnet18():\n    pass\n")
     with pytest.raises(UserError, match=said) as error:

@@ -323,3 +323,22 @@ def test_what_cannot_be_tried_is_one_line(model, images, labels):
         with pytest.raises(ValueError, match=said) as error:
             shrinkmark.try_methods(model, train=images, test=test, methods=named)
         assert "\n" not in str(error.value)
+
+
+def test_a_method_that_fails_is_a_note_and_models_are_not_written_over(
+    model, images, labels, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(GPTQ, "compress", lambda self, model, data: [][1])
+    pair = (images, labels)
+    rows = shrinkmark.try_methods(
+        model, train=pair, test=pair, methods=["gptq:bits=4", "rtn:bits=8"], into=tmp_path
+    )
+    assert rows["note"].tolist() == ["", "IndexError: list index out of range", ""]
+    for arguments, said in (
+        ({"into": tmp_path}, "rtn-bits=8 is there already"),
+        ({"calibration": 0}, "give at least one image"),
+        ({"test": (images, labels + 1)}, "labels are from 1 to 4, the model tells 4 classes apart"),
+    ):
+        asked = {"train": pair, "test": pair, "methods": "rtn:bits=8"} | arguments
+        with pytest.raises(ValueError, match=said):
+            shrinkmark.try_methods(model, **asked)

@@ -32,6 +32,11 @@ def test_methods_are_those_named_those_of_the_budget_or_the_usual_few(defaults):
     assert methods_of([], False, "calibration", defaults) == {
         name: plan.settings for name, plan in defaults.trial.items()
     }
+    spelt = ["gptq:bits=4", "gptq:bits=4.0", "gptq:percdamp=1e-2,bits=4", "gptq"]
+    usual = defaults.methods["gptq"].settings
+    assert methods_of(spelt, False, "calibration", defaults) == {
+        "gptq": [{"bits": 4}, *(setting for setting in usual if setting != {"bits": 4})]
+    }
     every = methods_of([], True, "calibration", defaults)
     assert {"gptq", "rtn", "afm"} <= set(every) and "taylor" not in every and "ecoflap" not in every
     assert {"taylor", "ecoflap"} <= set(methods_of([], False, "fine-tune", defaults))

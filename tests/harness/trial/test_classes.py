@@ -4,10 +4,11 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
-from harness.trial.classes import class_list, model_classes
+from harness.trial.classes import _by_name, _ids, _plain, class_list, descriptions, model_classes
 from leaderboard.records.errors import UserError
 from leaderboard.records.params import ModelParams
 
+IDS = _ids(1000)
 SMALL = "test_resnet.r160_in1k"  # 0.5 million parameters, 1,000 classes
 
 
@@ -48,7 +49,7 @@ def test_a_model_for_as_many_classes_as_there_are_folders_is_taken_at_its_word(m
     save_file(timm.create_model(SMALL, num_classes=3).state_dict(), tmp_path / "three.safetensors")
     own = model.model_copy(update={"weights": str(tmp_path / "three.safetensors")})
     assert class_list(["my cat", "my dog", "goldfish"], own) is None
-    assert class_list(["a"] * 1000, model) is None
+    assert class_list([f"class {number}" for number in range(1000)], model) is None
     with pytest.raises(UserError, match=r"weights .* are for 3 classes.*--classes"):
         model_classes(own)
     assert model_classes(model)[:2] == ["n01440764", "n01443537"]
@@ -56,3 +57,14 @@ def test_a_model_for_as_many_classes_as_there_are_folders_is_taken_at_its_word(m
 
 def test_weights_that_cannot_be_had_are_for_the_train_stage_to_tell(model):
     assert class_list(["a", "b"], model.model_copy(update={"weights": "gone.safetensors"})) is None
+
+
+def test_all_of_its_classes_called_by_name_are_put_into_its_order(model):
+    by_name = _by_name(IDS)
+    names = [
+        next((name for name in said.split(", ") if len(by_name[_plain(name)]) == 1), place)
+        for place, said in zip(IDS, descriptions(1000), strict=True)
+    ]
+    assert class_list(sorted(names), model) == names and sorted(names) != names
+    with pytest.raises(UserError, match=r"999 of 1,000 class folders .*'my cat' is not: list"):
+        class_list(["my cat", *names[1:]], model)

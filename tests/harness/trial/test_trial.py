@@ -188,6 +188,8 @@ BAD = [
     (("--mean", "a,b,c", "--std", "1,1,1"), "--mean is written as numbers"),
     (("--mean", "0.5", "--std", "1"), "normalise names 1 means"),
     (("--import", "gone.py"), "there is no such file"),
+    (("--weights", "recipe"), "would be a network of random weights"),
+    (("--into", "photographs/out"), "lies in the folder of images"),
     (("--images", "hfds/some/where"), "needs the package datasets: pip install datasets"),
 ]
 
