@@ -117,6 +117,12 @@ def compress(
     model written; `shrinkmark try` compares several.
     """
     if images is None:
+        told = (method_named, setting, into, classes, imports, arg, img_size, mean, std, onnx)
+        if any(told) or skip_broken or epochs:
+            raise UserError(
+                "these options are for a model of your own: name its photographs with --images, or "
+                "give methods of a track as arguments"
+            )
         _compress_track(track, list(dict.fromkeys(method or [])), quiet, as_json, params)
         return
     if method_named is None or into is None or method:
@@ -143,7 +149,7 @@ def compress(
         device,
         len(os.sched_getaffinity(0)),
     )
-    compress_own(begun(asked, load_params(params), into), method_named, onnx)
+    compress_own(begun(asked, load_params(params), into), method_named, onnx, as_json)
 
 
 def _compress_track(

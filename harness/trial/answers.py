@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from harness.data import SPLIT_SEED, dataset
-from harness.data.image_files import BrokenImage, ImageFiles
-from harness.data.image_folder import Found, ImageFolder
+from harness.data.image_files import BrokenImage, ImageFiles, content
+from harness.data.image_folder import HASHES, Found, ImageFolder
 from harness.data.transform import Transform, transform_of
 from harness.models import weights
 from harness.run import registry
@@ -73,12 +76,14 @@ def write_answers(found: Found, track: TrackParams, model: str, file: Path) -> N
         "model": [asked.timm, asked.args, model_hash(asked.timm), libraries()],
         "transform": transform.key,
         "calibration": track.calibration,
-        "images": [(name, *stamp_of(found.files.paths[index])) for index, name in names.items()],
+        "images": [[*names.values()], _hashes(found, names)],
     }
     key = hashlib.sha256(json.dumps(held).encode()).hexdigest()
     if file.exists() and files.read_json(file).get("key") == key:
         return
-    answering = _Answering(loaded.model.eval(), found.files, transform, track.data["skip_broken"])
+    answering = _Answering(
+        loaded.model.eval(), found.files, _of_image(transform), track.data["skip_broken"]
+    )
     count = len(found.test) + track.calibration
     with progress("what dense answers", "image", map(str, range(count))) as bar:
         tested = answering.on(found.test, len(found.test), bar)
@@ -89,10 +94,10 @@ def write_answers(found: Found, track: TrackParams, model: str, file: Path) -> N
     files.write_text(file, json.dumps({"key": key, "answers": answers}, indent=0) + "\n")
 
 
-def stamp_of(path: Path) -> tuple[int, int]:
-    """Return the size in bytes and the time of change in ns of a file."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+def _hashes(found: Found, which: Iterable[int]) -> tuple[str, ...]:
+    """Return what the files hold, as the dataset will hash them."""
+    paths = [found.files.paths[index] for index in which]
+    return content(paths, platformdirs.user_cache_path("shrinkmark") / HASHES)
 
 
 def calibration_pool(found: Found) -> np.ndarray:
@@ -114,7 +119,7 @@ class _Answering:
 
     model: nn.Module
     images: ImageFiles
-    transform: Transform
+    of_image: Callable[[Image], Tensor]
     skip_broken: bool
 
     @torch.inference_mode()
@@ -136,14 +141,18 @@ class _Answering:
 
     def _pixels(self, index: int) -> Tensor | None:
         """Return an image as the model takes it, None for a file that is left out."""
-        mean, std = (
-            255 * torch.tensor(moment)[:, None, None]
-            for moment in (self.transform.mean, self.transform.std)
-        )
         try:
-            image = self.images.decode(index)
+            return self.of_image(self.images.decode(index))
         except BrokenImage:
             if not self.skip_broken:
                 raise
             return None
-        return (torch.from_numpy(self.transform.of_files()(image)) - mean) / std
+
+
+def _of_image(transform: Transform) -> Callable[[Image], Tensor]:
+    """Return what makes of an image what the model takes."""
+    pixels = transform.of_files()
+    mean, std = (
+        255 * torch.tensor(moment)[:, None, None] for moment in (transform.mean, transform.std)
+    )
+    return lambda image: (torch.from_numpy(pixels(image)) - mean) / std

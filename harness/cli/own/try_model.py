@@ -122,7 +122,8 @@ def try_command(
     with alone(trial.paths, asked.track):
         whole = trial.joined()
         expected = list(trial.estimate())  # raises where images are too few
-        typer.echo("\n".join([] if quiet else expected), err=True, nl=not quiet)
+        if not quiet:
+            typer.echo("\n".join(expected), err=True)
         whole.write()
         _try(whole, quiet, [optimise] if optimise else list(GOALS), max_drop, onnx)
 

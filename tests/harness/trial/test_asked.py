@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.cli import stages
 from harness.run.methods_named import methods_of, setting_of
 from harness.trial.asked import Asked, AskedModel, added, experiment
 from leaderboard.records.errors import UserError
@@ -76,3 +77,11 @@ def test_what_is_tried_later_is_added_to_what_was_tried(defaults):
         "dense": [{}], "rtn": [{"bits": 4}, {"bits": 8}], "wanda": [{"sparsity": 0.5}], "gptq": [{"bits": 4}],
     }  # fmt: skip
     assert added(first, first) == first
+
+
+@pytest.mark.parametrize(
+    "options", [{"method_named": "rtn"}, {"setting": ["bits=4"]}, {"onnx": True}]
+)
+def test_options_of_a_model_of_one_s_own_are_not_passed_over_on_a_track(options):
+    with pytest.raises(UserError, match="name its photographs with --images"):
+        stages.compress("digits", params=ROOT / "params.yaml", **options)
